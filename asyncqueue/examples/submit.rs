@@ -11,17 +11,19 @@ use std::{env, error::Error, process::ExitCode, sync::Arc, time::Duration};
 use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName, async_nats,
     async_nats::jetstream::Context,
-    directory::{self, Directory},
-    submit::{Submitted, Submitter},
+    directory::{
+        Directory,
+        watch::{wait_until_read, watch},
+    },
+    submit::{SubmitOutcome, Submitter},
 };
-use tokio::time::timeout;
 
 /// Maximum time to wait for the server's answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum time to wait for the directory, which is there at once or, without an operator, not at
 /// all.
-const DIRECTORY_PATIENCE: Duration = Duration::from_secs(1);
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -53,27 +55,28 @@ async fn submit(function: &str, body: &str, id: Option<&str>) -> Result<String, 
     let js = async_nats::jetstream::new(client);
 
     let route = directory(&js).await.route(&function, &default_queue);
-    let submitter = Submitter::new(js, PATIENCE);
+    let submitter = Submitter::new(js, SUBMIT_TIMEOUT);
     let call_id = id.map_or_else(|| Ok(CallId::generate(&route.queue)), str::parse)?;
     let call = Invocation::new(call_id.clone(), function, body.to_owned());
     let outcome = if id.is_some() {
         submitter.submit(&call, &route.subject).await?
     } else {
-        submitter.submit_new(call, &route.subject).await?
+        submitter.submit_generated(call, &route.subject).await?
     };
     let what = match outcome {
-        Submitted::Stored => "stored",
-        Submitted::Duplicate { .. } => "stored before",
+        SubmitOutcome::Stored => "stored",
+        SubmitOutcome::Duplicate { .. } => "stored before",
     };
     Ok(format!("{what}: {call_id} on {}", route.queue))
 }
 
 /// Returns the current directory; empty if no operator maintains one. A program that runs longer
-/// follows it instead.
+/// keeps the receiver of `watch` instead.
 async fn directory(js: &Context) -> Arc<Directory> {
-    let mut directory = directory::watch::follow(js.clone());
-    let known = timeout(DIRECTORY_PATIENCE, directory.wait_for(Option::is_some)).await;
-    known.ok().and_then(Result::ok).and_then(|directory| directory.clone()).unwrap_or_default()
+    let directory = watch(js.clone());
+    wait_until_read(js, directory.clone(), DIRECTORY_TIMEOUT).await;
+    let known = directory.borrow().clone();
+    known.unwrap_or_default()
 }
 
 fn setting(name: &str, default: &str) -> String {

@@ -7,13 +7,23 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::name::QueueName;
+use crate::names::QueueName;
 
 /// Maximum length of a call id of a client. The id is a token of the subject, which NATS keeps in
 /// memory for each pending message.
-pub const MAX_CALL_ID: usize = 128;
+pub(crate) const MAX_CALL_ID: usize = 128;
 
 /// Identifies a call. One subject token: 1 to 128 of `A-Z a-z 0-9 _ -`. Clones share the text.
+///
+/// ```
+/// use asyncqueue::{CallId, QueueName};
+///
+/// let queue: QueueName = "slow-queue".parse()?;
+/// let generated = CallId::generate(&queue);
+/// let chosen: CallId = "order-7".parse()?;
+/// assert!("order 7".parse::<CallId>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(Arc<str>);
 
@@ -49,8 +59,9 @@ impl CallId {
     }
 
     /// Returns the id of a message that carries no id, from its sequence in the stream: `seq-7`.
+    #[doc(hidden)]
     #[must_use]
-    pub fn of_sequence(sequence: u64) -> Self {
+    pub fn from_sequence(sequence: u64) -> Self {
         Self(format!("seq-{sequence}").into())
     }
 

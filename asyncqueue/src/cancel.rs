@@ -25,54 +25,40 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
+    call::{CANCELLED_STATUS, CallQuery, CallRef, CandidateQueues, QueueLocation},
     consumer_progress::{self, Progress},
     end_state::EndState,
-    locate::{Place, Places, Wanted},
+    jetstream::{NatsError, delete_message, last_message, next_message},
     message::{callback::Callback, native},
-    name::QueueName,
-    peek::{self, Inquiry, NatsError, failed},
-    publish_failure::{IN_PROCESS_PAUSE, PublishFailure},
-    remove::remove,
+    names::QueueName,
+    publish_failure::{CONFLICT_RETRY_DELAY, PublishFailure},
     reserve, stored_result,
     subject::{call_filter, result_subject},
-    tombstone::{self, Mark, Tombstone, no_bucket},
+    tombstone::{self, Mark, Tombstone, bucket_not_found},
+    worker_requests::{
+        REPLY_ENDED, REPLY_HELD, REPLY_RUNNING, REPLY_WAITING, WorkerRequest, cancel_subject,
+    },
 };
-pub use crate::{stored_call::StoredCall, tombstone::BUCKET};
 
 mod request;
 
-pub use request::{Verdict, request};
+pub use request::{CancelOutcome, cancel_calls};
 
-/// The status that the client gets for a cancelled call: the client closed the request.
-pub const CANCELLED: u16 = 499;
-
-/// A worker's answer: it was running the call, and has closed the connection to the function.
-pub const WAS_RUNNING: &str = "running";
-
-/// A worker's answer: it has the call, or had it, and does not start it.
-pub const IS_HELD: &str = "held";
-
-/// A worker's answer: it has handed the call back, and the next attempt is not due yet.
-pub const IS_WAITING: &str = "waiting";
-
-/// A worker's answer: the call has ended by itself in this worker.
-pub const HAS_ENDED: &str = "ended";
-
-/// Maximum time that a worker that is not busy takes to answer.
-const PROMPT: Duration = Duration::from_millis(250);
+/// Maximum time that a worker that is not busy takes to reply.
+const PROMPT_REPLY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Maximum number of calls with one id that one request cancels. A repeat cancels more.
-pub const MAX_CALLS: usize = 1_000;
+pub(crate) const MAX_CALLS: usize = 1_000;
 
 /// Number of calls with one id that are cancelled concurrently on one queue.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_CALLS: usize = 16;
 
 /// Number of queues that are asked concurrently.
-const PLACES_AT_ONCE: usize = 64;
+const MAX_CONCURRENT_QUEUES: usize = 64;
 
-/// The outcome of a cancellation.
+/// The outcome of the cancellation of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CancelOutcome {
+enum CallOutcome {
     /// The call was queued or waited for its next attempt. It does not start any more.
     Queued,
     /// The call was running. Its worker has closed the connection to the function.
@@ -88,7 +74,7 @@ pub enum CancelOutcome {
 
 /// Counts the calls with one id by the outcome of their cancellation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct CancelCounts {
     /// Calls that are cancelled, now or before.
     pub cancelled: u64,
     /// Those of `cancelled` that were running.
@@ -103,32 +89,25 @@ pub struct Tally {
     pub unconfirmed: u64,
 }
 
-/// Returns the subject on which a queue's workers receive cancellations. The reply subject is for
-/// their answers.
-#[must_use]
-pub fn broadcast_subject(queue: &QueueName) -> String {
-    format!("asyncqueue.cancel.{queue}")
-}
+// === impl CancelCounts ===
 
-// === impl Tally ===
-
-impl Tally {
-    fn count(&mut self, outcome: CancelOutcome) {
+impl CancelCounts {
+    fn count(&mut self, outcome: CallOutcome) {
         match outcome {
-            CancelOutcome::Queued => self.cancelled += 1,
-            CancelOutcome::Running => {
+            CallOutcome::Queued => self.cancelled += 1,
+            CallOutcome::Running => {
                 self.cancelled += 1;
                 self.running += 1;
             }
-            CancelOutcome::AlreadyCancelled => {
+            CallOutcome::AlreadyCancelled => {
                 self.cancelled += 1;
                 self.before += 1;
             }
-            CancelOutcome::Ended(end) => {
+            CallOutcome::Ended(end) => {
                 self.ended += 1;
                 self.end = Some(end);
             }
-            CancelOutcome::Unconfirmed => self.unconfirmed += 1,
+            CallOutcome::Unconfirmed => self.unconfirmed += 1,
         }
     }
 
@@ -140,69 +119,73 @@ impl Tally {
 }
 
 /// Returns whether a stored call is cancelled.
+#[doc(hidden)]
 pub async fn is_cancelled(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
 ) -> Result<bool, NatsError> {
     let tombstone = tombstone::read(js, queue, call).await?;
     Ok(tombstone.is_some_and(|tombstone| matches!(tombstone.mark, Mark::Cancelled { .. })))
 }
 
 /// Cancels all calls with an id that are stored now, or were cancelled before without a
-/// confirmation. Waits up to `patience` for the confirmations. The tally is empty if none of these
-/// places has such a call.
-pub async fn cancel(
+/// confirmation. Waits up to `timeout` for the confirmations. The counts are 0 if none of these queues
+/// has such a call.
+#[doc(hidden)]
+pub async fn cancel_pending(
     js: &Context,
-    places: &Places,
-    wanted: &Wanted,
-    patience: Duration,
-) -> Result<Tally, NatsError> {
-    let deadline = Instant::now() + patience;
-    let tally = cancel_among(js, &places.named, wanted, deadline).await?;
-    if tally.is_empty() && !places.rest.is_empty() {
-        return cancel_among(js, &places.rest, wanted, deadline).await;
+    candidates: &CandidateQueues,
+    query: &CallQuery,
+    timeout: Duration,
+) -> Result<CancelCounts, NatsError> {
+    let deadline = Instant::now() + timeout;
+    let tally = cancel_among(js, &candidates.named, query, deadline).await?;
+    if tally.is_empty() && !candidates.rest.is_empty() {
+        return cancel_among(js, &candidates.rest, query, deadline).await;
     }
     Ok(tally)
 }
 
 async fn cancel_among(
     js: &Context,
-    places: &[Place],
-    wanted: &Wanted,
+    locations: &[QueueLocation],
+    query: &CallQuery,
     deadline: Instant,
-) -> Result<Tally, NatsError> {
+) -> Result<CancelCounts, NatsError> {
     // The futures are created before they are polled: closures of a stream could not be spawned.
-    let cancelling: Vec<_> = places
+    let cancelling: Vec<_> = locations
         .iter()
-        .map(|place| Canceller { js, place, deadline }.cancel_stored(wanted))
+        .map(|location| Canceller { js, location, deadline }.cancel_stored(query))
         .collect();
-    let mut found = stream::iter(cancelling).buffer_unordered(PLACES_AT_ONCE);
-    let (mut tally, mut seen) = (Tally::default(), Vec::new());
-    while let Some((place, cancelled)) = found.try_next().await? {
+    let mut found = stream::iter(cancelling).buffer_unordered(MAX_CONCURRENT_QUEUES);
+    let (mut tally, mut seen) = (CancelCounts::default(), Vec::new());
+    while let Some((location, cancelled)) = found.try_next().await? {
         for (call, outcome) in cancelled {
             tally.count(outcome);
-            seen.push((&place.queue, call));
+            seen.push((&location.queue, call));
         }
     }
     drop(found);
     // Calls that are not stored any more: an earlier request removed them, or a worker ended them.
-    let queue = match places {
+    let queue = match locations {
         [only] => Some(&only.queue),
         _ => None,
     };
-    for tombstone in tombstone::all(js, queue, &wanted.id, MAX_CALLS).await? {
+    for tombstone in tombstone::all(js, queue, &query.id, MAX_CALLS).await? {
         let Tombstone { queue, call, mark: Mark::Cancelled { confirmed }, .. } = &tombstone else {
             continue;
         };
-        let Some(place) = places.iter().find(|place| place.queue == *queue) else { continue };
-        if seen.iter().any(|(queue, seen)| **queue == place.queue && seen == call) {
+        let Some(location) = locations.iter().find(|location| location.queue == *queue) else {
+            continue;
+        };
+        if seen.iter().any(|(queue, seen)| **queue == location.queue && seen == call) {
             continue;
         }
         let outcome = if *confirmed {
-            CancelOutcome::AlreadyCancelled
+            CallOutcome::AlreadyCancelled
         } else {
-            Canceller { js, place, deadline }.confirm_removed(&tombstone).await?
+            Canceller { js, location, deadline }.confirm_removed(&tombstone).await?
         };
         tally.count(outcome);
     }
@@ -212,26 +195,26 @@ async fn cancel_among(
 /// Cancels calls of one queue.
 struct Canceller<'a> {
     js: &'a Context,
-    place: &'a Place,
+    location: &'a QueueLocation,
     /// How long to wait for confirmations.
     deadline: Instant,
 }
 
 /// What was observed of a call while it was cancelled.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct Observation {
     /// Just before its message was removed, the call was not delivered yet.
     was_undelivered: bool,
     /// The message was removed for this request.
     is_removed: bool,
     /// The result for the client is that of the cancellation.
-    is_told: bool,
+    is_result_stored: bool,
 }
 
 /// The result of a cancelled call, after an attempt to store it.
-enum ResultOf {
+enum StoredResult {
     /// No client wants a result.
-    NotWanted,
+    NotRequested,
     /// The result of the cancellation is stored, now or before.
     Cancellation,
     /// A result of another kind was stored first.
@@ -244,33 +227,33 @@ impl<'a> Canceller<'a> {
     /// Cancels the calls with an id that are stored now.
     async fn cancel_stored(
         self,
-        wanted: &Wanted,
-    ) -> Result<(&'a Place, Vec<(StoredCall, CancelOutcome)>), NatsError> {
-        let stored = self.stored(wanted).await?;
+        query: &CallQuery,
+    ) -> Result<(&'a QueueLocation, Vec<(CallRef, CallOutcome)>), NatsError> {
+        let stored = self.stored(query).await?;
         let cancelling: Vec<_> =
             stored.iter().map(|(call, headers)| self.cancel(call, headers)).collect();
         // Keeps the order of the calls, to which the outcomes belong.
-        let outcomes: Vec<_> = stream::iter(cancelling).buffered(AT_ONCE).try_collect().await?;
-        Ok((self.place, stored.into_iter().map(|(call, _)| call).zip(outcomes).collect()))
+        let outcomes: Vec<_> =
+            stream::iter(cancelling).buffered(MAX_CONCURRENT_CALLS).try_collect().await?;
+        Ok((self.location, stored.into_iter().map(|(call, _)| call).zip(outcomes).collect()))
     }
 
     /// Returns the calls with an id that are stored now, with their headers, oldest first.
-    async fn stored(&self, wanted: &Wanted) -> Result<Vec<(StoredCall, NatsHeaders)>, NatsError> {
-        let Wanted { id, function } = wanted;
-        let stream = &self.place.entry.stream;
-        let filter = call_filter(&self.place.entry.subject, function.as_ref(), id);
+    async fn stored(&self, query: &CallQuery) -> Result<Vec<(CallRef, NatsHeaders)>, NatsError> {
+        let CallQuery { id, function } = query;
+        let stream = &self.location.entry.stream;
+        let filter = call_filter(&self.location.entry.subject, function.as_ref(), id);
         // Calls that are stored later belong to another request.
-        let Some(last) = peek::last_message(self.js, stream, &filter).await? else {
+        let Some(last) = last_message(self.js, stream, &filter).await? else {
             return Ok(Vec::new());
         };
         let (mut calls, mut next) = (Vec::new(), 1);
         while calls.len() < MAX_CALLS
-            && let Some(message) = peek::next_message(self.js, stream, &filter, next).await?
+            && let Some(message) = next_message(self.js, stream, &filter, next).await?
             && message.sequence <= last.sequence
         {
             next = message.sequence + 1;
-            calls
-                .push((StoredCall { id: id.clone(), sequence: message.sequence }, message.headers));
+            calls.push((CallRef { id: id.clone(), sequence: message.sequence }, message.headers));
         }
         Ok(calls)
     }
@@ -278,109 +261,116 @@ impl<'a> Canceller<'a> {
     /// Cancels a call whose message is on the queue's stream, or was when it was searched for.
     async fn cancel(
         &self,
-        call: &StoredCall,
+        call: &CallRef,
         headers: &NatsHeaders,
-    ) -> Result<CancelOutcome, NatsError> {
+    ) -> Result<CallOutcome, NatsError> {
         let cancelled = Mark::Cancelled { confirmed: false };
-        let write = || tombstone::write_once(self.js, &self.place.queue, call, cancelled);
-        let written = reserve::with_room(self.js, write).await?.ok_or_else(no_bucket)?;
+        let write = || tombstone::write_once(self.js, &self.location.queue, call, cancelled);
+        let written = reserve::with_space(self.js, write).await?.ok_or_else(bucket_not_found)?;
         let was_confirmed = match written.mark {
             Mark::Cancelled { confirmed } => confirmed,
-            ended => return Ok(CancelOutcome::Ended(ended.end().unwrap_or(EndState::Done))),
+            ended => return Ok(CallOutcome::Ended(ended.end().unwrap_or(EndState::Done))),
         };
-        let is_told = match self.store_result(call, headers).await? {
-            ResultOf::Cancellation => true,
+        let is_result_stored = match self.store_result(call, headers).await? {
+            StoredResult::Cancellation => true,
             // The result of the call's own end, or one that the worker stored because of the
             // tombstone: the worker knows which.
-            ResultOf::NotWanted | ResultOf::Delivered => false,
-            ResultOf::Other(end) => return self.came_too_late(call, end).await,
+            StoredResult::NotRequested | StoredResult::Delivered => false,
+            StoredResult::Other(end) => return self.record_ended(call, end).await,
         };
         let was_undelivered =
             Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence);
         // Only this message: a call that gets the id later is another call.
-        let is_removed =
-            remove(self.js, &self.place.entry.stream, call.sequence, "take the call off its queue")
-                .await?;
+        let is_removed = delete_message(
+            self.js,
+            &self.location.entry.stream,
+            call.sequence,
+            "remove the call from its queue",
+        )
+        .await?;
         if was_confirmed {
-            return Ok(CancelOutcome::AlreadyCancelled);
+            return Ok(CallOutcome::AlreadyCancelled);
         }
-        let seen = Seen { was_undelivered, is_removed, is_told };
+        let seen = Observation { was_undelivered, is_removed, is_result_stored };
         let (outcome, is_certain) = self.confirm(call, seen).await?;
-        if is_told && outcome == CancelOutcome::Unconfirmed {
+        if is_result_stored && outcome == CallOutcome::Unconfirmed {
             // A worker does the same before it posts that result, but a worker of an earlier
             // version does not.
-            tombstone::record_result(self.js, &self.place.queue, call).await?;
+            tombstone::record_result(self.js, &self.location.queue, call).await?;
         }
-        if is_certain { self.confirmed(call, outcome).await } else { Ok(outcome) }
+        if is_certain { self.record_confirmed(call, outcome).await } else { Ok(outcome) }
     }
 
     /// Waits until it is certain that a call with a tombstone does not start, and returns what the
     /// call was doing.
     async fn confirm(
         &self,
-        call: &StoredCall,
-        seen: Seen,
-    ) -> Result<(CancelOutcome, bool), NatsError> {
-        let Seen { was_undelivered, is_removed, is_told } = seen;
-        let question = call.encode().into();
-        let mut inquiry =
-            Inquiry::send(&self.js.client(), broadcast_subject(&self.place.queue), question)
+        call: &CallRef,
+        seen: Observation,
+    ) -> Result<(CallOutcome, bool), NatsError> {
+        let Observation { was_undelivered, is_removed, is_result_stored } = seen;
+        let payload = call.encode().into();
+        let mut request =
+            WorkerRequest::send(&self.js.client(), cancel_subject(&self.location.queue), payload)
                 .await?;
         // The message is not on the stream any more.
         if Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence) {
-            return Ok((CancelOutcome::Queued, true));
+            return Ok((CallOutcome::Queued, true));
         }
-        let answer = match inquiry.answer(Instant::now() + PROMPT, Answer::read).await {
-            // The consumer passed the message at this moment. If it was delivered, its worker would
-            // have answered, or has not read it yet. A worker that reads it so late looks up the
-            // tombstone first.
-            None if was_undelivered && is_removed => return Ok((CancelOutcome::Queued, true)),
-            None => match self.wait_for_answer(&mut inquiry, call).await? {
-                Waited::Answered(answer) => Some(answer),
-                Waited::Certain => return Ok((CancelOutcome::Queued, true)),
-                Waited::Ended(end) => return Ok((CancelOutcome::Ended(end), false)),
-                Waited::InVain => None,
-            },
-            answer => answer,
-        };
+        let answer =
+            match request.reply(Instant::now() + PROMPT_REPLY_TIMEOUT, CancelReply::read).await {
+                // The consumer passed the message at this moment. If it was delivered, its worker
+                // would have answered, or has not read it yet. A worker that reads it so late looks
+                // up the tombstone first.
+                None if was_undelivered && is_removed => return Ok((CallOutcome::Queued, true)),
+                None => match self.wait_for_reply(&mut request, call).await? {
+                    WaitOutcome::Replied(answer) => Some(answer),
+                    WaitOutcome::Confirmed => return Ok((CallOutcome::Queued, true)),
+                    WaitOutcome::Ended(end) => return Ok((CallOutcome::Ended(end), false)),
+                    WaitOutcome::TimedOut => None,
+                },
+                answer => answer,
+            };
         Ok(match answer {
-            Some(Answer::Running) => (CancelOutcome::Running, true),
+            Some(CancelReply::Running) => (CallOutcome::Running, true),
             // The end of the call is the result that was stored first, which is that of the
             // cancellation.
-            Some(Answer::Ended) if is_told => (CancelOutcome::Queued, true),
-            Some(Answer::Ended) => (self.came_too_late(call, EndState::Done).await?, false),
-            Some(Answer::DoesNotStart) => (CancelOutcome::Queued, true),
-            None => (CancelOutcome::Unconfirmed, false),
+            Some(CancelReply::Ended) if is_result_stored => (CallOutcome::Queued, true),
+            Some(CancelReply::Ended) => (self.record_ended(call, EndState::Done).await?, false),
+            Some(CancelReply::DoesNotStart) => (CallOutcome::Queued, true),
+            None => (CallOutcome::Unconfirmed, false),
         })
     }
 
     /// Waits until a worker answers, another request has confirmed the call, or the time is over.
-    async fn wait_for_answer(
+    async fn wait_for_reply(
         &self,
-        inquiry: &mut Inquiry,
-        call: &StoredCall,
-    ) -> Result<Waited, NatsError> {
+        request: &mut WorkerRequest,
+        call: &CallRef,
+    ) -> Result<WaitOutcome, NatsError> {
         loop {
-            let tombstone = tombstone::read(self.js, &self.place.queue, call).await?;
+            let tombstone = tombstone::read(self.js, &self.location.queue, call).await?;
             match tombstone.as_ref().map(|tombstone| tombstone.mark) {
-                Some(Mark::Cancelled { confirmed: true }) => return Ok(Waited::Certain),
+                Some(Mark::Cancelled { confirmed: true }) => return Ok(WaitOutcome::Confirmed),
                 Some(Mark::Cancelled { confirmed: false }) | None => {}
-                Some(ended) => return Ok(Waited::Ended(ended.end().unwrap_or(EndState::Done))),
+                Some(ended) => {
+                    return Ok(WaitOutcome::Ended(ended.end().unwrap_or(EndState::Done)));
+                }
             }
             let progress = self.progress().await?;
             let is_safe_by_now = tombstone.zip(progress).is_some_and(|(tombstone, progress)| {
                 tombstone.is_safe(progress.now, progress.lease)
             });
             if is_safe_by_now {
-                return Ok(Waited::Certain);
+                return Ok(WaitOutcome::Confirmed);
             }
             let now = Instant::now();
             if now >= self.deadline {
-                return Ok(Waited::InVain);
+                return Ok(WaitOutcome::TimedOut);
             }
-            let until = self.deadline.min(now + PROMPT);
-            if let Some(answer) = inquiry.answer(until, Answer::read).await {
-                return Ok(Waited::Answered(answer));
+            let until = self.deadline.min(now + PROMPT_REPLY_TIMEOUT);
+            if let Some(answer) = request.reply(until, CancelReply::read).await {
+                return Ok(WaitOutcome::Replied(answer));
             }
             // If no worker listens, the answer to that comes at once.
             sleep_until(until).await;
@@ -388,129 +378,130 @@ impl<'a> Canceller<'a> {
     }
 
     async fn progress(&self) -> Result<Option<Progress>, NatsError> {
-        consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await
+        consumer_progress::read(self.js, &self.location.entry.stream, &self.location.queue).await
     }
 
     /// Confirms the cancellation of a call that an earlier request removed from its stream.
-    async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<CancelOutcome, NatsError> {
+    async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<CallOutcome, NatsError> {
         let call = &tombstone.call;
         // The program that wrote the tombstone may have died before it found that the call had
         // ended.
         if let Some(end) = self.stored_end(call).await?.filter(|end| *end != EndState::Cancelled) {
-            return self.came_too_late(call, end).await;
+            return self.record_ended(call, end).await;
         }
-        let subject = broadcast_subject(&self.place.queue);
-        let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
-        match self.wait_for_answer(&mut inquiry, call).await? {
-            Waited::Answered(Answer::Ended)
+        let subject = cancel_subject(&self.location.queue);
+        let mut request =
+            WorkerRequest::send(&self.js.client(), subject, call.encode().into()).await?;
+        match self.wait_for_reply(&mut request, call).await? {
+            WaitOutcome::Replied(CancelReply::Ended)
                 if self.stored_end(call).await? != Some(EndState::Cancelled) =>
             {
-                return self.came_too_late(call, EndState::Done).await;
+                return self.record_ended(call, EndState::Done).await;
             }
-            Waited::Answered(_) | Waited::Certain => {}
-            Waited::Ended(end) => return Ok(CancelOutcome::Ended(end)),
-            Waited::InVain => return Ok(CancelOutcome::Unconfirmed),
+            WaitOutcome::Replied(_) | WaitOutcome::Confirmed => {}
+            WaitOutcome::Ended(end) => return Ok(CallOutcome::Ended(end)),
+            WaitOutcome::TimedOut => return Ok(CallOutcome::Unconfirmed),
         }
-        self.confirmed(call, CancelOutcome::AlreadyCancelled).await
+        self.record_confirmed(call, CallOutcome::AlreadyCancelled).await
     }
 
     /// Records that the cancellation of a call is certain. Does not if the worker that had the call
     /// has recorded since then that it had ended by itself before.
-    async fn confirmed(
+    async fn record_confirmed(
         &self,
-        call: &StoredCall,
-        outcome: CancelOutcome,
-    ) -> Result<CancelOutcome, NatsError> {
+        call: &CallRef,
+        outcome: CallOutcome,
+    ) -> Result<CallOutcome, NatsError> {
         let confirmed = Mark::Cancelled { confirmed: true };
-        let mark = tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
+        let mark =
+            tombstone::update_cancelled(self.js, &self.location.queue, call, confirmed).await?;
         Ok(match mark {
-            Some(Mark::Ended) => CancelOutcome::Ended(EndState::Done),
+            Some(Mark::Ended) => CallOutcome::Ended(EndState::Done),
             _ => outcome,
         })
     }
 
     /// Returns how a call ended, from the result for its client, if one is stored now.
-    async fn stored_end(&self, call: &StoredCall) -> Result<Option<EndState>, NatsError> {
-        stored_result::end_of_call(self.js, &self.place.queue, call).await
+    async fn stored_end(&self, call: &CallRef) -> Result<Option<EndState>, NatsError> {
+        stored_result::end_of_call(self.js, &self.location.queue, call).await
     }
 
     /// Records in the tombstone that the call had ended before it was cancelled.
-    async fn came_too_late(
-        &self,
-        call: &StoredCall,
-        end: EndState,
-    ) -> Result<CancelOutcome, NatsError> {
-        tombstone::update_cancelled(self.js, &self.place.queue, call, Mark::Ended).await?;
-        Ok(CancelOutcome::Ended(end))
+    async fn record_ended(&self, call: &CallRef, end: EndState) -> Result<CallOutcome, NatsError> {
+        tombstone::update_cancelled(self.js, &self.location.queue, call, Mark::Ended).await?;
+        Ok(CallOutcome::Ended(end))
     }
 
     /// Stores the result of a cancelled call for its client, unless another result of the call is
     /// stored already.
     async fn store_result(
         &self,
-        call: &StoredCall,
+        call: &CallRef,
         headers: &NatsHeaders,
-    ) -> Result<ResultOf, NatsError> {
+    ) -> Result<StoredResult, NatsError> {
         let Ok(mut invocation) = native::decode(headers, Bytes::new()) else {
-            return Ok(ResultOf::NotWanted);
+            return Ok(StoredResult::NotRequested);
         };
-        let Some(url) = invocation.callback_url.take() else { return Ok(ResultOf::NotWanted) };
-        let result = Callback::new(&invocation, url, call.sequence, EndState::Cancelled, CANCELLED);
+        let Some(url) = invocation.callback_url.take() else {
+            return Ok(StoredResult::NotRequested);
+        };
+        let result =
+            Callback::new(&invocation, url, call.sequence, EndState::Cancelled, CANCELLED_STATUS);
         let subject =
-            result_subject(&self.place.queue, &invocation.function, &call.id, call.sequence);
+            result_subject(&self.location.queue, &invocation.function, &call.id, call.sequence);
         let store = || async {
             let message = PublishMessage::build().headers(result.encode());
             let stored = async { self.js.send_publish(subject.clone(), message).await?.await };
-            stored.await.map_err(failed("store the result for the client"))
+            stored.await.map_err(NatsError::during("store the result for the client"))
         };
         let ack = loop {
-            match reserve::with_room(self.js, store).await {
+            match reserve::with_space(self.js, store).await {
                 Err(error)
-                    if PublishFailure::of(&error) == PublishFailure::InProcess
+                    if PublishFailure::from_error(&error) == PublishFailure::InProcess
                         && Instant::now() < self.deadline =>
                 {
                     // Its worker is storing it: because of the tombstone, or as the end of the
                     // call.
-                    sleep(IN_PROCESS_PAUSE).await;
+                    sleep(CONFLICT_RETRY_DELAY).await;
                 }
                 stored => break stored?,
             }
         };
         if !ack.duplicate {
-            return Ok(ResultOf::Cancellation);
+            return Ok(StoredResult::Cancellation);
         }
-        Ok(match stored_result::end_at(self.js, &self.place.queue, call, ack.sequence).await? {
-            Some(EndState::Cancelled) => ResultOf::Cancellation,
-            Some(end) => ResultOf::Other(end),
-            None => ResultOf::Delivered,
+        Ok(match stored_result::end_at(self.js, &self.location.queue, call, ack.sequence).await? {
+            Some(EndState::Cancelled) => StoredResult::Cancellation,
+            Some(end) => StoredResult::Other(end),
+            None => StoredResult::Delivered,
         })
     }
 }
 
 /// The outcome of waiting for a worker's answer.
-enum Waited {
-    Answered(Answer),
+enum WaitOutcome {
+    Replied(CancelReply),
     /// Another request has confirmed the cancellation, or enough time has passed.
-    Certain,
+    Confirmed,
     /// The call has ended in another way.
     Ended(EndState),
-    InVain,
+    TimedOut,
 }
 
 /// A worker's answer about a cancelled call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum CancelReply {
     Running,
     DoesNotStart,
     Ended,
 }
 
-impl Answer {
+impl CancelReply {
     fn read(message: &async_nats::Message) -> Option<Self> {
         match std::str::from_utf8(&message.payload).ok()? {
-            WAS_RUNNING => Some(Self::Running),
-            IS_HELD | IS_WAITING => Some(Self::DoesNotStart),
-            HAS_ENDED => Some(Self::Ended),
+            REPLY_RUNNING => Some(Self::Running),
+            REPLY_HELD | REPLY_WAITING => Some(Self::DoesNotStart),
+            REPLY_ENDED => Some(Self::Ended),
             _ => None,
         }
     }
@@ -522,18 +513,18 @@ mod tests {
 
     #[test]
     fn a_tally_counts_each_outcome_once() {
-        let mut tally = Tally::default();
+        let mut tally = CancelCounts::default();
         assert!(tally.is_empty());
         for outcome in [
-            CancelOutcome::Queued,
-            CancelOutcome::Running,
-            CancelOutcome::AlreadyCancelled,
-            CancelOutcome::Ended(EndState::Dead),
-            CancelOutcome::Unconfirmed,
+            CallOutcome::Queued,
+            CallOutcome::Running,
+            CallOutcome::AlreadyCancelled,
+            CallOutcome::Ended(EndState::Dead),
+            CallOutcome::Unconfirmed,
         ] {
             tally.count(outcome);
         }
-        let expected = Tally {
+        let expected = CancelCounts {
             cancelled: 3,
             running: 1,
             before: 1,

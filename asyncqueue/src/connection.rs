@@ -9,12 +9,12 @@ use std::{sync::atomic::Ordering, time::Duration};
 use async_nats::Client;
 use tokio::time::sleep;
 
-/// A client that makes this many further connections to one server within [`WINDOW`] loses them
-/// because of what the server sends.
-const FLAPPING: u64 = 2;
+/// A client that makes this many further connections to one server within [`FLAPPING_WINDOW`] loses
+/// them because of what the server sends.
+const FLAPPING_CONNECTIONS: u64 = 2;
 
 /// Period in which connections are counted.
-const WINDOW: Duration = Duration::from_secs(3);
+const FLAPPING_WINDOW: Duration = Duration::from_secs(3);
 
 /// A connection, past or present.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +25,11 @@ pub struct Connection {
 }
 
 /// Waits until a client repeatedly loses its connections to one server.
-pub async fn flaps(client: &Client) {
-    let mut before = Connection::of(client);
+pub async fn wait_until_flapping(client: &Client) {
+    let mut before = Connection::current(client);
     loop {
-        sleep(WINDOW).await;
-        let now = Connection::of(client);
+        sleep(FLAPPING_WINDOW).await;
+        let now = Connection::current(client);
         if now.has_flapped_since(&before) {
             return;
         }
@@ -42,7 +42,7 @@ pub async fn flaps(client: &Client) {
 impl Connection {
     /// Returns the connection that a client has, or had last.
     #[must_use]
-    pub fn of(client: &Client) -> Self {
+    pub fn current(client: &Client) -> Self {
         let number = client.statistics().connects.load(Ordering::Relaxed);
         Self { number, server: client.server_info().server_id }
     }
@@ -54,7 +54,7 @@ impl Connection {
     }
 
     fn has_flapped_since(&self, before: &Self) -> bool {
-        self.server == before.server && self.number >= before.number + FLAPPING
+        self.server == before.server && self.number >= before.number + FLAPPING_CONNECTIONS
     }
 }
 

@@ -7,10 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{
-    name::QueueName,
-    peek::{NatsError, failed},
-};
+use crate::{jetstream::NatsError, names::QueueName};
 
 /// The progress of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +76,7 @@ pub async fn read(
     stream: &str,
     queue: &QueueName,
 ) -> Result<Option<Progress>, NatsError> {
-    if let Some(progress) = of_consumer(js, stream, &queue.durable()).await? {
+    if let Some(progress) = read_consumer(js, stream, &queue.durable()).await? {
         return Ok(Some(progress));
     }
     // The only consumer of a stream may have another name.
@@ -87,36 +84,36 @@ pub async fn read(
     let names = match js
         .request(format!("CONSUMER.NAMES.{stream}"), &json!({}))
         .await
-        .map_err(failed(action))?
+        .map_err(NatsError::during(action))?
     {
         Response::Ok(ConsumerNames { consumers }) => consumers.unwrap_or_default(),
-        Response::Err { error } if is_missing(&error) => Vec::new(),
-        Response::Err { error } => return Err(failed(action)(error)),
+        Response::Err { error } if is_not_found(&error) => Vec::new(),
+        Response::Err { error } => return Err(NatsError::during(action)(error)),
     };
     match names.first() {
-        Some(name) => of_consumer(js, stream, name).await,
+        Some(name) => read_consumer(js, stream, name).await,
         None => Ok(None),
     }
 }
 
 /// Returns the progress of a consumer of a stream; `None` if no consumer has this name.
-pub async fn of_consumer(
+pub async fn read_consumer(
     js: &Context,
     stream: &str,
     consumer: &str,
 ) -> Result<Option<Progress>, NatsError> {
-    let action = "read how far the consumer is";
+    let action = "read the progress of the consumer";
     match js
         .request(format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({}))
         .await
-        .map_err(failed(action))?
+        .map_err(NatsError::during(action))?
     {
         Response::Ok(info) => Ok(Some(ConsumerInfo::into(info))),
-        Response::Err { error } if is_missing(&error) => Ok(None),
-        Response::Err { error } => Err(failed(action)(error)),
+        Response::Err { error } if is_not_found(&error) => Ok(None),
+        Response::Err { error } => Err(NatsError::during(action)(error)),
     }
 }
 
-fn is_missing(error: &async_nats::jetstream::Error) -> bool {
+fn is_not_found(error: &async_nats::jetstream::Error) -> bool {
     [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND].contains(&error.error_code())
 }

@@ -10,20 +10,25 @@ use async_nats::jetstream::{
 
 use crate::{
     call_id::CallId,
-    message::{
-        DecodeError,
-        dead_letter::{Content, DeadLetter, Stored, UNKNOWN},
-    },
-    name::{FunctionName, QueueName},
-    peek::{NatsError, failed, is_missing_stream},
-    remove::remove,
-    timestamp::from_server,
+    jetstream::{NatsError, delete_message, find_stream, timestamp_from_server},
+    message::dead_letter::{RawDeadLetter, UNKNOWN_TOKEN},
+    names::{FunctionName, QueueName},
 };
 
-pub use replay::{ReplayError, Replayed};
+pub use replay::{ReplayError, ReplayOutcome};
+#[doc(hidden)]
+pub use store::store_once;
+
+#[doc(inline)]
+pub use crate::message::{
+    DecodeError,
+    callback::Callback,
+    dead_letter::{DeadLetter, DeadLetterContent, DeadLetterKind, DeathInfo, Omitted, Origin},
+};
 
 mod replay;
 mod scan;
+mod store;
 
 /// Selects dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +42,26 @@ pub enum Selection {
 }
 
 /// The dead letters of one queue.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use asyncqueue::{
+///     dead_letters::{DeadLetters, Selection},
+///     directory::QueueEntry,
+/// };
+///
+/// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+/// # let js = asyncqueue::async_nats::jetstream::new(client);
+/// let queue = "slow-queue".parse()?;
+/// let letters = DeadLetters::open(&js, &queue, "openfaas-fn").await?;
+/// let entry = QueueEntry::with_default_names(&queue);
+/// for letter in letters.list(&Selection::All).await? {
+///     println!("{}: {}", letter.call_id, letter.death.reason);
+///     letters.replay(&letter, &entry).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     js: Context,
@@ -49,7 +74,10 @@ pub struct DeadLetters {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The stream of dead letters does not exist.
-    #[error("queue `{queue}` has no dead letters: there is no stream `{}`", .queue.dead_letter_stream())]
+    #[error(
+        "queue `{queue}` has no dead letters: there is no stream `{}`",
+        .queue.dead_letter_stream()
+    )]
     NoStream {
         /// Name of the queue.
         queue: QueueName,
@@ -62,7 +90,7 @@ pub enum OpenError {
 // === impl Selection ===
 
 impl Selection {
-    fn has(&self, letter: &DeadLetter) -> bool {
+    fn matches(&self, letter: &DeadLetter) -> bool {
         match self {
             Self::All => true,
             Self::Function(function) => letter.function.as_ref() == Some(function),
@@ -93,17 +121,15 @@ impl DeadLetters {
         queue: &QueueName,
         namespace: impl Into<String>,
     ) -> Result<Self, OpenError> {
-        match js.get_stream(queue.dead_letter_stream()).await {
-            Ok(stream) => Ok(Self {
+        match find_stream(js, &queue.dead_letter_stream()).await {
+            Ok(Some(stream)) => Ok(Self {
                 js: js.clone(),
                 queue: queue.clone(),
                 stream,
                 namespace: namespace.into(),
             }),
-            Err(error) if is_missing_stream(&error) => {
-                Err(OpenError::NoStream { queue: queue.clone() })
-            }
-            Err(error) => Err(failed("open the stream of dead letters")(error).into()),
+            Ok(None) => Err(OpenError::NoStream { queue: queue.clone() }),
+            Err(error) => Err(NatsError::during("open the stream of dead letters")(error).into()),
         }
     }
 
@@ -115,13 +141,13 @@ impl DeadLetters {
 
     /// Returns the selected dead letters that are there now, oldest first. Reads only headers; it
     /// reads the payload of the `OpenFaaS` form, because only the payload names the call.
-    pub async fn list(&self, which: &Selection) -> Result<Vec<DeadLetter>, NatsError> {
+    pub async fn list(&self, selection: &Selection) -> Result<Vec<DeadLetter>, NatsError> {
         let stream = self.queue.dead_letter_stream();
-        let mut letters = self.scan(which.subjects(&stream)).await?;
-        letters.retain(|letter| which.has(letter));
+        let mut letters = self.scan(selection.subjects(&stream)).await?;
+        letters.retain(|letter| selection.matches(letter));
         // The subject of a message on the queue's own subject does not name the call: only its
         // content does.
-        let missing = match which {
+        let missing = match selection {
             Selection::All => false,
             Selection::Function(_) => true,
             Selection::Calls(calls) => {
@@ -129,9 +155,10 @@ impl DeadLetters {
             }
         };
         if missing {
-            let unnamed =
-                self.scan(BTreeSet::from([format!("{stream}.{UNKNOWN}.{UNKNOWN}.*")])).await?;
-            letters.extend(unnamed.into_iter().filter(|letter| which.has(letter)));
+            let unnamed = self
+                .scan(BTreeSet::from([format!("{stream}.{UNKNOWN_TOKEN}.{UNKNOWN_TOKEN}.*")]))
+                .await?;
+            letters.extend(unnamed.into_iter().filter(|letter| selection.matches(letter)));
             letters.sort_by_key(|letter| letter.sequence);
             letters.dedup_by_key(|letter| letter.sequence);
         }
@@ -139,11 +166,14 @@ impl DeadLetters {
     }
 
     /// Returns the content of a dead letter; `None` if it is no longer there.
-    pub async fn content(&self, letter: &DeadLetter) -> Result<Option<Content>, NatsError> {
+    pub async fn content(
+        &self,
+        letter: &DeadLetter,
+    ) -> Result<Option<DeadLetterContent>, NatsError> {
         if let Some(why) = &letter.unreadable {
             let raw = self.raw_message(letter.sequence).await?;
             let error = DecodeError::Unreadable(why.clone());
-            return Ok(raw.map(|raw| Content::Unreadable { error, payload: raw.payload }));
+            return Ok(raw.map(|raw| DeadLetterContent::Unreadable { error, payload: raw.payload }));
         }
         let Some(message) = self.message(letter.sequence).await? else { return Ok(None) };
         Ok(Some(self.read_whole(&message).1))
@@ -151,7 +181,7 @@ impl DeadLetters {
 
     /// Deletes a dead letter, and returns whether it was there.
     pub async fn delete(&self, letter: &DeadLetter) -> Result<bool, NatsError> {
-        remove(
+        delete_message(
             &self.js,
             &self.queue.dead_letter_stream(),
             letter.sequence,
@@ -162,16 +192,17 @@ impl DeadLetters {
 
     /// Deletes all dead letters, and returns how many there were.
     pub async fn delete_all(&self) -> Result<u64, NatsError> {
-        let purged = self.stream.purge().await.map_err(failed("delete the dead letters"))?;
+        let purged =
+            self.stream.purge().await.map_err(NatsError::during("delete the dead letters"))?;
         Ok(purged.purged)
     }
 
-    fn read_whole(&self, message: &StreamMessage) -> (DeadLetter, Content) {
-        let stored = Stored {
+    fn read_whole(&self, message: &StreamMessage) -> (DeadLetter, DeadLetterContent) {
+        let stored = RawDeadLetter {
             queue: &self.queue,
             subject: &message.subject,
             sequence: message.sequence,
-            stored_at: from_server(message.time),
+            stored_at: timestamp_from_server(message.time),
             headers: &message.headers,
             payload: &message.payload,
         };
@@ -184,7 +215,7 @@ impl DeadLetters {
         match self.stream.direct_get(sequence).await {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("read the dead letter")(error)),
+            Err(error) => Err(NatsError::during("read the dead letter")(error)),
         }
     }
 }
@@ -195,7 +226,7 @@ mod tests {
 
     #[test]
     fn letters_are_looked_for_where_their_subjects_put_them() {
-        let subjects = |which: &Selection| Vec::from_iter(which.subjects("jobs-dead"));
+        let subjects = |selection: &Selection| Vec::from_iter(selection.subjects("jobs-dead"));
         let function = FunctionName::new("figlet", "dev").unwrap();
         let calls = ["b", "a", "a"].map(|id| id.parse().unwrap()).into();
         assert!(subjects(&Selection::All).is_empty());

@@ -1,33 +1,28 @@
 //! The directory: which queue a function belongs to, and where a queue's calls go.
 //!
 //! Only the operator writes it, or, without an operator, a gateway with a directory file. It is a
-//! KV bucket ([`BUCKET`]): `function.<namespace>.<name>` holds a [`FunctionEntry`] and
-//! `queue.<name>` a [`QueueEntry`], both in JSON. [`MARKER`] says that all of them are there.
-//! Gateway and worker watch the bucket and keep its last state while NATS is unavailable.
+//! KV bucket ([`crate::buckets::DIRECTORY`]): `function.<namespace>.<name>` holds a
+//! [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both in JSON. [`MARKER`] says that all of
+//! them are there. Gateway and worker watch the bucket and keep its last state while NATS is
+//! unavailable.
 
 use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bucket::Bucket,
-    name::{FunctionName, QueueName},
+    names::{FunctionName, QueueName},
     retry::RetryOverrides,
 };
 
-mod reading;
+mod snapshot;
+#[doc(hidden)]
 pub mod store;
 pub mod watch;
 
-/// The KV bucket of the directory.
-pub const BUCKET: Bucket = Bucket {
-    name: "asyncqueue-directory",
-    description: "which queue a function belongs to",
-    max_age: None,
-};
-
 /// The key that is written after all others. With it, the directory is complete, even if it is
 /// empty. Without it, an empty bucket was recreated and has not been written yet.
+#[doc(hidden)]
 pub const MARKER: &str = "complete";
 
 /// What the directory says about a function.
@@ -69,17 +64,18 @@ pub struct Directory {
 }
 
 /// The content of the bucket.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// The functions and queues in the bucket.
     pub directory: Arc<Directory>,
     /// Whether the marker is there, so that no entry is missing.
-    pub is_whole: bool,
+    pub is_complete: bool,
 }
 
 /// Where a call goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct QueueRoute {
     /// Name of the queue.
     pub queue: QueueName,
     /// Subject below which the call is published.
@@ -91,6 +87,7 @@ pub struct Route {
 }
 
 /// The key of a function or a queue.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// `function.<namespace>.<name>`
@@ -117,21 +114,34 @@ impl Directory {
     /// Returns where a function's calls go. A function that has no queue, or whose queue does not
     /// exist, uses the default queue. The subject of a queue that the directory does not list is
     /// its name.
+    ///
+    /// ```
+    /// use asyncqueue::{FunctionName, directory::Directory};
+    ///
+    /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+    /// let route = Directory::default().route(&function, &"faas-request".parse()?);
+    /// assert_eq!(route.queue.as_str(), "faas-request");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
-    pub fn route(&self, function: &FunctionName, default_queue: &QueueName) -> Route {
+    pub fn route(&self, function: &FunctionName, default_queue: &QueueName) -> QueueRoute {
         let entry = self.functions.get(function);
         let queue = entry
             .and_then(|entry| entry.queue.as_ref())
             .filter(|queue| self.queues.contains_key(queue))
             .unwrap_or(default_queue)
             .clone();
-        let QueueEntry { subject, max_payload, .. } =
-            self.queues.get(&queue).cloned().unwrap_or_else(|| QueueEntry::named(&queue));
-        Route { queue, subject, max_payload, known: entry.is_some() }
+        let QueueEntry { subject, max_payload, .. } = self
+            .queues
+            .get(&queue)
+            .cloned()
+            .unwrap_or_else(|| QueueEntry::with_default_names(&queue));
+        QueueRoute { queue, subject, max_payload, known: entry.is_some() }
     }
 
     /// Applies one entry of the bucket; `None` removes it. An entry that can't be read is an error
     /// and changes nothing.
+    #[doc(hidden)]
     pub fn apply(&mut self, key: &Key, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
         match (key, value) {
             (Key::Function(name), Some(json)) => {
@@ -151,6 +161,7 @@ impl Directory {
     }
 
     /// Returns all entries as the bucket holds them.
+    #[doc(hidden)]
     pub fn entries(&self) -> Result<HashMap<Key, Vec<u8>>, serde_json::Error> {
         let functions = self
             .functions
@@ -169,7 +180,7 @@ impl Directory {
 impl Contents {
     /// Returns whether both are the same state of the bucket, without comparing the entries.
     fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.directory, &other.directory) && self.is_whole == other.is_whole
+        Arc::ptr_eq(&self.directory, &other.directory) && self.is_complete == other.is_complete
     }
 }
 
@@ -179,7 +190,7 @@ impl QueueEntry {
     /// Creates the entry of a queue of which nothing is known: its stream and its subject have its
     /// name.
     #[must_use]
-    pub fn named(queue: &QueueName) -> Self {
+    pub fn with_default_names(queue: &QueueName) -> Self {
         Self::new(queue.as_str(), queue.as_str())
     }
 

@@ -24,6 +24,16 @@ const UNITS: [(&str, u128); 8] = [
 ];
 
 /// A [`Duration`] that is read and printed in Go's form.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use asyncqueue::GoDuration;
+///
+/// assert_eq!("1h30m".parse::<GoDuration>()?, GoDuration(Duration::from_secs(5400)));
+/// assert_eq!(GoDuration(Duration::from_millis(1500)).to_string(), "1s500ms");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GoDuration(pub Duration);
@@ -45,7 +55,7 @@ pub struct ParseDurationError {
 impl GoDuration {
     /// Reads a duration as a resource writes it. The numbers are whole, or have digits on both
     /// sides of the point. Each has one of the units ms, s, m and h.
-    pub fn parse_plain(text: &str) -> Result<Self, ParseDurationError> {
+    pub(crate) fn parse_plain(text: &str) -> Result<Self, ParseDurationError> {
         if is_plain(text) {
             return text.parse();
         }
@@ -53,6 +63,7 @@ impl GoDuration {
     }
 
     /// Reads a duration that is not 0, for a setting.
+    #[doc(hidden)]
     pub fn parse_positive(text: &str) -> Result<Self, ParseDurationError> {
         let refuse = |rule| ParseDurationError { value: text.to_owned(), rule };
         match parse(text) {
@@ -274,10 +285,12 @@ mod tests {
     proptest! {
         #[test]
         fn rounded_durations_are_short_and_near(nanos in 0_u64..=315_360_000_000_000_000) {
-            let (duration, text) = (Duration::from_nanos(nanos), Rounded(Duration::from_nanos(nanos)).to_string());
+            let duration = Duration::from_nanos(nanos);
+            let text = Rounded(duration).to_string();
             prop_assert!(text.len() <= 9, "{text}");
             let read = text.parse::<GoDuration>().unwrap().0;
-            prop_assert!(read.abs_diff(duration) <= (duration / 20).max(Duration::from_millis(1)), "{text}");
+            let tolerance = (duration / 20).max(Duration::from_millis(1));
+            prop_assert!(read.abs_diff(duration) <= tolerance, "{text}");
         }
 
         #[test]

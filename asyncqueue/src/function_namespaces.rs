@@ -12,8 +12,9 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::{
+    NameError,
     directory::Directory,
-    name::{FunctionName, NameError, parse_namespace},
+    names::{FunctionName, parse_namespace},
 };
 
 /// Name of the setting that lists namespaces, in all programs.
@@ -48,8 +49,8 @@ pub enum NamespaceRefused {
     System(String),
     /// The programs of this project run in the namespace.
     #[error(
-        "functions in the namespace `{0}` are never called: the gateway and the operator are in it; \
-         deploy functions to another namespace"
+        "functions in the namespace `{0}` are never called: the gateway and the operator are in \
+         it; deploy functions to another namespace"
     )]
     Platform(String),
     /// The namespace is not in the list.

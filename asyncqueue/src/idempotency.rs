@@ -9,7 +9,7 @@ use http::HeaderName;
 use crate::{
     call_id::{CallId, queue_hash},
     message::digest::{sha256, shorten},
-    name::{FunctionName, QueueName},
+    names::{FunctionName, QueueName},
 };
 
 /// Header of requests: the client's key. Functions get the same header; if the client sent no key,
@@ -25,6 +25,14 @@ pub const MAX_KEY: usize = 255;
 const MESSAGE_ID_PREFIX: &str = "k.";
 
 /// A key of a client: 1 to 255 bytes of printable ASCII.
+///
+/// ```
+/// use asyncqueue::IdempotencyKey;
+///
+/// let key: IdempotencyKey = "payment 2026-11-29/17".parse()?;
+/// assert!("".parse::<IdempotencyKey>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
@@ -55,11 +63,12 @@ impl IdempotencyKey {
     /// Returns whether an id is that of a function's call whose client sent this key and no call
     /// id.
     #[must_use]
-    pub fn is_id(&self, function: &FunctionName, id: &CallId) -> bool {
+    pub(crate) fn is_id(&self, function: &FunctionName, id: &CallId) -> bool {
         id.queue_hash().is_some_and(|queue| CallId::from_hash(&self.hash(function), queue) == *id)
     }
 
     /// Returns the `Nats-Msg-Id` of a function's call whose client sent this key and a call id.
+    #[doc(hidden)]
     #[must_use]
     pub fn message_id(&self, function: &FunctionName) -> String {
         [MESSAGE_ID_PREFIX, &shorten(&self.hash(function))].concat()

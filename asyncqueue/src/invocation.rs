@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 use jiff::Timestamp;
 use url::Url;
 
-use crate::{call_id::CallId, name::FunctionName, retry::RetryOverrides};
+use crate::{call_id::CallId, names::FunctionName, retry::RetryOverrides};
 
 /// Maximum length of a call's path and query together, in bytes. The URL parsers of gateway and
 /// worker accept 64 KiB for a whole URL, which also contains the function's own URL.
@@ -17,6 +17,16 @@ pub const MAX_TARGET: usize = 60 * 1024;
 pub const X_ASYNC_DEPTH: HeaderName = HeaderName::from_static("x-async-depth");
 
 /// One asynchronous call, as the gateway accepted it and as the worker sends it to the function.
+///
+/// ```
+/// use asyncqueue::{CallId, CallbackUrl, FunctionName, Invocation};
+///
+/// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+/// let mut call = Invocation::new(CallId::generate(&"slow-queue".parse()?), function, "hi");
+/// call.headers.insert("content-type", "text/plain".parse()?);
+/// call.callback_url = Some(CallbackUrl::parse("https://example.com/results")?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invocation {
     /// Identifies the call from the 202 to the callback.

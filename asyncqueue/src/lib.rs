@@ -1,10 +1,10 @@
-//! Defines what a named queue *is*: the invocation and its message form, the names on `JetStream`,
-//! the configuration of streams and consumers, and the directory of queues and functions.
+//! The client library of `AsyncQueue`: submits calls to named queues of functions on NATS
+//! `JetStream`, and reads, cancels and replays them.
 //!
-//! The gateway, the worker and the operator all depend on this crate, and it depends on none of
-//! them. It contains no Kubernetes and no HTTP server. Decisions are plain functions of plain
-//! values ([`message`], [`subject`], [`stream`]). The modules that talk to NATS ([`ensure`],
-//! [`submit`], [`locate`], [`directory::watch`]) are thin layers around them.
+//! The gateway, the worker and the operator depend on this crate, and it depends on none of them.
+//! It contains no Kubernetes and no HTTP server. What only these programs use, such as the
+//! configuration of streams and the messages between programs, is not documented here and changes
+//! without notice.
 //!
 //! # Calls from other programs
 //!
@@ -16,7 +16,7 @@
 //!
 //! use asyncqueue::{
 //!     CallId, CallbackUrl, FunctionName, Invocation, QueueName, async_nats,
-//!     submit::{Submitted, Submitter},
+//!     submit::{SubmitOutcome, Submitter},
 //! };
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,8 +30,8 @@
 //! call.callback_url = Some(CallbackUrl::parse("https://example.com/results")?);
 //!
 //! // The second argument is the queue's subject: its name, unless its AsyncQueue says otherwise.
-//! let submitted = submitter.submit_new(call, queue.as_str()).await?;
-//! assert_eq!(submitted, Submitted::Stored); // on the stream: it is not lost from here on
+//! let submitted = submitter.submit_generated(call, queue.as_str()).await?;
+//! assert_eq!(submitted, SubmitOutcome::Stored); // on the stream: it is not lost from here on
 //! # Ok(())
 //! # }
 //! ```
@@ -39,69 +39,99 @@
 //! - With an id that it chose (`"order-7".parse()`), a program can repeat a submission safely:
 //!   [`Submitter::submit`] stores a call once, however often it is repeated. Calls with other
 //!   content may share the id. Ids from [`CallId::generate`] are unique, so
-//!   [`Submitter::submit_new`] does not search for them.
+//!   [`Submitter::submit_generated`] does not search for them.
 //! - With an [`IdempotencyKey`], [`Submitter::submit_with_key`] stores one call of a function, and
 //!   refuses another call with the key.
 //! - The operator records in the directory which queue a function belongs to:
-//!   [`directory::watch::follow`] follows it, and [`Directory::route`] reads it.
-//! - [`cancel::cancel`] cancels a call. [`locate::locate`] finds one, and [`status::of_stored`]
-//!   returns its state.
+//!   [`directory::watch::watch`] follows it, and [`Directory::route`] reads it.
+//! - [`lookup::find_call`] finds a call by its id, and [`status::status_of_pending`] returns the
+//!   state of a stored one.
+//! - [`cancel::cancel_calls`] cancels calls.
+//! - [`DeadLetters`] lists, replays and deletes dead letters.
 //!
-//! `examples/submit.rs` is a complete program. `docs/wire.md` describes the protocol, for programs
-//! in other languages.
+//! `examples/` has a complete program for each: `submit`, `status`, `cancel` and `replay`.
+//! `docs/wire.md` describes the protocol, for programs in other languages.
 //!
 //! [`Submitter::submit`]: submit::Submitter::submit
-//! [`Submitter::submit_new`]: submit::Submitter::submit_new
+//! [`Submitter::submit_generated`]: submit::Submitter::submit_generated
 //! [`Submitter::submit_with_key`]: submit::Submitter::submit_with_key
 //! [`Directory::route`]: directory::Directory::route
+//! [`DeadLetters`]: dead_letters::DeadLetters
 
 // Types in this crate's functions, in the versions that it uses.
 pub use {async_nats, bytes, http, jiff};
 
-pub mod bucket;
-pub mod call_id;
+pub mod call;
 pub mod cancel;
-pub mod claims;
-pub mod connection;
-pub mod consumer_progress;
-pub mod dead_letter_store;
 pub mod dead_letters;
 pub mod directory;
-pub mod duration;
-pub mod end_state;
-pub mod ensure;
-pub mod error;
-pub mod forward;
-pub mod function_namespaces;
-pub mod idempotency;
-pub mod invocation;
-pub mod locate;
-pub mod message;
-pub mod missing;
-pub mod name;
-pub mod peek;
-pub mod poll;
-pub mod publish_failure;
-pub mod readable;
-pub mod remove;
-pub mod reserve;
-pub mod reserved;
-pub mod retry;
-pub mod stats;
+pub mod lookup;
 pub mod status;
-pub mod stored_call;
-pub mod stored_result;
-pub mod stream;
-pub mod subject;
 pub mod submit;
-pub mod timestamp;
-pub mod tombstone;
-pub mod uncounted;
-pub mod unknown_functions;
 
-pub use call_id::CallId;
-pub use duration::{GoDuration, Rounded};
-pub use end_state::EndState;
-pub use idempotency::IdempotencyKey;
-pub use invocation::{CallbackUrl, Invocation};
-pub use name::{FunctionName, QueueName};
+pub use call_id::{CallId, CallIdError};
+pub use duration::{GoDuration, ParseDurationError, Rounded};
+pub use end_state::{EndState, EndStateError};
+pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
+pub use invocation::{CallbackUrl, CallbackUrlError, Invocation};
+pub use jetstream::NatsError;
+pub use names::{FunctionName, NameError, QueueName};
+pub use retry::RetryOverrides;
+
+// For the programs of this workspace only: these modules change without notice.
+#[doc(hidden)]
+pub mod attempt_offset;
+#[doc(hidden)]
+pub mod buckets;
+#[doc(hidden)]
+pub mod call_id;
+#[doc(hidden)]
+pub mod connection;
+#[doc(hidden)]
+pub mod consumer_progress;
+#[doc(hidden)]
+pub mod duration;
+#[doc(hidden)]
+pub mod error;
+#[doc(hidden)]
+pub mod function_namespaces;
+#[doc(hidden)]
+pub mod hop_by_hop;
+#[doc(hidden)]
+pub mod idempotency;
+#[doc(hidden)]
+pub mod invocation;
+#[doc(hidden)]
+pub mod jetstream;
+#[doc(hidden)]
+pub mod kv;
+#[doc(hidden)]
+pub mod message;
+#[doc(hidden)]
+pub mod names;
+#[doc(hidden)]
+pub mod publish_failure;
+#[doc(hidden)]
+pub mod raw_message;
+#[doc(hidden)]
+pub mod reserve;
+#[doc(hidden)]
+pub mod reserved_names;
+#[doc(hidden)]
+pub mod retry;
+#[doc(hidden)]
+pub mod stats;
+#[doc(hidden)]
+pub mod stored_result;
+#[doc(hidden)]
+pub mod stream;
+#[doc(hidden)]
+pub mod subject;
+#[doc(hidden)]
+pub mod tombstone;
+#[doc(hidden)]
+pub mod unknown_functions;
+#[doc(hidden)]
+pub mod worker_requests;
+
+mod end_state;

@@ -11,19 +11,19 @@ use jiff::Timestamp;
 use crate::{
     call_id::CallId,
     invocation::{Invocation, MAX_TARGET},
-    name::FunctionName,
+    names::FunctionName,
 };
 
 pub mod callback;
 pub mod dead_letter;
 pub mod digest;
-pub mod http_lines;
+pub mod http_headers;
 pub mod native;
 pub mod openfaas;
 
 /// Room for the headers of a message, in addition to its body, in bytes: as much as most servers
 /// accept of them. A call with larger headers is refused too, but only by NATS.
-pub const HEADER_ROOM: usize = 8 * 1024;
+pub const RESERVED_HEADER_BYTES: usize = 8 * 1024;
 
 /// Values that the stream provides if a message of the `OpenFaaS` form lacks them.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ fn check_target(path: &str, query: Option<&str>) -> Result<(), DecodeError> {
 /// Reads a method.
 fn method(field: &'static str, text: &str) -> Result<Method, DecodeError> {
     match text.parse() {
-        Ok(Method::CONNECT) => Err(invalid(field, text, "it asks for a tunnel and is no call")),
+        Ok(Method::CONNECT) => Err(invalid(field, text, "it asks for a tunnel")),
         Ok(method) => Ok(method),
         Err(error) => Err(invalid(field, text, error)),
     }

@@ -12,14 +12,14 @@ use async_nats::jetstream::{
     context::{PublishError, PublishErrorKind},
 };
 
-use crate::error::cause;
+use crate::error::find_cause;
 
 /// Maximum size of the headers of a JetStream message, in bytes: nats-server counts them in 16
 /// bits.
-pub const MAX_HEADERS: usize = 64 * 1024 - 1;
+pub(crate) const MAX_HEADERS: usize = 64 * 1024 - 1;
 
 /// Delay before a message that a cluster of servers is just storing is published again.
-pub(crate) const IN_PROCESS_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const CONFLICT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// Why it is not certain that a message is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +48,7 @@ pub enum SizeLimit {
     MaxPayload,
     /// `max_msg_size` of the stream: headers and payload.
     MaxMsgSize,
-    /// [`MAX_HEADERS`]: headers alone, escapes included.
+    /// 64 KiB of headers alone, escapes included.
     Headers,
 }
 
@@ -57,8 +57,8 @@ pub enum SizeLimit {
 impl PublishFailure {
     /// Returns what an error of a publish means, or an error that it caused.
     #[must_use]
-    pub fn of(error: &(dyn Error + 'static)) -> Self {
-        match cause::<PublishError>(error).map(PublishError::kind) {
+    pub fn from_error(error: &(dyn Error + 'static)) -> Self {
+        match find_cause::<PublishError>(error).map(PublishError::kind) {
             Some(PublishErrorKind::StreamNotFound) => return Self::NoStream,
             Some(PublishErrorKind::MaxPayloadExceeded) => {
                 return Self::TooLarge(SizeLimit::MaxPayload);
@@ -66,11 +66,11 @@ impl PublishFailure {
             Some(PublishErrorKind::WrongLastSequence) => return Self::Conflict,
             _ => {}
         }
-        cause::<jetstream::Error>(error).map_or(Self::Unavailable, Self::of_server)
+        find_cause::<jetstream::Error>(error).map_or(Self::Unavailable, Self::from_server_error)
     }
 
     /// Returns what the server's error means.
-    fn of_server(error: &jetstream::Error) -> Self {
+    fn from_server_error(error: &jetstream::Error) -> Self {
         match error.error_code() {
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::MaxMsgSize),
             ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::Headers),
@@ -94,7 +94,7 @@ impl PublishFailure {
     /// Returns whether another message has the place of this one, or is about to have it: reading
     /// the stored message shows more.
     #[must_use]
-    pub(crate) fn is_taken(self) -> bool {
+    pub(crate) fn is_conflict_or_in_process(self) -> bool {
         matches!(self, Self::Conflict | Self::InProcess)
     }
 
@@ -120,7 +120,7 @@ mod tests {
     fn answered(code: u64, description: &str) -> PublishFailure {
         let error =
             serde_json::json!({ "code": 400, "err_code": code, "description": description });
-        PublishFailure::of(&serde_json::from_value::<jetstream::Error>(error).unwrap())
+        PublishFailure::from_error(&serde_json::from_value::<jetstream::Error>(error).unwrap())
     }
 
     #[test]
@@ -157,10 +157,13 @@ mod tests {
     fn an_unknown_answer_says_nothing_about_the_message() {
         assert_eq!(answered(10999, "something new"), PublishFailure::Unavailable);
         assert_eq!(
-            PublishFailure::of(&std::io::Error::other("broken")),
+            PublishFailure::from_error(&std::io::Error::other("broken")),
             PublishFailure::Unavailable
         );
         let error = PublishError::new(PublishErrorKind::MaxPayloadExceeded);
-        assert_eq!(PublishFailure::of(&error), PublishFailure::TooLarge(SizeLimit::MaxPayload));
+        assert_eq!(
+            PublishFailure::from_error(&error),
+            PublishFailure::TooLarge(SizeLimit::MaxPayload)
+        );
     }
 }

@@ -3,8 +3,8 @@
 //! A store that is full of calls drains by ending them, and their results, tombstones and dead
 //! letters need room. So fill streams occupy some of the store. They are purged as soon as one of
 //! those records, or a call, is refused for lack of space ([`release`]). They are filled again when
-//! there is room for twice as much ([`keep`]). While they are not full, gateways refuse new calls
-//! ([`is_short`]), which would otherwise take the freed room.
+//! there is room for twice as much ([`keep_full`]). While they are not full, gateways refuse new
+//! calls (`is_short`), which would otherwise take the freed room.
 //!
 //! In a cluster, there is one fill stream for each copy of the queues' streams, each on a single
 //! server. A server over its limit accepts no more entries of replicated streams, not even a purge
@@ -25,7 +25,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    peek::{NatsError, failed, is_missing_stream, last_message},
+    jetstream::{NatsError, find_stream, last_message},
     publish_failure::PublishFailure,
 };
 
@@ -42,7 +42,7 @@ pub const H_FULL_AT: &str = "Async-Full-At";
 
 /// Core NATS subject: a message is published when the reserve is released, so that gateways notice
 /// at once. No payload, no reply.
-pub const RELEASED_SUBJECT: &str = "asyncqueue.reserve.released";
+pub(crate) const RELEASED_SUBJECT: &str = "asyncqueue.reserve.released";
 
 /// Metadata key: how many bytes the reserve holds when it is full.
 const META_BYTES: &str = "asyncqueue.io/reserve-bytes";
@@ -51,26 +51,26 @@ const META_BYTES: &str = "asyncqueue.io/reserve-bytes";
 const MIN_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Divides the account's limit: the quotient is the size of the reserve, within its bounds.
-const PART_OF_ACCOUNT: u64 = 20;
+const ACCOUNT_DIVISOR: u64 = 20;
 
 /// Divides the size of a store: the quotient is the maximum size of the reserve.
-const LARGEST_PART: u64 = 4;
+const MAX_SIZE_DIVISOR: u64 = 4;
 
 /// Size of a fill message in bytes, if the server accepts that size.
-const CHUNK: usize = 256 * 1024;
+const MAX_FILL_MESSAGE: usize = 256 * 1024;
 
 /// Interval at which a gateway checks whether the reserve is full.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a failed release is retried: a cluster elects a leader in less time.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause between two attempts.
-const RELEASE_PAUSE: Duration = Duration::from_millis(250);
+const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// The outcome of an attempt to keep the reserve full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum FillOutcome {
     /// The reserve was full.
     Full,
     /// The reserve was filled now.
@@ -98,27 +98,28 @@ struct Reserve {
 /// filled again when there is room for twice as much, so that it is not released again at once. If
 /// there is no room for one of the streams, all are released: a server that is over its limit and
 /// still holds its fill stream would never deliver anything.
-pub async fn keep(js: &Context, replicas: usize) -> Result<Kept, NatsError> {
-    let account = js.query_account().await.map_err(failed("read the limits of the account"))?;
+pub async fn keep_full(js: &Context, replicas: usize) -> Result<FillOutcome, NatsError> {
+    let account =
+        js.query_account().await.map_err(NatsError::during("read the limits of the account"))?;
     let limit = account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok());
     let wanted = wanted_bytes(limit.filter(|limit| *limit > 0));
     let mut streams = Vec::new();
     for number in 1..=replicas.clamp(1, MAX_STREAMS) {
-        streams.push(look(js, name(number), wanted).await?);
+        streams.push(read_or_create(js, name(number), wanted).await?);
     }
-    if streams.iter().any(|stream| stream.has_no_room(account.storage)) {
+    if streams.iter().any(|stream| stream.has_no_space(account.storage)) {
         release(js).await?;
-        return Ok(Kept::NoSpace);
+        return Ok(FillOutcome::NoSpace);
     }
-    let mut kept = Kept::Full;
+    let mut kept = FillOutcome::Full;
     for stream in &streams {
         match fill_again(js, stream, wanted).await? {
-            Kept::Full => {}
-            Kept::Filled => kept = Kept::Filled,
-            Kept::NoSpace => {
-                note_full_at(js, &stream.name, account.storage).await;
+            FillOutcome::Full => {}
+            FillOutcome::Filled => kept = FillOutcome::Filled,
+            FillOutcome::NoSpace => {
+                record_full_at(js, &stream.name, account.storage).await;
                 release(js).await?;
-                return Ok(Kept::NoSpace);
+                return Ok(FillOutcome::NoSpace);
             }
         }
     }
@@ -128,10 +129,10 @@ pub async fn keep(js: &Context, replicas: usize) -> Result<Kept, NatsError> {
 /// Releases the room of the reserve. Returns whether it held any.
 ///
 /// When a store is full, a cluster may have no leader, because a server over its limit resigns as
-/// leader. So a failed release is retried for a while. [`keep`] releases the streams that remain
-/// after that.
+/// leader. So a failed release is retried for a while. [`keep_full`] releases the streams that
+/// remain after that.
 pub async fn release(js: &Context) -> Result<bool, NatsError> {
-    let give_up_at = Instant::now() + RELEASE_PATIENCE;
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
     // Read before the purge, which frees some of it.
     let used = js.query_account().await.ok().map(|account| account.storage);
     let mut held_any = false;
@@ -143,7 +144,7 @@ pub async fn release(js: &Context) -> Result<bool, NatsError> {
             let _ = js.client().publish(RELEASED_SUBJECT, Bytes::new()).await;
         }
         match failure {
-            Some(_) if Instant::now() < give_up_at => sleep(RELEASE_PAUSE).await,
+            Some(_) if Instant::now() < deadline => sleep(RELEASE_RETRY_DELAY).await,
             Some(error) if !held_any => return Err(error),
             _ => return Ok(held_any),
         }
@@ -183,20 +184,21 @@ async fn release_one(
     }
     purge(js, stream, 0).await?;
     if let Some(used) = used {
-        note_full_at(js, stream, used).await;
+        record_full_at(js, stream, used).await;
     }
     Ok(Some(true))
 }
 
 /// Stores what ends a call. If the store has no room for it, releases the reserve and stores it
 /// again.
-pub async fn with_room<T, F>(js: &Context, store: impl Fn() -> F) -> Result<T, NatsError>
+pub async fn with_space<T, F>(js: &Context, store: impl Fn() -> F) -> Result<T, NatsError>
 where
     F: Future<Output = Result<T, NatsError>>,
 {
     match store().await {
         Err(error)
-            if PublishFailure::of(&error) == PublishFailure::NoSpace && release(js).await? =>
+            if PublishFailure::from_error(&error) == PublishFailure::NoSpace
+                && release(js).await? =>
         {
             store().await
         }
@@ -206,7 +208,7 @@ where
 
 /// Returns whether the reserve is not full, so that no calls should be stored. `false` if there is
 /// no reserve.
-pub async fn is_short(js: &Context) -> Result<bool, NatsError> {
+pub(crate) async fn is_short(js: &Context) -> Result<bool, NatsError> {
     for number in 1..=MAX_STREAMS {
         match info(js, &name(number)).await? {
             Some(info) if info.state.bytes < full_bytes(&info) => return Ok(true),
@@ -219,7 +221,7 @@ pub async fn is_short(js: &Context) -> Result<bool, NatsError> {
 
 /// Calls `set` with whether the reserve is short, whenever that may have changed, for as long as
 /// the future is polled.
-pub async fn follow(js: &Context, set: impl Fn(bool)) {
+pub async fn watch(js: &Context, set: impl Fn(bool)) {
     loop {
         // Without a subscription, the interval stays the same.
         let mut released = js.client().subscribe(RELEASED_SUBJECT).await.ok();
@@ -228,10 +230,10 @@ pub async fn follow(js: &Context, set: impl Fn(bool)) {
                 set(is_short);
             }
             let Some(released) = &mut released else {
-                sleep(LOOK_INTERVAL).await;
+                sleep(POLL_INTERVAL).await;
                 break;
             };
-            if let Ok(None) = tokio::time::timeout(LOOK_INTERVAL, released.next()).await {
+            if let Ok(None) = tokio::time::timeout(POLL_INTERVAL, released.next()).await {
                 break;
             }
         }
@@ -243,7 +245,7 @@ pub async fn follow(js: &Context, set: impl Fn(bool)) {
 impl Reserve {
     /// Returns whether the reserve was released and there is no room yet to fill it again: its
     /// server would be full of calls again at once. `used` is what the account holds, in bytes.
-    fn has_no_room(&self, used: u64) -> bool {
+    fn has_no_space(&self, used: u64) -> bool {
         self.held < self.full
             && self.full_at.is_some_and(|full_at| used.saturating_add(self.full * 2) > full_at)
     }
@@ -252,7 +254,7 @@ impl Reserve {
 /// Returns how many bytes to reserve for a limit of the account.
 fn wanted_bytes(account_limit: Option<u64>) -> u64 {
     account_limit.map_or(MIN_BYTES, |limit| {
-        (limit / PART_OF_ACCOUNT).max(MIN_BYTES).min(limit / LARGEST_PART)
+        (limit / ACCOUNT_DIVISOR).max(MIN_BYTES).min(limit / MAX_SIZE_DIVISOR)
     })
 }
 
@@ -267,7 +269,7 @@ fn name(number: usize) -> String {
 }
 
 /// Reads the state of a stream, and creates the stream if it is missing.
-async fn look(js: &Context, name: String, wanted: u64) -> Result<Reserve, NatsError> {
+async fn read_or_create(js: &Context, name: String, wanted: u64) -> Result<Reserve, NatsError> {
     let Some(info) = info(js, &name).await? else {
         create(js, &name, wanted).await?;
         return Ok(Reserve { name, held: 0, full: 0, full_at: None });
@@ -278,20 +280,24 @@ async fn look(js: &Context, name: String, wanted: u64) -> Result<Reserve, NatsEr
 }
 
 /// Fills a stream that is not full. Leaves it empty if there is no room.
-async fn fill_again(js: &Context, reserve: &Reserve, wanted: u64) -> Result<Kept, NatsError> {
+async fn fill_again(
+    js: &Context,
+    reserve: &Reserve,
+    wanted: u64,
+) -> Result<FillOutcome, NatsError> {
     let Reserve { name, held, full, .. } = reserve;
     if *full == 0 {
         return fill_new(js, name, wanted).await;
     }
     if held >= full {
-        return Ok(Kept::Full);
+        return Ok(FillOutcome::Full);
     }
     if fill(js, name, *held, full * 2).await? < full * 2 {
         purge(js, name, 0).await?;
-        return Ok(Kept::NoSpace);
+        return Ok(FillOutcome::NoSpace);
     }
     purge(js, name, full.div_ceil(chunk(js) as u64)).await?;
-    Ok(Kept::Filled)
+    Ok(FillOutcome::Filled)
 }
 
 async fn create(js: &Context, stream: &str, bytes: u64) -> Result<(), NatsError> {
@@ -313,19 +319,23 @@ async fn create(js: &Context, stream: &str, bytes: u64) -> Result<(), NatsError>
         metadata: [(META_BYTES.to_owned(), bytes.to_string())].into(),
         ..Config::default()
     };
-    js.create_stream(config).await.map(drop).map_err(failed("create the reserve"))
+    js.create_stream(config).await.map(drop).map_err(NatsError::during("create the reserve"))
 }
 
 /// Fills a stream that was never full. If not everything fits, its full size is smaller.
-async fn fill_new(js: &Context, stream: &str, wanted: u64) -> Result<Kept, NatsError> {
+async fn fill_new(js: &Context, stream: &str, wanted: u64) -> Result<FillOutcome, NatsError> {
     let reached = fill(js, stream, 0, wanted).await?;
     if reached >= wanted {
-        return set_full_bytes(js, stream, wanted).await.map(|()| Kept::Filled);
+        return set_full_bytes(js, stream, wanted).await.map(|()| FillOutcome::Filled);
     }
     purge(js, stream, 0).await?;
-    let smaller = reached / LARGEST_PART;
+    let smaller = reached / MAX_SIZE_DIVISOR;
     set_full_bytes(js, stream, smaller).await?;
-    Ok(if fill(js, stream, 0, smaller).await? >= smaller { Kept::Filled } else { Kept::NoSpace })
+    Ok(if fill(js, stream, 0, smaller).await? >= smaller {
+        FillOutcome::Filled
+    } else {
+        FillOutcome::NoSpace
+    })
 }
 
 /// Publishes fill messages until a stream holds `bytes` bytes, or there is no room. Returns how
@@ -336,9 +346,9 @@ async fn fill(js: &Context, stream: &str, mut held: u64, bytes: u64) -> Result<u
         let published = async { js.publish(stream.to_owned(), chunk.clone()).await?.await };
         match published.await {
             Ok(_) => held += chunk.len() as u64,
-            Err(error) => match PublishFailure::of(&error) {
+            Err(error) => match PublishFailure::from_error(&error) {
                 PublishFailure::NoSpace | PublishFailure::StreamFull => break,
-                _ => return Err(failed("fill the reserve")(error)),
+                _ => return Err(NatsError::during("fill the reserve")(error)),
             },
         }
     }
@@ -347,29 +357,29 @@ async fn fill(js: &Context, stream: &str, mut held: u64, bytes: u64) -> Result<u
 
 /// Returns the size of a fill message in bytes.
 fn chunk(js: &Context) -> usize {
-    CHUNK.min(js.client().max_payload() / 2)
+    MAX_FILL_MESSAGE.min(js.client().max_payload() / 2)
 }
 
 /// Records in a stream that was just purged how many bytes the account held when the store was
-/// full. Without this record, [`keep`] finds out by filling.
-async fn note_full_at(js: &Context, stream: &str, bytes: u64) {
-    let note = PublishMessage::build().header(H_FULL_AT, bytes.to_string().as_str());
-    if let Ok(stored) = js.send_publish(stream.to_owned(), note).await {
+/// full. Without this record, [`keep_full`] finds out by filling.
+async fn record_full_at(js: &Context, stream: &str, bytes: u64) {
+    let record = PublishMessage::build().header(H_FULL_AT, bytes.to_string().as_str());
+    if let Ok(stored) = js.send_publish(stream.to_owned(), record).await {
         let _ = stored.await;
     }
 }
 
 /// Returns how many bytes the account held when the store was full, if that was recorded.
 async fn full_at(js: &Context, stream: &str) -> Result<Option<u64>, NatsError> {
-    let note = last_message(js, stream, stream).await?;
-    Ok(note.and_then(|note| note.headers.get(H_FULL_AT)?.as_str().parse().ok()))
+    let record = last_message(js, stream, stream).await?;
+    Ok(record.and_then(|record| record.headers.get(H_FULL_AT)?.as_str().parse().ok()))
 }
 
 /// Purges a stream except for `keep` messages.
 async fn purge(js: &Context, stream: &str, keep: u64) -> Result<(), NatsError> {
     let stream: Stream<()> =
-        js.get_stream_no_info(stream).await.map_err(failed("open the reserve"))?;
-    stream.purge().keep(keep).await.map(drop).map_err(failed("purge the reserve"))
+        js.get_stream_no_info(stream).await.map_err(NatsError::during("open the reserve"))?;
+    stream.purge().keep(keep).await.map(drop).map_err(NatsError::during("purge the reserve"))
 }
 
 async fn set_full_bytes(js: &Context, stream: &str, bytes: u64) -> Result<(), NatsError> {
@@ -379,16 +389,13 @@ async fn set_full_bytes(js: &Context, stream: &str, bytes: u64) -> Result<(), Na
     }
     let mut config = info.config;
     config.metadata.insert(META_BYTES.to_owned(), bytes.to_string());
-    js.update_stream(config).await.map(drop).map_err(failed("update the reserve"))
+    js.update_stream(config).await.map(drop).map_err(NatsError::during("update the reserve"))
 }
 
 /// Returns the server's information about a stream of the reserve; `None` if it does not exist.
 async fn info(js: &Context, stream: &str) -> Result<Option<Info>, NatsError> {
-    match js.get_stream(stream).await {
-        Ok(stream) => Ok(Some(stream.cached_info().clone())),
-        Err(error) if is_missing_stream(&error) => Ok(None),
-        Err(error) => Err(failed("look at the reserve")(error)),
-    }
+    let stream = find_stream(js, stream).await.map_err(NatsError::during("read the reserve"))?;
+    Ok(stream.map(|stream| stream.cached_info().clone()))
 }
 
 #[cfg(test)]
@@ -400,11 +407,11 @@ mod tests {
     #[test]
     fn a_released_stream_is_filled_where_there_is_room_for_twice_as_much() {
         let reserve = |held, full_at| Reserve { name: STREAM.to_owned(), held, full: 10, full_at };
-        assert!(reserve(0, Some(100)).has_no_room(81));
-        assert!(!reserve(0, Some(100)).has_no_room(80));
+        assert!(reserve(0, Some(100)).has_no_space(81));
+        assert!(!reserve(0, Some(100)).has_no_space(80));
         // It is full, or nothing is known.
-        assert!(!reserve(10, Some(100)).has_no_room(99));
-        assert!(!reserve(0, None).has_no_room(99));
+        assert!(!reserve(10, Some(100)).has_no_space(99));
+        assert!(!reserve(0, None).has_no_space(99));
     }
 
     #[test]

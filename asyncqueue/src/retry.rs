@@ -124,7 +124,8 @@ pub enum RetryError {
     Code(u16),
     /// A wait that is too long.
     #[error(
-        "{field} `{value}` is not valid: use a duration from 0s to 24h, written as 200ms, 90s, 15m or 1h30m"
+        "{field} `{value}` is not valid: use a duration from 0s to 24h, written as 200ms, 90s, 15m \
+         or 1h30m"
     )]
     Wait {
         /// The field.

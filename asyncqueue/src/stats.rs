@@ -8,25 +8,21 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{
-    name::QueueName,
-    peek::{NatsError, failed},
-    status::question_subject,
-};
+use crate::{jetstream::NatsError, names::QueueName, worker_requests::status_request_subject};
 
 /// Subjects of all queues' statistics; the last token is the queue's name.
 pub const STATS_SUBJECTS: &str = "asyncqueue.stats.*";
 
 /// The question for a worker's statistics, on the subject of its queue's questions
-/// ([`question_subject`]). Each worker of the queue answers with its [`WorkerStats`] in JSON.
+/// ([`status_request_subject`]). Each worker of the queue answers with its [`WorkerStats`] in JSON.
 /// Workers before version 0.2 do not answer.
-pub const QUESTION: &str = "stats";
+pub const STATS_REQUEST: &str = "stats";
 
 /// How long to wait for the next answer. Workers answer within milliseconds.
-const ANSWERS: Duration = Duration::from_millis(250);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Maximum time for reading all answers.
-const LIMIT: Duration = Duration::from_secs(10);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the subject of one queue's statistics.
 #[must_use]
@@ -61,16 +57,16 @@ pub struct BlockedCalls {
     pub calls: u32,
 }
 
-/// The answers of a queue's workers to the [`QUESTION`].
+/// The answers of a queue's workers to the [`STATS_REQUEST`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Workers {
+pub enum WorkerReplies {
     /// No worker is connected.
     #[default]
     None,
     /// Workers are connected but do not answer: their version is before 0.2, or they are stuck.
-    Silent,
+    NoReply,
     /// The statistics of those that answered.
-    Answered(Vec<WorkerStats>),
+    Replied(Vec<WorkerStats>),
 }
 
 /// Asks the workers of all these queues for their statistics, concurrently.
@@ -78,51 +74,53 @@ pub enum Workers {
 /// # Errors
 ///
 /// Fails if NATS is unavailable.
-pub async fn ask(
+pub async fn request_stats(
     client: &Client,
     queues: &[QueueName],
-) -> Result<HashMap<QueueName, Workers>, NatsError> {
+) -> Result<HashMap<QueueName, WorkerReplies>, NatsError> {
     let mut answers: HashMap<_, _> =
-        queues.iter().map(|queue| (queue.clone(), Workers::Silent)).collect();
+        queues.iter().map(|queue| (queue.clone(), WorkerReplies::NoReply)).collect();
     let inbox = client.new_inbox();
-    let mut messages =
-        client.subscribe(format!("{inbox}.*")).await.map_err(failed("subscribe to the answers"))?;
+    let mut messages = client
+        .subscribe(format!("{inbox}.*"))
+        .await
+        .map_err(NatsError::during("subscribe to the replies"))?;
     for (number, queue) in queues.iter().enumerate() {
-        let (subject, reply) = (question_subject(queue), format!("{inbox}.{number}"));
+        let (subject, reply) = (status_request_subject(queue), format!("{inbox}.{number}"));
         client
-            .publish_with_reply(subject, reply, QUESTION.into())
+            .publish_with_reply(subject, reply, STATS_REQUEST.into())
             .await
-            .map_err(failed("ask the workers"))?;
+            .map_err(NatsError::during("request the statistics of the workers"))?;
     }
-    client.flush().await.map_err(failed("ask the workers"))?;
-    let (limit, mut without_workers) = (Instant::now() + LIMIT, 0);
+    client.flush().await.map_err(NatsError::during("request the statistics of the workers"))?;
+    let (limit, mut without_workers) = (Instant::now() + TOTAL_TIMEOUT, 0);
     while without_workers < queues.len()
         && let Ok(Some(message)) =
-            timeout_at(limit.min(Instant::now() + ANSWERS), messages.next()).await
+            timeout_at(limit.min(Instant::now() + REPLY_TIMEOUT), messages.next()).await
     {
         let number =
             message.subject.rsplit('.').next().and_then(|number| number.parse::<usize>().ok());
         let Some(workers) = number.and_then(|number| answers.get_mut(queues.get(number)?)) else {
             continue;
         };
-        workers.take(&message);
-        without_workers += usize::from(*workers == Workers::None);
+        workers.add(&message);
+        without_workers += usize::from(*workers == WorkerReplies::None);
     }
     Ok(answers)
 }
 
-// === impl Workers ===
+// === impl WorkerReplies ===
 
-impl Workers {
+impl WorkerReplies {
     /// Applies one answer. A status means that there is no responder.
-    fn take(&mut self, message: &Message) {
+    fn add(&mut self, message: &Message) {
         if message.status.is_some() {
             *self = Self::None;
         } else if let Ok(stats) = serde_json::from_slice::<WorkerStats>(&message.payload) {
             match self {
-                Self::Answered(all) if all.iter().any(|known| known.worker == stats.worker) => {}
-                Self::Answered(all) => all.push(stats),
-                Self::None | Self::Silent => *self = Self::Answered(vec![stats]),
+                Self::Replied(all) if all.iter().any(|known| known.worker == stats.worker) => {}
+                Self::Replied(all) => all.push(stats),
+                Self::None | Self::NoReply => *self = Self::Replied(vec![stats]),
             }
         }
     }
@@ -133,8 +131,8 @@ impl Workers {
     pub fn count(&self) -> Option<(usize, u64)> {
         match self {
             Self::None => Some((0, 0)),
-            Self::Silent => None,
-            Self::Answered(all) => {
+            Self::NoReply => None,
+            Self::Replied(all) => {
                 Some((all.len(), all.iter().map(|worker| u64::from(worker.running)).sum()))
             }
         }
@@ -161,16 +159,16 @@ mod tests {
 
     #[test]
     fn the_workers_that_answer_are_counted_once_each() {
-        let mut workers = Workers::Silent;
+        let mut workers = WorkerReplies::NoReply;
         assert_eq!(workers.count(), None);
         for (worker, running) in [("a", 2), ("b", 3), ("a", 9)] {
             let json = format!(r#"{{"worker":"{worker}","running":{running},"maxInflight":5}}"#);
-            workers.take(&message(&json, None));
+            workers.add(&message(&json, None));
         }
-        workers.take(&message("what no worker says", None));
+        workers.add(&message("what no worker says", None));
         assert_eq!(workers.count(), Some((2, 5)));
-        let mut none = Workers::Silent;
-        none.take(&message("", Some(StatusCode::NO_RESPONDERS)));
-        assert_eq!((none.count(), none), (Some((0, 0)), Workers::None));
+        let mut none = WorkerReplies::NoReply;
+        none.add(&message("", Some(StatusCode::NO_RESPONDERS)));
+        assert_eq!((none.count(), none), (Some((0, 0)), WorkerReplies::None));
     }
 }

@@ -5,11 +5,11 @@ use async_nats::jetstream::{Context, message::StreamMessage};
 use bytes::Bytes;
 
 use crate::{
+    call::CallRef,
     end_state::EndState,
+    jetstream::{self, NatsError},
     message::callback::Callback,
-    name::QueueName,
-    peek::{self, NatsError},
-    stored_call::StoredCall,
+    names::QueueName,
     subject::call_filter,
     tombstone,
 };
@@ -20,10 +20,10 @@ use crate::{
 pub async fn end_at(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
     sequence: u64,
 ) -> Result<Option<EndState>, NatsError> {
-    let result = peek::message_at(js, &queue.callback_stream(), sequence).await?;
+    let result = jetstream::message_at(js, &queue.callback_stream(), sequence).await?;
     known_end(js, queue, call, result).await
 }
 
@@ -32,18 +32,18 @@ pub async fn end_at(
 pub(crate) async fn end_of_call(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
 ) -> Result<Option<EndState>, NatsError> {
     let stream = queue.callback_stream();
     let subject = format!("{}.{}", call_filter(&stream, None, &call.id), call.sequence);
-    let result = peek::last_message(js, &stream, &subject).await?;
+    let result = jetstream::last_message(js, &stream, &subject).await?;
     known_end(js, queue, call, result).await
 }
 
 async fn known_end(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
     result: Option<StreamMessage>,
 ) -> Result<Option<EndState>, NatsError> {
     match result {

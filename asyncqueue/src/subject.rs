@@ -6,7 +6,7 @@
 
 use crate::{
     call_id::CallId,
-    name::{FunctionName, QueueName},
+    names::{FunctionName, QueueName},
 };
 
 /// Returns the subjects that a queue's stream listens on: its own (where existing `OpenFaaS`
@@ -47,7 +47,7 @@ pub fn call_filter(subject: &str, function: Option<&FunctionName>, call_id: &Cal
 
 /// Returns the call id with which a subject ends; `None` on the queue's own subject.
 #[must_use]
-pub fn call_id_of(subject: &str, queue_subject: &str) -> Option<CallId> {
+pub fn parse_call_id(subject: &str, queue_subject: &str) -> Option<CallId> {
     let rest = subject.strip_prefix(queue_subject)?.strip_prefix('.')?;
     let mut tokens = rest.split('.');
     let (_namespace, _function, id) = (tokens.next()?, tokens.next()?, tokens.next()?);
@@ -56,7 +56,7 @@ pub fn call_id_of(subject: &str, queue_subject: &str) -> Option<CallId> {
 
 /// Returns the function in a call's subject; `None` on a subject that is not of one call.
 #[must_use]
-pub fn function_of(subject: &str) -> Option<FunctionName> {
+pub fn parse_function(subject: &str) -> Option<FunctionName> {
     let mut tokens = subject.rsplit('.');
     let (_id, name, namespace) = (tokens.next()?, tokens.next()?, tokens.next()?);
     tokens.next()?;
@@ -72,12 +72,12 @@ mod tests {
         let function = FunctionName::new("figlet", "openfaas-fn").unwrap();
         let subject = call_subject("slow.queue", &function, &"id-1".parse().unwrap());
         assert_eq!(subject, "slow.queue.openfaas-fn.figlet.id-1");
-        assert_eq!(call_id_of(&subject, "slow.queue").unwrap().as_str(), "id-1");
-        assert_eq!(function_of(&subject), Some(function));
-        assert_eq!(function_of("slow.queue"), None);
-        assert_eq!(call_id_of("slow.queue", "slow.queue"), None);
-        assert_eq!(call_id_of("slow.queue.a.b", "slow.queue"), None);
-        assert_eq!(call_id_of("slow.queue.a.b.c.d", "slow.queue"), None);
-        assert_eq!(call_id_of("slow.queuex.a.b.c", "slow.queue"), None);
+        assert_eq!(parse_call_id(&subject, "slow.queue").unwrap().as_str(), "id-1");
+        assert_eq!(parse_function(&subject), Some(function));
+        assert_eq!(parse_function("slow.queue"), None);
+        assert_eq!(parse_call_id("slow.queue", "slow.queue"), None);
+        assert_eq!(parse_call_id("slow.queue.a.b", "slow.queue"), None);
+        assert_eq!(parse_call_id("slow.queue.a.b.c.d", "slow.queue"), None);
+        assert_eq!(parse_call_id("slow.queuex.a.b.c", "slow.queue"), None);
     }
 }

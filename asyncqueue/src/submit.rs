@@ -29,26 +29,29 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     call_id::CallId,
-    error::cause,
+    error::find_cause,
     idempotency::IdempotencyKey,
     invocation::Invocation,
+    jetstream::{last_message, message_at},
     message::{
         digest::{digest, message_id},
         native,
     },
-    peek::{last_message, message_at},
-    publish_failure::{IN_PROCESS_PAUSE, PublishFailure, SizeLimit},
+    publish_failure::{CONFLICT_RETRY_DELAY, PublishFailure, SizeLimit},
     reserve,
     subject::call_subject,
 };
 
-use self::decide::{Answer, Asked, Found, Naming, Next, Place, Verdict, after_publish, after_read};
+use self::decide::{
+    Conclusion, MessageLocation, Naming, NextStep, PublishReply, StoredMessage, Submission,
+    after_publish, after_read,
+};
 
 mod decide;
 
 /// The outcome of a submission whose call is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Submitted {
+pub enum SubmitOutcome {
     /// The call is stored now.
     Stored,
     /// The call was stored before, and is pending or ended within the duplicate window: nothing was
@@ -77,7 +80,8 @@ pub enum SubmitError {
     TooLargeForStream,
     /// The headers exceed the limit for a message of a stream.
     #[error(
-        "the headers of the call are larger than 64 KiB, escapes included, which is the most that NATS stores"
+        "the headers of the call are larger than 64 KiB, escapes included, which is the most that \
+         NATS stores"
     )]
     HeadersTooLarge,
     /// The stream has reached its maximum number of messages or bytes.
@@ -89,8 +93,8 @@ pub enum SubmitError {
     /// Another call of its function has the key, and is pending or ended within the duplicate
     /// window.
     #[error(
-        "Idempotency-Key `{key}` belongs to another call of this function: \
-         method, path, query, X-Callback-Url or body differ"
+        "Idempotency-Key `{key}` belongs to another call of this function: method, path, query, \
+         X-Callback-Url or body differ"
     )]
     KeyReused {
         /// The key.
@@ -124,6 +128,7 @@ impl SubmitError {
         ["too_large", "queue_full", "key_reused", "no_stream", "unavailable"];
 
     /// Returns the label value for metrics.
+    #[doc(hidden)]
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
@@ -153,6 +158,23 @@ impl Submitter {
     /// the id are separate calls. A repeat is compared with the newest call of the function and the
     /// id, and with all within the window.
     ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use asyncqueue::{FunctionName, Invocation, submit::Submitter};
+    ///
+    /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+    /// # let js = asyncqueue::async_nats::jetstream::new(client);
+    /// let submitter = Submitter::new(js, Duration::from_secs(5));
+    /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+    /// let call = Invocation::new("order-7".parse()?, function, "hi");
+    /// submitter.submit(&call, "slow-queue").await?;
+    /// submitter.submit(&call, "slow-queue").await?; // a repeat: stores nothing
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SubmitError::Unavailable`] is the only error after which the call may be stored: repeat
@@ -162,13 +184,31 @@ impl Submitter {
         &self,
         invocation: &Invocation,
         subject: &str,
-    ) -> Result<Submitted, SubmitError> {
-        self.store_in_time(invocation, subject, Naming::Id, None).await
+    ) -> Result<SubmitOutcome, SubmitError> {
+        self.store_with_timeout(invocation, subject, Naming::Id, None).await
     }
 
     /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does. If
     /// the client sent no call id, the invocation has that of the key: [`IdempotencyKey::call_id`].
     /// An invocation with the same function and key is a repeat.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use asyncqueue::{FunctionName, IdempotencyKey, Invocation, QueueName, submit::Submitter};
+    ///
+    /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+    /// # let js = asyncqueue::async_nats::jetstream::new(client);
+    /// let submitter = Submitter::new(js, Duration::from_secs(5));
+    /// let queue: QueueName = "slow-queue".parse()?;
+    /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+    /// let key: IdempotencyKey = "payment 2026-11-29/17".parse()?;
+    /// let call = Invocation::new(key.call_id(&queue, &function), function, "hi");
+    /// submitter.submit_with_key(&call, &key, queue.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -179,51 +219,68 @@ impl Submitter {
         invocation: &Invocation,
         key: &IdempotencyKey,
         subject: &str,
-    ) -> Result<Submitted, SubmitError> {
-        let is_of_the_key = key.is_id(&invocation.function, &invocation.call_id);
-        let naming = if is_of_the_key { Naming::Key } else { Naming::IdAndKey };
-        self.store_in_time(invocation, subject, naming, Some(key)).await
+    ) -> Result<SubmitOutcome, SubmitError> {
+        let has_id_of_key = key.is_id(&invocation.function, &invocation.call_id);
+        let naming = if has_id_of_key { Naming::Key } else { Naming::IdAndKey };
+        self.store_with_timeout(invocation, subject, naming, Some(key)).await
     }
 
     /// Stores an invocation with a generated id ([`CallId::generate`]), which no other call has, as
     /// [`Submitter::submit`] does. The server does not have to search for the id, and the
     /// invocation is dropped as soon as it is sent.
     ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use asyncqueue::{CallId, FunctionName, Invocation, QueueName, submit::Submitter};
+    ///
+    /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+    /// # let js = asyncqueue::async_nats::jetstream::new(client);
+    /// let submitter = Submitter::new(js, Duration::from_secs(5));
+    /// let queue: QueueName = "slow-queue".parse()?;
+    /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+    /// let call = Invocation::new(CallId::generate(&queue), function, "hi");
+    /// submitter.submit_generated(call, queue.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The errors of [`Submitter::submit`].
-    pub async fn submit_new(
+    pub async fn submit_generated(
         &self,
         invocation: Invocation,
         subject: &str,
-    ) -> Result<Submitted, SubmitError> {
+    ) -> Result<SubmitOutcome, SubmitError> {
         self.check_connected()?;
         let call_id = invocation.call_id.clone();
         let (subject, headers, body) = message(invocation, subject);
         let publish = timeout(self.timeout, self.publish(subject, headers, body));
-        let answer = publish.await.unwrap_or_else(|_| Err(self.no_answer()))?;
-        match after_publish(Naming::Generated, answer) {
-            Next::Stored => Ok(Submitted::Stored),
-            Next::Duplicate => Ok(Submitted::Duplicate { of: call_id }),
+        let reply = publish.await.unwrap_or_else(|_| Err(self.no_reply()))?;
+        match after_publish(Naming::Generated, reply) {
+            NextStep::Stored => Ok(SubmitOutcome::Stored),
+            NextStep::Duplicate => Ok(SubmitOutcome::Duplicate { of: call_id }),
             // A server does not answer so to a message without a guard that is sent once.
-            Next::Read(_) | Next::Pause => Err(SubmitError::Unavailable {
+            NextStep::Read(_) | NextStep::Pause => Err(SubmitError::Unavailable {
                 reason: "a call with its id is just being stored".to_owned(),
             }),
         }
     }
 
     /// Stores an invocation as [`Submitter::store`] does, with a timeout.
-    async fn store_in_time(
+    async fn store_with_timeout(
         &self,
         invocation: &Invocation,
         subject: &str,
         naming: Naming,
         key: Option<&IdempotencyKey>,
-    ) -> Result<Submitted, SubmitError> {
+    ) -> Result<SubmitOutcome, SubmitError> {
         self.check_connected()?;
         // Boxed, because the future is large: a future for calls of either kind has room for both.
         let store = Box::pin(self.store(invocation, subject, naming, key));
-        timeout(self.timeout, store).await.unwrap_or_else(|_| Err(self.no_answer()))
+        timeout(self.timeout, store).await.unwrap_or_else(|_| Err(self.no_reply()))
     }
 
     /// Publishes an invocation. If the server does not store it, finds out whether it repeats a
@@ -234,7 +291,7 @@ impl Submitter {
         subject: &str,
         naming: Naming,
         key: Option<&IdempotencyKey>,
-    ) -> Result<Submitted, SubmitError> {
+    ) -> Result<SubmitOutcome, SubmitError> {
         let message_id = match key {
             Some(_) if naming == Naming::Key => invocation.call_id.to_string(),
             Some(key) => key.message_id(&invocation.function),
@@ -247,31 +304,33 @@ impl Submitter {
         // pending.
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
         loop {
-            let answer =
+            let reply =
                 self.publish(subject.clone(), headers.clone(), invocation.body.clone()).await?;
-            let place = match after_publish(naming, answer) {
-                Next::Stored => return Ok(Submitted::Stored),
-                Next::Duplicate => {
-                    return Ok(Submitted::Duplicate { of: invocation.call_id.clone() });
+            let location = match after_publish(naming, reply) {
+                NextStep::Stored => return Ok(SubmitOutcome::Stored),
+                NextStep::Duplicate => {
+                    return Ok(SubmitOutcome::Duplicate { of: invocation.call_id.clone() });
                 }
-                Next::Read(place) => place,
-                Next::Pause => {
-                    sleep(IN_PROCESS_PAUSE).await;
+                NextStep::Read(location) => location,
+                NextStep::Pause => {
+                    sleep(CONFLICT_RETRY_DELAY).await;
                     continue;
                 }
             };
-            let found = self.read(&subject, place).await.map_err(|error| unavailable(&*error))?;
-            let asked = Asked { naming, message_id: &message_id, digest: &digest(invocation) };
-            match (after_read(asked, place, found), key) {
-                (Verdict::Duplicate(of), _) => {
-                    return Ok(Submitted::Duplicate {
+            let found =
+                self.read(&subject, location).await.map_err(|error| unavailable(&*error))?;
+            let submission =
+                Submission { naming, message_id: &message_id, digest: &digest(invocation) };
+            match (after_read(submission, location, found), key) {
+                (Conclusion::Duplicate(of), _) => {
+                    return Ok(SubmitOutcome::Duplicate {
                         of: of.unwrap_or_else(|| invocation.call_id.clone()),
                     });
                 }
-                (Verdict::KeyReused, Some(key)) => {
+                (Conclusion::KeyReused, Some(key)) => {
                     return Err(SubmitError::KeyReused { key: key.clone() });
                 }
-                (Verdict::KeyReused | Verdict::PublishUnguarded, _) => {
+                (Conclusion::KeyReused | Conclusion::PublishUnguarded, _) => {
                     headers.clone_from(&unguarded);
                 }
             }
@@ -284,18 +343,20 @@ impl Submitter {
         subject: String,
         headers: NatsHeaders,
         body: Bytes,
-    ) -> Result<Answer, SubmitError> {
+    ) -> Result<PublishReply, SubmitError> {
         let message = PublishMessage::build().headers(headers).payload(body);
         let ack = async { self.js.send_publish(subject, message).await?.await };
         match ack.await {
-            Ok(ack) if ack.duplicate => Ok(Answer::Duplicate(ack.sequence)),
-            Ok(_) => Ok(Answer::Stored),
+            Ok(ack) if ack.duplicate => Ok(PublishReply::Duplicate(ack.sequence)),
+            Ok(_) => Ok(PublishReply::Stored),
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                Ok(Answer::Refused)
+                Ok(PublishReply::Refused)
             }
-            Err(error) if PublishFailure::of(&error).is_taken() => Ok(Answer::InProcess),
+            Err(error) if PublishFailure::from_error(&error).is_conflict_or_in_process() => {
+                Ok(PublishReply::InProcess)
+            }
             Err(error) => {
-                if PublishFailure::of(&error) == PublishFailure::NoSpace {
+                if PublishFailure::from_error(&error) == PublishFailure::NoSpace {
                     self.release_reserve();
                 }
                 Err(self.classify(&error))
@@ -322,14 +383,14 @@ impl Submitter {
     async fn read(
         &self,
         subject: &str,
-        place: Place,
-    ) -> Result<Option<Found>, Box<dyn std::error::Error + Send + Sync>> {
+        location: MessageLocation,
+    ) -> Result<Option<StoredMessage>, Box<dyn std::error::Error + Send + Sync>> {
         let stream = self.js.stream_by_subject(subject).await?;
-        let message = match place {
-            Place::Newest => last_message(&self.js, &stream, subject).await?,
-            Place::At(sequence) => message_at(&self.js, &stream, sequence).await?,
+        let message = match location {
+            MessageLocation::Newest => last_message(&self.js, &stream, subject).await?,
+            MessageLocation::Sequence(sequence) => message_at(&self.js, &stream, sequence).await?,
         };
-        Ok(message.and_then(|message| found(&message)))
+        Ok(message.and_then(|message| stored_message(&message)))
     }
 
     /// Fails if NATS is known to be unavailable: an answer now is better than one after the
@@ -341,16 +402,17 @@ impl Submitter {
         }
     }
 
-    fn no_answer(&self) -> SubmitError {
+    fn no_reply(&self) -> SubmitError {
         let reason = format!("no answer in {}", crate::GoDuration(self.timeout));
         SubmitError::Unavailable { reason }
     }
 
     fn classify(&self, error: &PublishError) -> SubmitError {
         let reason = || {
-            cause::<jetstream::Error>(error).map_or_else(|| error.to_string(), ToString::to_string)
+            find_cause::<jetstream::Error>(error)
+                .map_or_else(|| error.to_string(), ToString::to_string)
         };
-        match PublishFailure::of(error) {
+        match PublishFailure::from_error(error) {
             PublishFailure::TooLarge(SizeLimit::MaxPayload) => {
                 SubmitError::TooLarge { limit: self.js.client().max_payload() }
             }
@@ -369,10 +431,10 @@ impl Submitter {
 }
 
 /// Reads what a message says of its call.
-fn found(message: &StreamMessage) -> Option<Found> {
+fn stored_message(message: &StreamMessage) -> Option<StoredMessage> {
     let call_id = message.subject.rsplit('.').next()?.parse().ok()?;
     let call = native::decode(&message.headers, message.payload.clone());
-    Some(Found {
+    Some(StoredMessage {
         call_id,
         message_id: native::message_id(&message.headers).map(str::to_owned),
         digest: call.ok().map(|call| digest(&call)),

@@ -14,27 +14,16 @@ use async_nats::jetstream::{
 use jiff::Timestamp;
 
 use crate::{
-    bucket::Bucket,
+    buckets::TOMBSTONES,
+    call::{CallRef, CallState},
     call_id::CallId,
     end_state::EndState,
-    name::QueueName,
-    peek::{NatsError, failed, last_message, next_message},
+    jetstream::{NatsError, last_message, next_message, stored_at},
+    names::QueueName,
     publish_failure::PublishFailure,
-    stored_call::StoredCall,
-    timestamp,
 };
 
 mod legacy;
-
-/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a [`Mark`].
-///
-/// Its name is older than most of the marks.
-pub const BUCKET: Bucket = Bucket {
-    name: "asyncqueue-cancelled",
-    description: "calls that were cancelled",
-    // Longer than any cancelled call can still be in the system.
-    max_age: Some(Duration::from_secs(24 * 3600)),
-};
 
 /// Number of leases after which no worker starts a call that was delivered to it before.
 const LEASES_UNTIL_SAFE: u32 = 2;
@@ -61,7 +50,7 @@ pub struct Tombstone {
     /// The queue of the call.
     pub queue: QueueName,
     /// The call.
-    pub call: StoredCall,
+    pub call: CallRef,
     /// The mark of the call.
     pub mark: Mark,
     /// When it was written, by the server's clock.
@@ -72,7 +61,7 @@ pub struct Tombstone {
 
 /// The tombstone of a call after an attempt to write one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteOutcome {
     /// The mark in the tombstone: the one that was to be written, or the one that came first.
     pub mark: Mark,
     /// Whether the tombstone was written now.
@@ -82,17 +71,6 @@ pub struct Written {
 // === impl Mark ===
 
 impl Mark {
-    /// Returns the mark of an end, as the program that ends the call in that way first writes it.
-    #[must_use]
-    pub fn of(end: EndState) -> Self {
-        match end {
-            EndState::Done => Self::Ended,
-            EndState::Dead => Self::Dead,
-            EndState::Cancelled => Self::Cancelled { confirmed: false },
-            EndState::Expired => Self::Expired,
-        }
-    }
-
     /// Returns the end that the mark records; `None` if the call has ended by itself, which leaves
     /// no other record.
     #[must_use]
@@ -105,7 +83,7 @@ impl Mark {
         }
     }
 
-    fn word(self) -> &'static str {
+    fn prefix(self) -> &'static str {
         match self {
             Self::Cancelled { confirmed: false } => "",
             Self::Cancelled { confirmed: true } => "confirmed ",
@@ -117,7 +95,7 @@ impl Mark {
 
     /// Encodes the tombstone of a call at this sequence.
     fn encode(self, sequence: u64) -> String {
-        format!("{}{sequence}", self.word())
+        format!("{}{sequence}", self.prefix())
     }
 
     /// Reads what `encode` wrote: the mark and the sequence.
@@ -132,7 +110,7 @@ impl Mark {
         ];
         let text = std::str::from_utf8(value).ok()?;
         let (mark, sequence) =
-            ALL.into_iter().find_map(|mark| Some((mark, text.strip_prefix(mark.word())?)))?;
+            ALL.into_iter().find_map(|mark| Some((mark, text.strip_prefix(mark.prefix())?)))?;
         Some((mark, sequence.parse().ok()?))
     }
 }
@@ -140,6 +118,21 @@ impl Mark {
 // === impl Tombstone ===
 
 impl Tombstone {
+    /// Returns the state of the call that the tombstone records; `None` if the call has ended by
+    /// itself.
+    pub(crate) fn state(&self) -> Option<CallState> {
+        let since = self.at;
+        match self.mark {
+            Mark::Cancelled { .. } => Some(CallState::Cancelled { since }),
+            Mark::Expired => Some(CallState::Expired { since }),
+            Mark::Dead => {
+                let reason = "its attempts are exhausted".to_owned();
+                Some(CallState::Dead { reason, attempt: None, status: None, since })
+            }
+            Mark::Ended => None,
+        }
+    }
+
     /// Returns whether it was written so long before `now` that no worker starts its call any more.
     /// `lease` is that of a delivery. Both times are the server's.
     pub(crate) fn is_safe(&self, now: Timestamp, lease: Duration) -> bool {
@@ -150,11 +143,11 @@ impl Tombstone {
 
 // === keys ===
 
-fn key(queue: &QueueName, call: &StoredCall) -> String {
+fn key(queue: &QueueName, call: &CallRef) -> String {
     format!("{queue}.{}.{}", call.id, call.sequence)
 }
 
-fn result_key(queue: &QueueName, call: &StoredCall) -> String {
+fn result_key(queue: &QueueName, call: &CallRef) -> String {
     format!("{}.result", key(queue, call))
 }
 
@@ -166,12 +159,12 @@ pub fn keys_of_queue(queue: &QueueName) -> String {
 
 /// Reads the entry of a watched key; `None` if it is not a tombstone of this queue.
 #[must_use]
-pub fn read_entry(queue: &QueueName, key: &str, value: &[u8]) -> Option<(StoredCall, Mark)> {
+pub fn read_entry(queue: &QueueName, key: &str, value: &[u8]) -> Option<(CallRef, Mark)> {
     let rest = key.strip_prefix(queue.as_str())?.strip_prefix('.')?;
     // In versions without the sequence in the key, a key ended with the call id.
     let id = rest.split_once('.').map_or(rest, |(id, _)| id).parse().ok()?;
     let (mark, sequence) = Mark::decode(value)?;
-    Some((StoredCall { id, sequence }, mark))
+    Some((CallRef { id, sequence }, mark))
 }
 
 // === reading ===
@@ -180,42 +173,48 @@ pub fn read_entry(queue: &QueueName, key: &str, value: &[u8]) -> Option<(StoredC
 pub async fn read(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
 ) -> Result<Option<Tombstone>, NatsError> {
-    let subject = BUCKET.subject(&key(queue, call));
-    match last_message(js, &BUCKET.stream(), &subject).await?.and_then(|message| parse(&message)) {
+    let subject = TOMBSTONES.subject(&key(queue, call));
+    match last_message(js, &TOMBSTONES.stream(), &subject)
+        .await?
+        .and_then(|message| parse(&message))
+    {
         Some(tombstone) => Ok(Some(tombstone)),
         None => legacy::read(js, queue, call).await,
     }
 }
 
 /// Returns the newest tombstone of the calls with an id, of one queue or of any.
-pub async fn newest(
+pub(crate) async fn newest(
     js: &Context,
     queue: Option<&QueueName>,
     id: &CallId,
 ) -> Result<Option<Tombstone>, NatsError> {
     let queue_token = queue.map_or("*", QueueName::as_str);
-    let subject = BUCKET.subject(&format!("{queue_token}.{id}.*"));
-    match last_message(js, &BUCKET.stream(), &subject).await?.and_then(|message| parse(&message)) {
+    let subject = TOMBSTONES.subject(&format!("{queue_token}.{id}.*"));
+    match last_message(js, &TOMBSTONES.stream(), &subject)
+        .await?
+        .and_then(|message| parse(&message))
+    {
         Some(tombstone) => Ok(Some(tombstone)),
         None => legacy::newest(js, queue_token, id).await,
     }
 }
 
 /// Returns the tombstones of the calls with an id, of one queue or of any, oldest first. At most
-/// `most`.
-pub async fn all(
+/// `limit`.
+pub(crate) async fn all(
     js: &Context,
     queue: Option<&QueueName>,
     id: &CallId,
-    most: usize,
+    limit: usize,
 ) -> Result<Vec<Tombstone>, NatsError> {
     let queue = queue.map_or("*", QueueName::as_str);
-    let subject = BUCKET.subject(&format!("{queue}.{id}.*"));
+    let subject = TOMBSTONES.subject(&format!("{queue}.{id}.*"));
     let (mut found, mut next) = (Vec::new(), 1);
-    while found.len() < most
-        && let Some(message) = next_message(js, &BUCKET.stream(), &subject, next).await?
+    while found.len() < limit
+        && let Some(message) = next_message(js, &TOMBSTONES.stream(), &subject, next).await?
     {
         next = message.sequence + 1;
         found.extend(parse(&message));
@@ -228,16 +227,10 @@ pub async fn all(
 
 /// Reads a message of the bucket's stream.
 fn parse(message: &StreamMessage) -> Option<Tombstone> {
-    let key = message.subject.strip_prefix(&BUCKET.subject(""))?;
+    let key = message.subject.strip_prefix(&TOMBSTONES.subject(""))?;
     let queue: QueueName = key.split('.').next()?.parse().ok()?;
     let (call, mark) = read_entry(&queue, key, &message.payload)?;
-    Some(Tombstone {
-        queue,
-        call,
-        mark,
-        at: timestamp::stored_at(message),
-        revision: message.sequence,
-    })
+    Some(Tombstone { queue, call, mark, at: stored_at(message), revision: message.sequence })
 }
 
 // === writing ===
@@ -247,31 +240,31 @@ fn parse(message: &StreamMessage) -> Option<Tombstone> {
 pub async fn write_once(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
     mark: Mark,
-) -> Result<Option<Written>, NatsError> {
+) -> Result<Option<WriteOutcome>, NatsError> {
     let Some(winner) = legacy::write_once(js, queue, call, mark).await? else { return Ok(None) };
-    let subject = BUCKET.subject(&key(queue, call));
+    let subject = TOMBSTONES.subject(&key(queue, call));
     loop {
         match publish(js, subject.clone(), winner.encode(call.sequence), 0).await {
-            Ok(()) => return Ok(Some(Written { mark: winner, is_new: winner == mark })),
+            Ok(()) => return Ok(Some(WriteOutcome { mark: winner, is_new: winner == mark })),
             Err(failure) if failure.is_missing_bucket() => return Ok(None),
             Err(failure) if !failure.is_conflict() => return Err(failure.0),
             Err(_) => {}
         }
         // `None` only if it has just been deleted by hand.
         if let Some(tombstone) = read(js, queue, call).await? {
-            return Ok(Some(Written { mark: tombstone.mark, is_new: false }));
+            return Ok(Some(WriteOutcome { mark: tombstone.mark, is_new: false }));
         }
     }
 }
 
 /// Replaces the mark of a call that is marked as cancelled; leaves every other mark unchanged.
 /// Returns the mark that the call then has, if it has one.
-pub async fn update_cancelled(
+pub(crate) async fn update_cancelled(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
     mark: Mark,
 ) -> Result<Option<Mark>, NatsError> {
     update(js, queue, call, |before| matches!(before, Mark::Cancelled { .. }), mark).await
@@ -281,7 +274,7 @@ pub async fn update_cancelled(
 pub async fn mark_too_late(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
 ) -> Result<(), NatsError> {
     replace(js, queue, call, Mark::Cancelled { confirmed: false }, Mark::Ended).await.map(drop)
 }
@@ -291,7 +284,7 @@ pub async fn mark_too_late(
 pub async fn replace(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
     before: Mark,
     mark: Mark,
 ) -> Result<Option<Mark>, NatsError> {
@@ -301,13 +294,13 @@ pub async fn replace(
 async fn update(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
     is_replaced: impl Fn(Mark) -> bool,
     mark: Mark,
 ) -> Result<Option<Mark>, NatsError> {
-    let subject = BUCKET.subject(&key(queue, call));
+    let subject = TOMBSTONES.subject(&key(queue, call));
     loop {
-        let message = last_message(js, &BUCKET.stream(), &subject).await?;
+        let message = last_message(js, &TOMBSTONES.stream(), &subject).await?;
         let Some(before) = message.and_then(|message| parse(&message)) else { return Ok(None) };
         if !is_replaced(before.mark) {
             return Ok(Some(before.mark));
@@ -327,11 +320,11 @@ async fn update(
 pub async fn record_result(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
 ) -> Result<(), NatsError> {
     // Watchers of the bucket read the cancellation once more.
     let value = Mark::Cancelled { confirmed: false }.encode(call.sequence);
-    match publish(js, BUCKET.subject(&result_key(queue, call)), value, 0).await {
+    match publish(js, TOMBSTONES.subject(&result_key(queue, call)), value, 0).await {
         Err(failure) if !failure.is_conflict() => Err(failure.0),
         _ => Ok(()),
     }
@@ -341,10 +334,10 @@ pub async fn record_result(
 pub(crate) async fn is_result_recorded(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
 ) -> Result<bool, NatsError> {
-    let subject = BUCKET.subject(&result_key(queue, call));
-    Ok(last_message(js, &BUCKET.stream(), &subject).await?.is_some())
+    let subject = TOMBSTONES.subject(&result_key(queue, call));
+    Ok(last_message(js, &TOMBSTONES.stream(), &subject).await?.is_some())
 }
 
 /// A tombstone was not written.
@@ -352,11 +345,11 @@ struct WriteFailure(NatsError);
 
 impl WriteFailure {
     fn is_conflict(&self) -> bool {
-        PublishFailure::of(&self.0) == PublishFailure::Conflict
+        PublishFailure::from_error(&self.0) == PublishFailure::Conflict
     }
 
     fn is_missing_bucket(&self) -> bool {
-        PublishFailure::of(&self.0) == PublishFailure::NoStream
+        PublishFailure::from_error(&self.0) == PublishFailure::NoStream
     }
 }
 
@@ -370,14 +363,14 @@ async fn publish(
     let entry =
         PublishMessage::build().payload(value.into()).expected_last_subject_sequence(revision);
     let written = async { js.send_publish(subject, entry).await?.await };
-    let failed = failed("write the tombstone");
-    written.await.map(drop).map_err(|error| WriteFailure(failed(error)))
+    let to_error = NatsError::during("write the tombstone");
+    written.await.map(drop).map_err(|error| WriteFailure(to_error(error)))
 }
 
 /// Returns the error of a tombstone that can't be written because its bucket is missing.
 #[must_use]
-pub fn no_bucket() -> NatsError {
-    failed("write the tombstone")(async_nats::jetstream::context::PublishError::new(
+pub fn bucket_not_found() -> NatsError {
+    NatsError::during("write the tombstone")(async_nats::jetstream::context::PublishError::new(
         PublishErrorKind::StreamNotFound,
     ))
 }
@@ -412,7 +405,7 @@ mod tests {
         let at = |second| Timestamp::from_second(1_000_i64 + second).unwrap();
         let tombstone = Tombstone {
             queue: "jobs".parse().unwrap(),
-            call: StoredCall { id: "id-1".parse().unwrap(), sequence: 7 },
+            call: CallRef { id: "id-1".parse().unwrap(), sequence: 7 },
             mark: Mark::Cancelled { confirmed: false },
             at: at(0),
             revision: 1,
@@ -427,7 +420,7 @@ mod tests {
     #[test]
     fn watched_keys_name_their_call_in_both_forms() {
         let queue = "jobs".parse().unwrap();
-        let call = StoredCall { id: "id-1".parse().unwrap(), sequence: 7 };
+        let call = CallRef { id: "id-1".parse().unwrap(), sequence: 7 };
         let read = |key: &str| read_entry(&queue, key, b"7").map(|(call, _)| call);
         assert_eq!(read("jobs.id-1.7").as_ref(), Some(&call));
         assert_eq!(read("jobs.id-1").as_ref(), Some(&call));

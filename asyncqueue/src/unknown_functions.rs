@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{FunctionName, QueueName};
+use crate::names::{FunctionName, QueueName};
 
 /// Subjects of the reports about all queues; the last token is the queue's name.
 pub const REPORT_SUBJECTS: &str = "asyncqueue.unknown-functions.*";

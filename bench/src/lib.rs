@@ -15,9 +15,8 @@ use async_nats::jetstream::{Context, consumer::PullConsumer, context::PublishAck
 use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore},
-    ensure::{ensure, ensure_buckets},
     message::native,
-    stream::{Owner, QueueSpec},
+    stream::{Owner, QueueSpec, ensure_buckets, ensure_queue},
     subject::call_subject,
 };
 use bytes::Bytes;
@@ -66,7 +65,7 @@ impl Queue {
         js.set_timeout(PATIENCE);
         let owner = Owner { name: format!("bench/{QUEUE}"), uid: "1".to_owned() };
         let spec = QueueSpec::new(QUEUE.parse().expect("a name"), owner);
-        ensure(&js, &spec, false).await.expect("the streams are made");
+        ensure_queue(&js, &spec, false).await.expect("the streams are made");
         ensure_buckets(&js, 1).await.expect("the buckets are made");
         // A million calls that wait are the most by default, and a benchmark adds to them.
         let mut config = spec.stream_config();
@@ -175,7 +174,7 @@ impl Queue {
 pub fn call(body: Bytes) -> Invocation {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let function = FunctionName::new(FUNCTION, "openfaas-fn").expect("a name");
-    Invocation::new(CallId::of_sequence(NEXT.fetch_add(1, Ordering::Relaxed)), function, body)
+    Invocation::new(CallId::from_sequence(NEXT.fetch_add(1, Ordering::Relaxed)), function, body)
 }
 
 /// An address on loopback that nobody listens at.

@@ -13,8 +13,9 @@ use anyhow::Context as _;
 use async_nats::jetstream::{Context, context::GetStreamError, kv::Store, stream};
 use asyncqueue::{
     QueueName,
-    directory::{BUCKET, Directory, Key, QueueEntry},
-    peek::is_missing_stream,
+    buckets::DIRECTORY,
+    directory::{Directory, Key, QueueEntry},
+    jetstream::is_stream_not_found,
     stream::META_OWNER,
     subject::stream_subjects,
 };
@@ -155,7 +156,7 @@ async fn read_directory(js: &Context) -> anyhow::Result<BTreeMap<QueueName, Queu
 
 /// Opens the directory's bucket. Returns `None` if it does not exist.
 pub(crate) async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>> {
-    match BUCKET.open(js).await.map_err(anyhow::Error::from) {
+    match DIRECTORY.open(js).await.map_err(anyhow::Error::from) {
         Ok(store) => Ok(Some(store)),
         Err(error) if is_missing_bucket(&error) => Ok(None),
         Err(error) => Err(error),
@@ -165,7 +166,7 @@ pub(crate) async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>
 /// Returns whether the cause of an error is that the stream does not exist.
 fn is_missing_bucket(error: &anyhow::Error) -> bool {
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<GetStreamError>());
-    cause.is_some_and(is_missing_stream)
+    cause.is_some_and(is_stream_not_found)
 }
 
 async fn read_entry(store: &Store, queue: &QueueName) -> anyhow::Result<Option<QueueEntry>> {
@@ -175,7 +176,7 @@ async fn read_entry(store: &Store, queue: &QueueName) -> anyhow::Result<Option<Q
     let mut directory = Directory::default();
     directory
         .apply(&key, value.as_deref())
-        .with_context(|| format!("{key} in the KV bucket {} is not valid", BUCKET.name))?;
+        .with_context(|| format!("{key} in the KV bucket {} is not valid", DIRECTORY.name))?;
     Ok(directory.queues.remove(queue))
 }
 

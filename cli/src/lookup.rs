@@ -3,8 +3,9 @@
 use async_nats::jetstream::Context;
 use asyncqueue::{
     CallId, QueueName,
+    call::{CallQuery, CandidateQueues, Lookup, QueueLocation},
     directory::{Directory, QueueEntry},
-    locate::{self, Found, Place, Places, Wanted, locate},
+    lookup::{self, find_call},
 };
 
 use crate::inventory::{self, QueueInventory};
@@ -14,29 +15,32 @@ pub(crate) async fn look_up(
     js: &Context,
     queue: Option<&QueueName>,
     call: &CallId,
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<Lookup> {
     let query = query(call);
-    Ok(locate(js, &candidate_places(js, queue, &query).await?, &query).await?)
+    Ok(find_call(js, &candidate_places(js, queue, &query).await?, &query).await?)
 }
 
 /// Returns where a call may be: on one queue, or on all that may have it.
 pub(crate) async fn candidate_places(
     js: &Context,
     queue: Option<&QueueName>,
-    query: &Wanted,
-) -> anyhow::Result<Places> {
+    query: &CallQuery,
+) -> anyhow::Result<CandidateQueues> {
     match queue {
         Some(queue) => {
             let entry = inventory::queue_entry(js, queue).await?;
-            Ok(Places { named: vec![Place { queue: queue.clone(), entry }], rest: Vec::new() })
+            Ok(CandidateQueues {
+                named: vec![QueueLocation { queue: queue.clone(), entry }],
+                rest: Vec::new(),
+            })
         }
         None => Ok(inventory_places(&inventory::read(js).await?, query)),
     }
 }
 
 /// Selects the call with an id, of any function.
-pub(crate) fn query(call: &CallId) -> Wanted {
-    Wanted { id: call.clone(), function: None }
+pub(crate) fn query(call: &CallId) -> CallQuery {
+    CallQuery { id: call.clone(), function: None }
 }
 
 /// Returns the error for a call that is not found.
@@ -48,19 +52,19 @@ pub(crate) fn not_found(call: &CallId, queue: Option<&QueueName>) -> anyhow::Err
 }
 
 /// Returns the queues that may have a call.
-fn inventory_places(inventory: &QueueInventory, query: &Wanted) -> Places {
-    let none = Places { named: Vec::new(), rest: Vec::new() };
+fn inventory_places(inventory: &QueueInventory, query: &CallQuery) -> CandidateQueues {
+    let none = CandidateQueues { named: Vec::new(), rest: Vec::new() };
     let Some(any) = inventory.queues.keys().next() else { return none };
     let queues = inventory
         .queues
         .iter()
         // A deleted queue may still have dead letters.
         .map(|(queue, entry)| {
-            (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::named(queue)))
+            (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::with_default_names(queue)))
         })
         .collect();
     // The default queue would be searched too if it were not one of them.
-    locate::places(&Directory { queues, ..Directory::default() }, any, query)
+    lookup::candidate_queues(&Directory { queues, ..Directory::default() }, any, query)
 }
 
 #[cfg(test)]

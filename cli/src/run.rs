@@ -19,7 +19,7 @@ const EXIT_USAGE: u8 = 2;
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let Err(error) = try_run(cli) else { return ExitCode::SUCCESS };
     if !is_closed_output(&error) {
-        output::print_error(&format!("kubectl aq: {}", error::describe(error.as_ref())));
+        output::print_error(&format!("kubectl aq: {}", error::error_chain(error.as_ref())));
     }
     if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }

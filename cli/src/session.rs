@@ -26,8 +26,8 @@ impl Session {
     /// Connects, or returns why that failed.
     pub(crate) async fn open(settings: &NatsSettings) -> anyhow::Result<Self> {
         let client = connect(settings, "--nats-url").await?;
-        if let Ok(Some(off)) = timeout(NATS_TIMEOUT, nats::jetstream::probe(&client)).await {
-            anyhow::bail!(off.message(&nats::jetstream::urls(settings)?));
+        if let Ok(Some(off)) = timeout(NATS_TIMEOUT, nats::jetstream_check::probe(&client)).await {
+            anyhow::bail!(off.message(&nats::jetstream_check::urls(settings)?));
         }
         Ok(Self { js: jetstream(client) })
     }

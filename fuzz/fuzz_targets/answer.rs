@@ -14,12 +14,9 @@ use std::{
     time::Duration,
 };
 
-use asyncqueue::{
-    CallbackUrl, EndState, FunctionName, Invocation, forward::strip_connection_headers,
-    message::callback::Callback,
-};
+use asyncqueue::{CallbackUrl, EndState, FunctionName, Invocation, hop_by_hop::strip_connection_headers, message::callback::Callback};
 use asyncqueue_fuzz::over_the_wire;
-use asyncqueue_runtime::client::{Client, Config, ConnectionLimits, Error, MAX_ANSWER_HEAD};
+use asyncqueue_runtime::client::{Client, Config, ConnectionLimits, Error, MAX_RESPONSE_HEAD_BYTES};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -106,9 +103,9 @@ fuzz_target!(|input: (bool, &[u8])| {
         let connector =
             Connector { first: Arc::new(AtomicBool::new(true)), input: bytes.into(), closes };
         let limits = ConnectionLimits { max_age: LONG * 10, max_requests: 100 };
-        let max_answer_head = MAX_ANSWER_HEAD;
+        let max_response_head_bytes = MAX_RESPONSE_HEAD_BYTES;
         let config =
-            Config { connect_timeout: LONG, idle_timeout: LONG * 10, limits, max_answer_head };
+            Config { connect_timeout: LONG, idle_timeout: LONG * 10, limits, max_response_head_bytes };
         let client = Client::new(connector, config);
         match ask(&client).await {
             Some(Ok(answer)) => check_result(answer),
@@ -130,7 +127,7 @@ fn check_result(answer: Response<Bytes>) {
     let (mut head, body) = answer.into_parts();
     let length: usize =
         head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    assert!(length <= MAX_ANSWER_HEAD);
+    assert!(length <= MAX_RESPONSE_HEAD_BYTES);
     strip_connection_headers(&mut head.headers);
     let function = FunctionName::new("figlet", "openfaas-fn").expect("a name");
     let call = Invocation::new("id".parse().expect("an id"), function, "");

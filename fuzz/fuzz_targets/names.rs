@@ -35,11 +35,11 @@ fuzz_target!(|text: &str| {
         assert!(is_token(text) && id.as_str() == text);
         let function = FunctionName::new("figlet", "openfaas-fn").expect("a name");
         let of_call = subject::call_subject("jobs.slow", &function, &id);
-        assert_eq!(subject::call_id_of(&of_call, "jobs.slow"), Some(id));
-        assert_eq!(subject::function_of(&of_call), Some(function));
+        assert_eq!(subject::parse_call_id(&of_call, "jobs.slow"), Some(id));
+        assert_eq!(subject::parse_function(&of_call), Some(function));
     }
     // Whatever a subject or a key is, reading it names what it names.
-    if let Some(id) = subject::call_id_of(text, "jobs") {
+    if let Some(id) = subject::parse_call_id(text, "jobs") {
         assert!(text.starts_with("jobs.") && text.ends_with(id.as_str()));
     }
     if let Some(key) = Key::parse(text) {

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|payload: &[u8]| {
     let fallback = Fallback {
-        call_id: asyncqueue::CallId::of_sequence(1),
+        call_id: asyncqueue::CallId::from_sequence(1),
         stored_at: "2026-01-01T00:00:00Z".parse().expect("a time"),
         namespace: "openfaas-fn".to_owned(),
     };

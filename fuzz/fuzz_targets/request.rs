@@ -63,7 +63,7 @@ fuzz_target!(|head: &[u8]| {
     let Ok(submission) = Submission::parse(call, uri.query(), &headers, "openfaas-fn") else {
         return;
     };
-    let id = id.unwrap_or_else(|| CallId::of_sequence(1));
+    let id = id.unwrap_or_else(|| CallId::from_sequence(1));
     let at = "2026-01-01T00:00:00Z".parse().expect("a time");
     let mut head = http::Request::new(()).into_parts().0;
     (head.uri, head.headers) = (uri.clone(), headers.clone());

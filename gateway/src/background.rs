@@ -37,7 +37,8 @@ impl BackgroundTasks {
     /// Reports if JetStream is not enabled. `servers` are the NATS URLs for the message.
     pub(crate) fn report_jetstream(&mut self, servers: String) {
         let (client, health) = (self.js.client(), self.health.clone());
-        self.tasks.spawn(async move { nats::jetstream::report(&client, &servers, &health).await });
+        self.tasks
+            .spawn(async move { nats::jetstream_check::report(&client, &servers, &health).await });
     }
 
     /// Watches the directory. Its value is `None` until it was read for the first time.
@@ -49,7 +50,7 @@ impl BackgroundTasks {
         match source {
             DirectorySource::Operator => {
                 readiness::register_directory(&self.health);
-                let directory = directory::watch::follow(self.js.clone());
+                let directory = directory::watch::watch(self.js.clone());
                 self.tasks.spawn(readiness::track_directory_readiness(
                     directory.clone(),
                     self.health.clone(),
@@ -70,7 +71,7 @@ impl BackgroundTasks {
         let js = self.js.clone();
         let (store_full, is_store_full) = watch::channel(false);
         self.tasks.spawn(async move {
-            reserve::follow(&js, |is_short| set_store_full(&store_full, is_short)).await;
+            reserve::watch(&js, |is_short| set_store_full(&store_full, is_short)).await;
         });
         is_store_full
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use asyncqueue::message::HEADER_ROOM;
-use asyncqueue_runtime::memory::Taken;
+use asyncqueue::message::RESERVED_HEADER_BYTES;
+use asyncqueue_runtime::memory::MemoryPermit;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -26,7 +26,7 @@ impl BodyLimit {
     /// bytes.
     #[must_use]
     pub(crate) fn new(max_payload: usize, server_max_payload: usize) -> Self {
-        let server = server_max_payload.saturating_sub(HEADER_ROOM);
+        let server = server_max_payload.saturating_sub(RESERVED_HEADER_BYTES);
         if max_payload <= server {
             Self { bytes: max_payload, set_by: "max_payload of the gateway" }
         } else {
@@ -64,7 +64,7 @@ pub(crate) async fn read(
     body: &mut Incoming,
     limit: BodyLimit,
     time: Duration,
-    memory: Taken,
+    memory: MemoryPermit,
 ) -> Result<Bytes, Rejection> {
     if body.size_hint().lower() > limit.bytes as u64 {
         return Err(limit.too_large());
@@ -77,12 +77,13 @@ pub(crate) async fn read(
 async fn collect(
     body: &mut Incoming,
     limit: BodyLimit,
-    mut memory: Taken,
+    mut memory: MemoryPermit,
 ) -> Result<Bytes, Rejection> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| Rejection::InvalidBody(asyncqueue_runtime::error::describe(&error)))?;
+        let frame = frame.map_err(|error| {
+            Rejection::InvalidBody(asyncqueue_runtime::error::error_chain(&error))
+        })?;
         // Trailers are not stored.
         let Ok(data) = frame.into_data() else { continue };
         if data.len() > limit.bytes - bytes.len() {
@@ -130,7 +131,7 @@ mod tests {
         let own = BodyLimit::new(1000, 1 << 20);
         assert_eq!((own.bytes, own.set_by), (1000, "max_payload of the gateway"));
         let server = BodyLimit::new(1 << 20, 1 << 20);
-        assert_eq!(server.bytes, (1 << 20) - HEADER_ROOM);
+        assert_eq!(server.bytes, (1 << 20) - RESERVED_HEADER_BYTES);
         assert!(server.set_by.contains("NATS"));
         assert_eq!(BodyLimit::new(1 << 20, 0).bytes, 0);
         assert_eq!(

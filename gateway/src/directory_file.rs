@@ -24,13 +24,12 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
-    FunctionName, QueueName,
-    claims::{Clash, clash},
+    FunctionName, NameError, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry},
     function_namespaces::check_system,
-    name::{NameError, parse_new_stream, parse_new_subject},
-    reserved,
+    reserved_names,
     retry::{RetryError, RetryOverrides, parse_wait},
+    stream::{Overlap, find_overlap, parse_new_stream, parse_new_subject},
 };
 use asyncqueue_runtime::{health::Health, settings::parse_call_url};
 use serde::Deserialize;
@@ -230,14 +229,14 @@ fn parse_values(
 
 /// Converts a queue, by the same rules that the API server applies to an `AsyncQueue`.
 fn queue_entry(name: &QueueName, Queue { stream, subject }: Queue) -> anyhow::Result<QueueEntry> {
-    reserved::check_queue(name, subject.is_some())?;
+    reserved_names::check_queue(name, subject.is_some())?;
     if let Some(stream) = &stream {
         parse_new_stream(stream)?;
-        reserved::check_stream(stream)?;
+        reserved_names::check_stream(stream)?;
     }
     if let Some(subject) = &subject {
         parse_new_subject(subject)?;
-        reserved::check_subject(subject)?;
+        reserved_names::check_subject(subject)?;
     }
     let named = || name.to_string();
     Ok(QueueEntry::new(stream.unwrap_or_else(named), subject.unwrap_or_else(named)))
@@ -251,14 +250,14 @@ fn check_conflicts(directory: &Directory, default_queue: &QueueName) -> anyhow::
     for (index, first) in specs.iter().enumerate() {
         for second in &specs[index + 1..] {
             let (a, b) = (&first.queue, &second.queue);
-            match clash(first, second) {
+            match find_overlap(first, second) {
                 None => {}
-                Some(Clash::Stream(stream)) => bail!(
+                Some(Overlap::Stream(stream)) => bail!(
                     "queues.{a} and queues.{b} both use the stream `{stream}`: each queue needs \
                      its own stream, NAME-callbacks and NAME-dead; change the name or stream of \
                      one of the two"
                 ),
-                Some(Clash::Subject { subject, others }) => bail!(
+                Some(Overlap::Subject { subject, others }) => bail!(
                     "queues.{a} and queues.{b} have the subjects `{subject}` and `{others}`, which \
                      overlap: a queue receives all messages below its subject; change the subject \
                      of one of the two"

@@ -1,6 +1,6 @@
 //! The source of the directory: the operator, a file, or none.
 
-use asyncqueue::{directory::Directory, reserved};
+use asyncqueue::{directory::Directory, reserved_names};
 use asyncqueue_runtime::program::UsageError;
 
 use crate::{directory_file::DirectoryFile, settings::Settings};
@@ -40,7 +40,7 @@ impl DirectorySource {
             Self::Empty => false,
         };
         if !lists_default_queue {
-            reserved::check_queue(&settings.default_queue, false)
+            reserved_names::check_queue(&settings.default_queue, false)
                 .map_err(|error| UsageError(format!("default_queue: {error}")))?;
         }
         Ok(source)

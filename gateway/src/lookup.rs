@@ -5,10 +5,11 @@ use std::time::Duration;
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
     EndState, QueueName,
-    cancel::{self, Tally, Verdict},
+    call::{CallQuery, CallStatus, CandidateQueues, Lookup},
+    cancel::{self, CancelCounts, CancelOutcome},
     directory::Directory,
-    locate::{Found, Places, Wanted, locate, places},
-    status::{self, CallStatus},
+    lookup::{candidate_queues, find_call},
+    status,
 };
 use tokio::sync::SemaphorePermit;
 
@@ -39,7 +40,7 @@ pub(crate) fn call_query(
     call: FunctionPath<'_>,
     query: Option<&str>,
     namespace: &str,
-) -> Result<Option<Wanted>, Rejection> {
+) -> Result<Option<CallQuery>, Rejection> {
     let function = |name| function_name(name, namespace).map(Some);
     let (function, id) = match call.path.strip_prefix('/').unwrap_or_default() {
         "" => (parameter(query, "function").map_or(Ok(None), function)?, call.function),
@@ -49,7 +50,7 @@ pub(crate) fn call_query(
     if id.is_empty() {
         return Err(Rejection::NoCallId);
     }
-    Ok(Some(Wanted { id: call_id("path", id)?, function }))
+    Ok(Some(CallQuery { id: call_id("path", id)?, function }))
 }
 
 /// Returns a parameter of a query without decoding it: names of functions contain nothing that is
@@ -81,23 +82,23 @@ impl Lookups {
         &self,
         directory: &Directory,
         default_queue: &QueueName,
-        wanted: Wanted,
+        wanted: CallQuery,
     ) -> Result<CallStatus, Rejection> {
         let _permit = self.permit()?;
-        let places = places(directory, default_queue, &wanted);
-        match locate(&self.js, &places, &wanted).await? {
-            Found::Stored { newest, others } => {
-                let mut status = status::of_stored(&self.js, &wanted, &newest).await?;
+        let places = candidate_queues(directory, default_queue, &wanted);
+        match find_call(&self.js, &places, &wanted).await? {
+            Lookup::Pending { newest, others } => {
+                let mut status = status::status_of_pending(&self.js, &wanted, &newest).await?;
                 status.others = Some(others).filter(|others| *others > 0);
                 Ok(status)
             }
-            Found::Ended(status) | Found::BeingCancelled(status) => Ok(status),
-            Found::Unknown => Err(unknown(wanted, &places)),
+            Lookup::Ended(status) | Lookup::Cancelling(status) => Ok(status),
+            Lookup::NotFound => Err(unknown(wanted, &places)),
         }
     }
 
     /// Cancels all calls with an id that are stored when the request arrives; see
-    /// [`cancel::request`].
+    /// [`cancel::cancel_calls`].
     ///
     /// The cancellation is completed even if the client disconnects. A call that is only partly
     /// cancelled would seem to be queued until a worker receives it.
@@ -105,23 +106,25 @@ impl Lookups {
         &self,
         directory: &Directory,
         default_queue: &QueueName,
-        wanted: Wanted,
-    ) -> Result<Tally, Rejection> {
+        wanted: CallQuery,
+    ) -> Result<CancelCounts, Rejection> {
         let _permit = self.permit()?;
-        let places = places(directory, default_queue, &wanted);
+        let places = candidate_queues(directory, default_queue, &wanted);
         let (js, timeout) = (self.js.clone(), self.cancel_timeout);
         let cancelling = tokio::spawn(async move {
-            let verdict = cancel::request(&js, &places, &wanted, timeout).await;
+            let verdict = cancel::cancel_calls(&js, &places, &wanted, timeout).await;
             (verdict, places, wanted)
         });
         let (verdict, places, wanted) = cancelling.await.map_err(|_| Rejection::ShuttingDown)?;
         match verdict.map_err(Rejection::CancelFailed)? {
-            Verdict::Cancelled(tally) => Ok(tally),
-            Verdict::NotCertain => Err(Rejection::CancellationUnconfirmed { call_id: wanted.id }),
-            Verdict::Ended { end, .. } => {
+            CancelOutcome::Cancelled(tally) => Ok(tally),
+            CancelOutcome::Unconfirmed => {
+                Err(Rejection::CancellationUnconfirmed { call_id: wanted.id })
+            }
+            CancelOutcome::Ended { end, .. } => {
                 Err(Rejection::CallEnded { call_id: wanted.id, how: end_description(end) })
             }
-            Verdict::Unknown => Err(unknown(wanted, &places)),
+            CancelOutcome::NotFound => Err(unknown(wanted, &places)),
         }
     }
 
@@ -133,7 +136,7 @@ impl Lookups {
     }
 }
 
-fn unknown(wanted: Wanted, places: &Places) -> Rejection {
+fn unknown(wanted: CallQuery, places: &CandidateQueues) -> Rejection {
     let queue = match &places.named[..] {
         [only] => Some(only.queue.clone()),
         _ => None,

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use asyncqueue_gateway::Settings;
 use asyncqueue_runtime::{
     arguments,
-    program::{self, Threads},
+    program::{self, RuntimeFlavor},
 };
 
 fn main() -> ExitCode {
     let settings: Settings = arguments::parse();
     let log = settings.log.clone();
-    program::run("asyncqueue-gateway", &log, Threads::AllProcessors, async |shutdown| {
+    program::run("asyncqueue-gateway", &log, RuntimeFlavor::MultiThread, async |shutdown| {
         arguments::warn_of_misspelt_variables::<Settings>();
-        asyncqueue_gateway::run(settings, shutdown.requested).await
+        asyncqueue_gateway::run(settings, shutdown.graceful).await
     })
 }

@@ -2,7 +2,7 @@
 
 use asyncqueue_runtime::{
     byte_size::ByteSize,
-    memory::{self, Budget, Taken},
+    memory::{self, Budget, MemoryPermit},
     server,
 };
 use prometheus_client::registry::Registry;
@@ -14,7 +14,7 @@ pub(crate) struct GatewayMemory {
     budget: Budget,
     max_connections: usize,
     /// Reserved for connections, so that each accepted connection can be answered.
-    _connections: Option<Taken>,
+    _connections: Option<MemoryPermit>,
 }
 
 // === impl GatewayMemory ===

@@ -6,13 +6,13 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
     QueueName,
-    bucket::BucketError,
-    directory::{self, Directory, store::DirectoryStore},
-    ensure,
-    missing::{Needed, first_missing, needed_bucket, needed_by_producer, needed_stream},
+    directory::{Directory, store::DirectoryStore},
+    kv::BucketError,
     reserve,
-    stream::{Owner, QueueSpec},
-    tombstone, uncounted,
+    stream::{
+        self, Owner, QueueSpec, RequiredStream, first_missing, required_bucket,
+        required_by_producer, required_stream,
+    },
 };
 use asyncqueue_runtime::{error, health::Health, nats};
 use tokio::{
@@ -93,7 +93,7 @@ pub(crate) async fn run(
         let written = Some(&*now).filter(|_| writes_directory);
         let specs = queue_specs(&now, &default_queue);
         let mut failures = ensure_all(&js, &specs, written).await;
-        if !failures.is_empty() && nats::jetstream::probe(&client).await.is_some() {
+        if !failures.is_empty() && nats::jetstream_check::probe(&client).await.is_some() {
             // The condition `jetstream` and the log contain the remedy.
             "waiting for JetStream".clone_into(&mut failures);
         }
@@ -126,16 +126,18 @@ pub(crate) async fn run(
 }
 
 /// Returns what must exist so that this program has nothing to do.
-fn required_objects(specs: &[QueueSpec], writes_directory: bool) -> Vec<Needed> {
-    let directory = writes_directory.then_some(directory::BUCKET);
-    let buckets = [tombstone::BUCKET, uncounted::BUCKET].into_iter().chain(directory);
+fn required_objects(specs: &[QueueSpec], writes_directory: bool) -> Vec<RequiredStream> {
+    let directory = writes_directory.then_some(asyncqueue::buckets::DIRECTORY);
+    let buckets = [asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS]
+        .into_iter()
+        .chain(directory);
     let others =
-        buckets.map(|bucket| needed_bucket(&bucket)).chain([needed_stream(reserve::STREAM)]);
-    others.chain(specs.iter().flat_map(needed_by_producer)).collect()
+        buckets.map(|bucket| required_bucket(&bucket)).chain([required_stream(reserve::STREAM)]);
+    others.chain(specs.iter().flat_map(required_by_producer)).collect()
 }
 
 /// Returns when something is missing.
-async fn wait_until_missing(js: &Context, needed: &[Needed]) {
+async fn wait_until_missing(js: &Context, needed: &[RequiredStream]) {
     let each = u32::try_from(needed.len() / 3).unwrap_or(u32::MAX);
     loop {
         sleep(EXISTENCE_CHECK_INTERVAL.max(EXISTENCE_CHECK_PER_QUEUE.saturating_mul(each))).await;
@@ -153,22 +155,22 @@ async fn wait_until_missing(js: &Context, needed: &[Needed]) {
 /// cancelled, and new ones follow the directory. Returns the failures, or an empty string.
 async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Directory>) -> String {
     let mut failures = Vec::new();
-    if let Err(error) = ensure::ensure_buckets(js, BUCKET_REPLICAS).await {
-        failures.push(error::describe(&error));
+    if let Err(error) = stream::ensure_buckets(js, BUCKET_REPLICAS).await {
+        failures.push(error::error_chain(&error));
     }
-    if let Err(error) = reserve::keep(js, BUCKET_REPLICAS).await {
-        failures.push(error::describe(&error));
+    if let Err(error) = reserve::keep_full(js, BUCKET_REPLICAS).await {
+        failures.push(error::error_chain(&error));
     }
     if let Some(directory) = directory
         && let Err(error) = write_directory(js, directory).await
     {
-        failures.push(error::describe(&error));
+        failures.push(error::error_chain(&error));
     }
     for spec in specs {
-        match ensure::ensure_streams(js, spec, false).await {
+        match stream::ensure_streams(js, spec, false).await {
             Ok(changes) => changes.iter().for_each(|change| info!(queue = %spec.queue, "{change}")),
             Err(error) => {
-                failures.push(format!("queue {}: {}", spec.queue, error::describe(&error)));
+                failures.push(format!("queue {}: {}", spec.queue, error::error_chain(&error)));
             }
         }
     }

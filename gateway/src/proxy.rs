@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use asyncqueue::forward::strip_connection_headers;
+use asyncqueue::hop_by_hop::strip_connection_headers;
 use asyncqueue_runtime::{
     client::{self, Client, Config, ConnectionLimits},
     error,
-    memory::Taken,
+    memory::MemoryPermit,
 };
 use bytes::Bytes;
 use http::{
@@ -38,7 +38,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 type RequestBody = Either<Incoming, Empty<Bytes>>;
 
 /// The body of a response that is passed back.
-pub(crate) type UpstreamBody = client::Answer<RequestBody>;
+pub(crate) type UpstreamBody = client::ResponseBody<RequestBody>;
 
 /// A client that passes requests on.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Proxy {
             idle_timeout: IDLE_TIMEOUT,
             // This also limits what is read and written at once: an exchange takes no more
             // ([`crate::proxy_body::max_exchange_memory`]).
-            max_answer_head: max_header_bytes,
+            max_response_head_bytes: max_header_bytes,
             ..Config::new(limits)
         };
         Ok(Self { client: Client::new(connector, config) })
@@ -79,7 +79,7 @@ impl Proxy {
         uri: Uri,
         head: Parts,
         body: Incoming,
-        memory: Taken,
+        memory: MemoryPermit,
     ) -> Result<Response<ProxyBody<UpstreamBody>>, Rejection> {
         let Parts { method, headers, extensions, .. } = head;
         let mut request = Request::new(Either::Left(body));
@@ -122,20 +122,24 @@ fn retry_request(request: &Request<RequestBody>) -> Option<Request<RequestBody>>
 fn rejection(target: ProxyTarget, error: &client::Error) -> Rejection {
     use std::error::Error as _;
     // The outer error contains no more than the rejection.
-    let reason = error.source().map_or_else(|| error.to_string(), error::describe);
+    let reason = error.source().map_or_else(|| error.to_string(), error::error_chain);
     match error {
         client::Error::Connect(_) => Rejection::Unreachable { target, reason },
-        client::Error::NoAnswer(_) => Rejection::UpstreamClosed { target, reason },
-        client::Error::Unreadable(_) => Rejection::InvalidUpstreamResponse { target, reason },
+        client::Error::NoResponse(_) => Rejection::UpstreamClosed { target, reason },
+        client::Error::InvalidResponse(_) => Rejection::InvalidUpstreamResponse { target, reason },
         // The cause alone: that it concerns the body of hyper's user does not help the client.
         client::Error::Body(error) => {
-            Rejection::InvalidBody(error.source().map_or(reason, error::describe))
+            Rejection::InvalidBody(error.source().map_or(reason, error::error_chain))
         }
     }
 }
 
 /// Copies the data of both sides after an upgrade, until both have ended.
-async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade, _memory: Taken) {
+async fn tunnel(
+    client_side: upgrade::OnUpgrade,
+    other_side: upgrade::OnUpgrade,
+    _memory: MemoryPermit,
+) {
     let (client, other) = match tokio::try_join!(client_side, other_side) {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "failed to upgrade a connection"),

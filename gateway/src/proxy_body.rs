@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use asyncqueue_runtime::memory::Taken;
+use asyncqueue_runtime::memory::MemoryPermit;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
@@ -21,7 +21,7 @@ const CONNECTION_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct ProxyBody<B> {
     body: B,
-    _memory: Option<Taken>,
+    _memory: Option<MemoryPermit>,
 }
 
 /// Returns the maximum memory of an exchange, in bytes, if heads have at most `max_header_bytes`.
@@ -36,7 +36,7 @@ impl<B> ProxyBody<B> {
     /// Creates the body of a response. It holds the memory of its exchange, unless the exchange
     /// continues after it.
     #[must_use]
-    pub(crate) fn new(body: B, memory: Option<Taken>) -> Self {
+    pub(crate) fn new(body: B, memory: Option<MemoryPermit>) -> Self {
         Self { body, _memory: memory }
     }
 }

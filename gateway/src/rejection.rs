@@ -3,15 +3,9 @@
 use std::time::Duration;
 
 use asyncqueue::{
-    CallId, FunctionName, GoDuration, QueueName,
-    call_id::CallIdError,
-    directory,
-    function_namespaces::NamespaceRefused,
-    idempotency::{IdempotencyKeyError, MAX_KEY},
-    invocation::{CallbackUrlError, MAX_TARGET},
-    name::NameError,
-    peek::NatsError,
-    submit::SubmitError,
+    CallId, CallIdError, CallbackUrlError, FunctionName, GoDuration, IdempotencyKeyError,
+    NameError, QueueName, buckets, function_namespaces::NamespaceRefused, idempotency::MAX_KEY,
+    invocation::MAX_TARGET, jetstream::NatsError, submit::SubmitError,
 };
 use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
@@ -206,7 +200,7 @@ pub enum Rejection {
     #[error(
         "the KV bucket {} was not read yet, so the function's queue is unknown: retry, and check \
          that NATS and the operator are running",
-        directory::BUCKET.name
+        buckets::DIRECTORY.name
     )]
     DirectoryPending,
     /// JetStream is not enabled in NATS. Without it, no call can be stored or found.
@@ -267,10 +261,10 @@ pub enum Rejection {
     )]
     StoreFull,
     /// Looking up a call failed.
-    #[error("failed to look up the call: {}; retry", error::describe(.0))]
+    #[error("failed to look up the call: {}; retry", error::error_chain(.0))]
     LookupFailed(#[from] NatsError),
     /// Cancelling a call failed, or was not completed.
-    #[error("cancellation not confirmed: {}; retry", error::describe(.0))]
+    #[error("cancellation not confirmed: {}; retry", error::error_chain(.0))]
     CancelFailed(#[source] NatsError),
     /// This program ends during the cancellation.
     #[error("cancellation not confirmed: the gateway is shutting down; retry")]

@@ -2,9 +2,9 @@
 
 use asyncqueue::{
     CallId,
-    cancel::Tally,
-    status::CallStatus,
-    submit::{SubmitError, Submitted},
+    call::CallStatus,
+    cancel::CancelCounts,
+    submit::{SubmitError, SubmitOutcome},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -54,9 +54,9 @@ struct Problem<'a> {
 
 /// Builds the response for a call that is stored: 202 without a body.
 #[must_use]
-pub(crate) fn accepted(context: &RequestContext, submitted: &Submitted) -> GatewayResponse {
+pub(crate) fn accepted(context: &RequestContext, submitted: &SubmitOutcome) -> GatewayResponse {
     let mut response = new_response(StatusCode::ACCEPTED, Bytes::new(), context);
-    if matches!(submitted, Submitted::Duplicate { .. }) {
+    if matches!(submitted, SubmitOutcome::Duplicate { .. }) {
         response.headers_mut().insert(X_CALL_DUPLICATE, HeaderValue::from_static("true"));
     }
     response
@@ -65,7 +65,7 @@ pub(crate) fn accepted(context: &RequestContext, submitted: &Submitted) -> Gatew
 /// Builds the response for cancelled calls, which do not start any more: 202, with their number as
 /// JSON.
 #[must_use]
-pub(crate) fn cancelled(context: &RequestContext, tally: &Tally) -> GatewayResponse {
+pub(crate) fn cancelled(context: &RequestContext, tally: &CancelCounts) -> GatewayResponse {
     let counts = Counts { cancelled: tally.cancelled, ended: tally.ended };
     let mut response = new_response(StatusCode::ACCEPTED, json(&counts), context);
     response
@@ -185,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn accepted_call_has_its_id_and_no_body() {
-        let response = accepted(&context(Some("id-1")), &Submitted::Stored);
+        let response = accepted(&context(Some("id-1")), &SubmitOutcome::Stored);
         assert_eq!(response.status(), 202);
         assert_eq!(response.headers()["x-call-id"], "id-1");
         assert_eq!(response.headers()["x-start-time"], "1795515072123456789");
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn duplicate_call_is_accepted_and_marked() {
         let of = "id-1".parse().unwrap();
-        let response = accepted(&context(Some("id-1")), &Submitted::Duplicate { of });
+        let response = accepted(&context(Some("id-1")), &SubmitOutcome::Duplicate { of });
         assert_eq!(response.status(), 202);
         assert_eq!(response.headers()["x-call-duplicate"], "true");
     }

@@ -9,20 +9,19 @@ use std::{
 use async_nats::{connection::State, jetstream::context::ContextBuilder};
 use asyncqueue::{
     CallId, FunctionName, QueueName,
-    cancel::Tally,
-    directory::{Directory, Route as QueueRoute},
+    call::{CallQuery, CallStatus},
+    cancel::CancelCounts,
+    directory::{Directory, QueueRoute},
     function_namespaces::FunctionNamespaces,
-    locate::Wanted,
     message::dead_letter,
-    status::CallStatus,
-    submit::{SubmitError, Submitted, Submitter},
+    submit::{SubmitError, SubmitOutcome, Submitter},
 };
 use asyncqueue_runtime::{
     admin,
     client::ConnectionLimits,
     health::Health,
-    memory::{Account, Budget, Taken},
-    nats::jetstream,
+    memory::{Account, Budget, MemoryPermit},
+    nats::jetstream_check,
     server,
 };
 use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
@@ -270,7 +269,7 @@ impl Service {
         target: &RequestTarget,
         head: &mut Parts,
         forwarded: ForwardedHeaders,
-    ) -> Result<(Taken, ProxyTarget, Uri), Rejection> {
+    ) -> Result<(MemoryPermit, ProxyTarget, Uri), Rejection> {
         rewrite_request_headers(&mut head.headers);
         forwarded.add_to(&mut head.headers);
         self.hop_limit.append_via(&mut head.headers, head.version)?;
@@ -326,8 +325,8 @@ impl Service {
                 let result = self.submit(target, head.headers, forwarded, body, context).await;
                 let result = result.map_err(|rejection| self.with_cause(rejection));
                 self.metrics.record_submission(match &result {
-                    Ok(Submitted::Stored) => "stored",
-                    Ok(Submitted::Duplicate { .. }) => "duplicate",
+                    Ok(SubmitOutcome::Stored) => "stored",
+                    Ok(SubmitOutcome::Duplicate { .. }) => "duplicate",
                     Err(rejection) => rejection.category(),
                 });
                 let submitted = result?;
@@ -373,7 +372,8 @@ impl Service {
                     ..
                 }
         );
-        let is_disabled = needs_jetstream && self.health.reason(jetstream::CONDITION).is_some();
+        let is_disabled =
+            needs_jetstream && self.health.reason(jetstream_check::CONDITION).is_some();
         if is_disabled { Rejection::JetStreamDisabled } else { rejection }
     }
 
@@ -395,7 +395,7 @@ impl Service {
         target: &RequestTarget,
         method: &Method,
         context: &mut RequestContext,
-    ) -> Result<Tally, Rejection> {
+    ) -> Result<CancelCounts, Rejection> {
         let query = self.call_query(target, method, context)?;
         let directory = self.directory()?;
         let result = self.lookups.cancel(&directory, &self.default_queue, query).await;
@@ -409,7 +409,7 @@ impl Service {
         target: &RequestTarget,
         method: &Method,
         context: &mut RequestContext,
-    ) -> Result<Wanted, Rejection> {
+    ) -> Result<CallQuery, Rejection> {
         let namespace = self.namespaces.default_namespace();
         let query = lookup::call_query(target.function_path(), target.query(), namespace)?;
         // A longer path is a path of the function, which supports only POST.
@@ -429,7 +429,7 @@ impl Service {
         forwarded: ForwardedHeaders,
         body: &mut Incoming,
         context: &mut RequestContext,
-    ) -> Result<Submitted, Rejection> {
+    ) -> Result<SubmitOutcome, Rejection> {
         let client_id = submission::client_call_id(&headers)?;
         context.call_id.clone_from(&client_id);
         let key = submission::client_key(&headers)?;
@@ -461,7 +461,7 @@ impl Service {
         let result = match (key, client_id) {
             (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, &subject).await,
             (None, Some(_)) => self.submitter.submit(&invocation, &subject).await,
-            (None, None) => self.submitter.submit_new(invocation, &subject).await,
+            (None, None) => self.submitter.submit_generated(invocation, &subject).await,
         };
         drop(in_flight);
         if result.is_ok() {
@@ -470,7 +470,7 @@ impl Service {
         let call_id = context.logged_call_id();
         debug!(call_id, %queue, bytes = length, ?result, "submitted");
         let submitted = result.map_err(|error: SubmitError| Rejection::Submit { queue, error })?;
-        if let Submitted::Duplicate { of } = &submitted {
+        if let SubmitOutcome::Duplicate { of } = &submitted {
             context.call_id = Some(of.clone());
         }
         Ok(submitted)

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use asyncqueue::{
     GoDuration, QueueName,
     function_namespaces::{self, NamespaceList},
-    name::parse_namespace,
+    names::parse_namespace,
 };
 use asyncqueue_runtime::{
     byte_size::ByteSize,

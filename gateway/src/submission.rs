@@ -4,7 +4,7 @@
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, IdempotencyKey, Invocation,
     directory::Directory,
-    forward::strip_connection_headers,
+    hop_by_hop::strip_connection_headers,
     idempotency::IDEMPOTENCY_KEY,
     invocation::{MAX_TARGET, X_ASYNC_DEPTH, read_depth},
     retry::RetryOverrides,

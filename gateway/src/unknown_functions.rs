@@ -71,7 +71,7 @@ impl UnknownFunctions {
         if let Some(reports) = &self.reports {
             reports.record(function);
         }
-        let Some(suppressed) = self.is_logged.then(|| self.limit.pass(Instant::now())).flatten()
+        let Some(suppressed) = self.is_logged.then(|| self.limit.allow(Instant::now())).flatten()
         else {
             return;
         };

@@ -44,17 +44,17 @@ impl Guard {
             Self::ResultStoredOnce => ("worker/src/callback/store.rs", "put"),
             Self::ResultRefusalIsFinal => ("worker/src/record_store.rs", "store_with_retries"),
             Self::ResultDecidesCancel => ("asyncqueue/src/cancel.rs", "store_result"),
-            Self::DeadLetterLookedUp => ("asyncqueue/src/dead_letter_store.rs", "store_once"),
+            Self::DeadLetterLookedUp => ("asyncqueue/src/dead_letters/store.rs", "store_once"),
             Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "store"),
             Self::SettleRepeats | Self::NakDropsClaim | Self::NakNeedsLease => {
                 ("worker/src/consumer/settle.rs", "settle")
             }
             Self::ConfirmByKind => ("worker/src/consumer/ack.rs", "into_batches"),
-            Self::CancelRemovesMessage => ("asyncqueue/src/remove.rs", "remove"),
+            Self::CancelRemovesMessage => ("asyncqueue/src/jetstream.rs", "delete_message"),
             Self::CancelConfirmNeedsLease => {
                 ("worker/src/call/cancellations.rs", "confirm_stopped")
             }
-            Self::CancelWaits => ("asyncqueue/src/cancel.rs", "wait_for_answer"),
+            Self::CancelWaits => ("asyncqueue/src/cancel.rs", "wait_for_reply"),
         };
         Place { file, function }
     }

@@ -2,8 +2,8 @@
 //! names, subjects and waits, so that a queue can be moved from one to the other.
 
 use asyncqueue::{
-    name::{MAX_STREAM, MAX_SUBJECT},
     retry::MAX_ATTEMPTS,
+    stream::{MAX_STREAM_NAME, MAX_SUBJECT},
 };
 use asyncqueue_gateway::parse_directory_file;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
@@ -108,7 +108,7 @@ fn directory_file_and_crd_accept_the_same_subjects() {
         assert_eq!(taken, (good, good), "{subject}");
     }
     let length = |field| schema(&["stream", field]).max_length;
-    assert_eq!(length("name"), i64::try_from(MAX_STREAM).ok());
+    assert_eq!(length("name"), i64::try_from(MAX_STREAM_NAME).ok());
     assert_eq!(length("subject"), i64::try_from(MAX_SUBJECT).ok());
 }
 

@@ -2,12 +2,12 @@
 
 use std::error::Error;
 
-use asyncqueue_runtime::nats::jetstream::JetStreamOff;
+use asyncqueue_runtime::nats::jetstream_check::JetStreamOff;
 
 /// Returns an error with its causes, each of them once. If JetStream is not enabled, returns only
 /// that: it causes everything else.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    if let Some(off) = JetStreamOff::of_error(error) {
+    if let Some(off) = JetStreamOff::from_error(error) {
         return off.message("the NATS server");
     }
     let mut text = String::new();
@@ -33,7 +33,7 @@ mod tests {
     use async_nats::jetstream::context::{
         GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind,
     };
-    use asyncqueue::ensure::EnsureError;
+    use asyncqueue::stream::EnsureError;
     use kube::core::Status;
 
     use super::*;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use asyncqueue_operator::{Cli, Command, crd};
 use asyncqueue_runtime::{
     arguments, output,
-    program::{self, Threads},
+    program::{self, RuntimeFlavor},
 };
 
 fn main() -> ExitCode {
@@ -21,10 +21,15 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        None => program::run("asyncqueue-operator", &log, Threads::One, async |shutdown| {
-            arguments::warn_of_misspelt_variables::<Cli>();
-            Box::pin(asyncqueue_operator::run(settings, shutdown.requested)).await
-        }),
+        None => program::run(
+            "asyncqueue-operator",
+            &log,
+            RuntimeFlavor::CurrentThread,
+            async |shutdown| {
+                arguments::warn_of_misspelt_variables::<Cli>();
+                Box::pin(asyncqueue_operator::run(settings, shutdown.graceful)).await
+            },
+        ),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use asyncqueue::directory::{Contents, watch::follow_as_writer};
+use asyncqueue::directory::{Contents, watch::watch_as_writer};
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, join_all},
@@ -102,7 +102,7 @@ pub(crate) async fn run_controllers(app: &App, shutdown: CancellationToken) -> a
     };
     let sources = FunctionSources::new(&mut builder, context.deployments.clone());
     let source_watches = builder.watches;
-    let contents = follow_as_writer(pool.own().js.clone());
+    let contents = watch_as_writer(pool.own().js.clone());
     let publisher = new_publisher(app, &context, sources, contents.clone(), count_sender)?;
 
     let mut triggers = ReconcileTrigger::default();

@@ -8,10 +8,9 @@ use std::{
 };
 
 use asyncqueue::{
-    GoDuration, QueueName,
-    duration::ParseDurationError,
+    GoDuration, ParseDurationError, QueueName,
     function_namespaces::{self, FunctionNamespaces, NamespaceList},
-    name::parse_namespace,
+    names::parse_namespace,
 };
 use asyncqueue_runtime::{
     contract::{self, any_address, setting},

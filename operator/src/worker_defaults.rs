@@ -2,7 +2,7 @@
 
 use asyncqueue::function_namespaces::NamespaceList;
 use asyncqueue_runtime::{
-    nats::holds_credentials,
+    nats::has_credentials,
     settings::{LogEncoding, NatsSettings},
 };
 use k8s_openapi::api::core::v1::LocalObjectReference;
@@ -62,6 +62,6 @@ impl WorkerDefaults {
     /// of the workers is configured.
     pub(crate) fn lacks_credentials(&self) -> bool {
         let servers = self.nats.nats_url.as_ref().unwrap_or(&self.nats.nats_host);
-        holds_credentials(servers) && self.nats_credentials.is_none()
+        has_credentials(servers) && self.nats_credentials.is_none()
     }
 }

@@ -16,10 +16,10 @@ use crate::{health::Health, server};
 const MAX_CONNECTIONS: usize = 256;
 
 /// Maximum time for a probe or a scrape that is running when the program ends.
-const DRAIN: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const OPEN_METRICS: HeaderValue =
+const TEXT_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const OPEN_METRICS_CONTENT_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// Listens on the address of a program's endpoints. The error names the address and the remedy.
@@ -46,7 +46,7 @@ pub async fn serve(
         std::future::ready(response)
     };
     let config = server::Config { max_connections: MAX_CONNECTIONS, ..server::Config::default() };
-    server::serve(listener, config, handler, shutdown, DRAIN).await;
+    server::serve(listener, config, handler, shutdown, DRAIN_TIMEOUT).await;
 }
 
 /// Answers a probe. Returns `None` for any other path.
@@ -62,7 +62,7 @@ pub fn probe(method: &Method, path: &str, health: &Health) -> Option<Response<Fu
         "/readyz" => readiness(health),
         _ => return None,
     };
-    Some(response(status, TEXT, body))
+    Some(response(status, TEXT_CONTENT_TYPE, body))
 }
 
 fn answer(
@@ -79,7 +79,7 @@ fn answer(
         "/metrics" => metrics(registry),
         _ => {
             let body = "not found: this address serves /healthz, /readyz and /metrics\n".to_owned();
-            response(StatusCode::NOT_FOUND, TEXT, body)
+            response(StatusCode::NOT_FOUND, TEXT_CONTENT_TYPE, body)
         }
     }
 }
@@ -103,14 +103,14 @@ fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
     let mut text = String::new();
     if encode(&mut text, registry).is_err() {
         let body = "metrics can't be encoded\n".to_owned();
-        return response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, body);
+        return response(StatusCode::INTERNAL_SERVER_ERROR, TEXT_CONTENT_TYPE, body);
     }
-    response(StatusCode::OK, OPEN_METRICS, text)
+    response(StatusCode::OK, OPEN_METRICS_CONTENT_TYPE, text)
 }
 
 fn method_not_allowed() -> Response<Full<Bytes>> {
     let body = "method not allowed: use GET\n".to_owned();
-    let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, body);
+    let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT_CONTENT_TYPE, body);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }
@@ -175,7 +175,7 @@ mod tests {
             Counter::<u64>::default(),
         );
         let response = answer(&Method::GET, "/metrics", &Health::new(), &registry);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], OPEN_METRICS);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], OPEN_METRICS_CONTENT_TYPE);
         let (_, text) = get("/metrics", &Health::new(), &registry).await;
         assert!(text.contains("gateway_nats_reconnect_total 0\n"), "{text}");
         assert!(text.contains("asyncqueue_build_info{version="), "{text}");

@@ -14,11 +14,11 @@ use tracing::warn;
 
 /// Minimum length of the names of settings that are compared: shorter ones resemble too many other
 /// names.
-const MIN_LENGTH: usize = 6;
+const MIN_COMPARED_LENGTH: usize = 6;
 
 /// Names with at least this length may differ by two edits from the name of a setting. Shorter ones
 /// may differ by one.
-const LONG: usize = 9;
+const LONG_NAME_LENGTH: usize = 9;
 
 /// An environment variable whose name resembles a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub fn parse<T: CommandFactory + FromArgMatches>() -> T {
 pub fn matches(command: &Command) -> ArgMatches {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     command.clone().try_get_matches_from(&arguments).unwrap_or_else(|error| {
-        by_variable(error, command, &arguments, |name| std::env::var_os(name)).exit()
+        name_variable(error, command, &arguments, |name| std::env::var_os(name)).exit()
     })
 }
 
@@ -60,7 +60,7 @@ fn variables() -> Vec<(String, String)> {
 
 /// Changes an error about a value to name the environment variable if the value came from it: clap
 /// names the flag.
-fn by_variable(
+fn name_variable(
     mut error: Error,
     command: &Command,
     arguments: &[OsString],
@@ -85,10 +85,10 @@ fn by_variable(
 /// Returns whether an argument is on the command line.
 fn is_given(argument: &Arg, arguments: &[OsString]) -> bool {
     let Some(long) = argument.get_long() else { return false };
-    let is_it = |text: &str| {
+    let is_flag = |text: &str| {
         text.strip_prefix("--").is_some_and(|flag| flag.split('=').next() == Some(long))
     };
-    arguments.iter().filter_map(|text| text.to_str()).any(is_it)
+    arguments.iter().filter_map(|text| text.to_str()).any(is_flag)
 }
 
 /// Returns the variables whose names are similar to a setting that is not set itself.
@@ -97,11 +97,12 @@ fn misspelt(command: &Command, variables: &[(String, String)]) -> Vec<Misspelt> 
         command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
     let is_set = |name: &str| variables.iter().any(|(set, _)| set == name);
     let unset: Vec<&str> = known.iter().copied().filter(|name| !is_set(name)).collect();
-    let unknown =
-        variables.iter().filter(|(name, value)| !known.contains(&**name) && !is_link(value));
+    let unknown = variables
+        .iter()
+        .filter(|(name, value)| !known.contains(&**name) && !is_service_link(value));
     unknown
         .filter_map(|(name, _)| {
-            let meant = unset.iter().find(|setting| is_near(name, setting))?;
+            let meant = unset.iter().find(|setting| is_similar(name, setting))?;
             Some(Misspelt { name: name.clone(), meant: (*meant).to_owned() })
         })
         .collect()
@@ -109,20 +110,22 @@ fn misspelt(command: &Command, variables: &[(String, String)]) -> Vec<Misspelt> 
 
 /// Returns whether a value has the form that Kubernetes gives to each pod for each Service:
 /// `NATS_PORT=tcp://10.0.0.1:4222`.
-fn is_link(value: &str) -> bool {
+fn is_service_link(value: &str) -> bool {
     value.starts_with("tcp://") || value.starts_with("udp://")
 }
 
 /// Returns whether a name differs from that of a setting only in its case, or in one or two
 /// letters.
-fn is_near(name: &str, setting: &str) -> bool {
-    let most = if setting.len() >= LONG { 2 } else { 1 };
-    let near = |a: &str, b: &str| osa_distance(a, b) <= most;
+fn is_similar(name: &str, setting: &str) -> bool {
+    let max_distance = if setting.len() >= LONG_NAME_LENGTH { 2 } else { 1 };
+    let is_close = |a: &str, b: &str| osa_distance(a, b) <= max_distance;
     // An installation may have variables of its own that differ in one part of the name: POD_IP is
     // not POD_NAME.
-    let has_first = |a: &str, b: &str| a.as_bytes().first() == b.as_bytes().first();
+    let has_same_first = |a: &str, b: &str| a.as_bytes().first() == b.as_bytes().first();
     let (name, setting) = (name.to_ascii_lowercase(), setting.to_ascii_lowercase());
-    setting.len() >= MIN_LENGTH && has_first(&name, &setting) && near(&name, &setting)
+    setting.len() >= MIN_COMPARED_LENGTH
+        && has_same_first(&name, &setting)
+        && is_close(&name, &setting)
 }
 
 #[cfg(test)]
@@ -228,14 +231,14 @@ mod tests {
                 .chain(value.map(|v| format!("--max-inflight={v}").into()));
             let error = Program::command().try_get_matches_from(all).unwrap_err();
             let value = value.map(OsString::from);
-            by_variable(error, &Program::command(), &arguments, |_| value.clone()).to_string()
+            name_variable(error, &Program::command(), &arguments, |_| value.clone()).to_string()
         };
-        let by_variable = error(&[], Some("many"));
+        let name_variable = error(&[], Some("many"));
         assert!(
-            by_variable.contains("invalid value 'many' for 'environment variable max_inflight'"),
-            "{by_variable}"
+            name_variable.contains("invalid value 'many' for 'environment variable max_inflight'"),
+            "{name_variable}"
         );
-        assert!(!by_variable.contains("--max-inflight"), "{by_variable}");
+        assert!(!name_variable.contains("--max-inflight"), "{name_variable}");
         let by_flag = error(&["--max-inflight=many"], None);
         assert!(by_flag.contains("--max-inflight"), "{by_flag}");
         let both = error(&["--max-inflight", "many"], None);

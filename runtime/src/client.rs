@@ -1,9 +1,9 @@
 //! The HTTP client that all programs use for requests to functions and receivers: HTTP/1.1 over a
 //! pool of connections. Each choice is made here once:
 //!
-//! - Responses are parsed tolerantly (`answer_reader`), within limits.
+//! - Responses are parsed tolerantly (`response_parser`), within limits.
 //! - A POST, PUT or PATCH without a body has `Content-Length: 0`.
-//! - A connection is used for a limited time and number of requests (`life`).
+//! - A connection is used for a limited time and number of requests (`lifetime`).
 //! - A request whose connection was just being closed is sent once more, on a new connection.
 
 use std::{
@@ -24,21 +24,21 @@ use tokio::time::timeout;
 use tower_service::Service;
 use tracing::debug;
 
-pub use answer::Answer;
-use counted::Counted;
-use life::Life;
-use pool::{Lent, Pool, Target};
+use counting_stream::CountingStream;
+use lifetime::Lifetime;
+use pool::{Pool, PooledConnection, Target};
 pub use proxy_variables::warn_of_proxy_variables;
+pub use response_body::ResponseBody;
 
-mod answer;
-mod counted;
-mod life;
+mod counting_stream;
+mod lifetime;
 mod pool;
 mod proxy_variables;
+mod response_body;
 
 /// Default of the maximum size of a response's head, in bytes. It is larger than common servers
 /// allow for their own.
-pub const MAX_ANSWER_HEAD: usize = 256 * 1024;
+pub const MAX_RESPONSE_HEAD_BYTES: usize = 256 * 1024;
 
 /// Minimum size of hyper's buffer for a connection, in bytes.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -56,7 +56,7 @@ pub struct Config {
     pub limits: ConnectionLimits,
     /// Maximum size of a response's head, in bytes, at least 8 KiB. It also limits what is read or
     /// written at once.
-    pub max_answer_head: usize,
+    pub max_response_head_bytes: usize,
 }
 
 /// Default of the setting `max_connection_age`.
@@ -97,11 +97,11 @@ pub enum Error {
     #[error("no connection can be opened")]
     Connect(#[source] BoxError),
     /// The connection ended before the head of a response arrived.
-    #[error("the connection ended before an answer came")]
-    NoAnswer(#[source] hyper::Error),
+    #[error("the connection ended before a response arrived")]
+    NoResponse(#[source] hyper::Error),
     /// What arrived can't be parsed as the head of a response.
-    #[error("the head of the answer can't be read")]
-    Unreadable(#[source] BoxError),
+    #[error("the head of the response can't be read")]
+    InvalidResponse(#[source] BoxError),
     /// The request's own body could not be read.
     #[error("the body of the request can't be read")]
     Body(#[source] hyper::Error),
@@ -109,8 +109,8 @@ pub enum Error {
 
 /// A response 101 to a request that asked for no other protocol (RFC 9110, 15.2.2).
 #[derive(Debug, thiserror::Error)]
-#[error("it is 101 Switching Protocols, and no other protocol was asked for")]
-struct UnaskedUpgrade;
+#[error("it is 101 Switching Protocols, and the request asked for no other protocol")]
+struct UnexpectedUpgrade;
 
 /// A URI without scheme or host.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +128,7 @@ pub fn tcp<R>(resolver: R) -> HttpConnector<R> {
 
 /// Configures how responses are parsed. The function has already done its work when they arrive, so
 /// the parser accepts what it can.
-fn answer_reader(max_head: usize) -> http1::Builder {
+fn response_parser(max_head: usize) -> http1::Builder {
     let mut http = http1::Builder::new();
     // RFC 9112, 5.2: "A user agent that receives an obs-fold in a response message … MUST replace
     // each received obs-fold with one or more SP octets prior to interpreting the field value"; a
@@ -162,7 +162,7 @@ impl Config {
             connect_timeout: Self::CONNECT_TIMEOUT,
             idle_timeout: Self::IDLE_TIMEOUT,
             limits,
-            max_answer_head: MAX_ANSWER_HEAD,
+            max_response_head_bytes: MAX_RESPONSE_HEAD_BYTES,
         }
     }
 }
@@ -181,7 +181,7 @@ where
     /// Creates a client with a pool of its own.
     pub fn new(connector: C, config: Config) -> Self {
         let pool = Pool::new(config.idle_timeout);
-        let http = answer_reader(config.max_answer_head);
+        let http = response_parser(config.max_response_head_bytes);
         Self { inner: Arc::new(Inner { connector, config, http, pool }) }
     }
 
@@ -195,15 +195,15 @@ where
         &self,
         mut request: Request<B>,
         copy: impl Fn(&Request<B>) -> Option<Request<B>>,
-    ) -> Result<Response<Answer<B>>, Error> {
+    ) -> Result<Response<ResponseBody<B>>, Error> {
         let target = prepare(&mut request).ok_or_else(|| Error::Connect(NoHost.into()))?;
         let pool = &self.inner.pool;
-        while let Some(mut lent) = pool.take(&target) {
-            let again = copy(&request);
-            let read_before = lent.read();
-            let asks_upgrade = request.headers().contains_key(header::UPGRADE);
-            let mut error = match lent.sender().try_send_request(request).await {
-                Ok(response) => return answered(response, lent, asks_upgrade),
+        while let Some(mut pooled) = pool.acquire(&target) {
+            let retry = copy(&request);
+            let bytes_before = pooled.bytes_read();
+            let requests_upgrade = request.headers().contains_key(header::UPGRADE);
+            let mut error = match pooled.sender().try_send_request(request).await {
+                Ok(response) => return response_from(response, pooled, requests_upgrade),
                 Err(error) => error,
             };
             if let Some(unsent) = error.take_message() {
@@ -211,24 +211,25 @@ where
                 continue;
             }
             let error = error.into_error();
-            match again {
-                Some(again) if lent.read() == read_before => {
-                    debug!(%error, "a kept-alive connection was closed: sending the request again on a new one");
-                    request = again;
+            match retry {
+                Some(retry) if pooled.bytes_read() == bytes_before => {
+                    debug!(%error, "a kept-alive connection was closed: sending the request again \
+                                    on a new one");
+                    request = retry;
                     break;
                 }
                 _ => return Err(error.into()),
             }
         }
-        let mut lent = self.open(target).await?;
-        let asks_upgrade = request.headers().contains_key(header::UPGRADE);
-        let sent = lent.sender().try_send_request(request).await;
+        let mut pooled = self.open(target).await?;
+        let requests_upgrade = request.headers().contains_key(header::UPGRADE);
+        let sent = pooled.sender().try_send_request(request).await;
         let response = sent.map_err(|error| Error::from(error.into_error()))?;
-        answered(response, lent, asks_upgrade)
+        response_from(response, pooled, requests_upgrade)
     }
 
     /// Opens a connection.
-    async fn open(&self, target: Target) -> Result<Lent<B>, Error> {
+    async fn open(&self, target: Target) -> Result<PooledConnection<B>, Error> {
         let Inner { connector, config, http, pool } = &*self.inner;
         let mut connector = connector.clone();
         let uri = target.uri().map_err(|error| Error::Connect(error.into()))?;
@@ -240,26 +241,26 @@ where
         let stream = connected
             .unwrap_or_else(|_| {
                 let (host, time) = (target.host(), config.connect_timeout);
-                Err(format!("{host} did not accept one within {}s", time.as_secs()).into())
+                Err(format!("{host} did not accept a connection within {}s", time.as_secs()).into())
             })
             .map_err(Error::Connect)?;
-        let (stream, read) = Counted::new(stream);
+        let (stream, bytes_read) = CountingStream::new(stream);
         let handshake = http.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| Error::Connect(error.into()))?;
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
-                debug!(error = %crate::error::describe(&error), "a connection ended early");
+                debug!(error = %crate::error::error_chain(&error), "a connection ended early");
             }
         });
-        let life = Life::new(config.limits, Instant::now(), rand::random());
-        Ok(pool.lend(target, sender, life, read))
+        let lifetime = Lifetime::new(config.limits, Instant::now(), rand::random());
+        Ok(pool.wrap(target, sender, lifetime, bytes_read))
     }
 }
 
 /// Prepares a request for the next hop: sets the headers of the connection, and the target in
 /// origin form. Returns the destination, or `None` if the URI has none.
 fn prepare<B: Body>(request: &mut Request<B>) -> Option<Target> {
-    let target = Target::of(request.uri())?;
+    let target = Target::from_uri(request.uri())?;
     let host = target.host_header()?;
     request.headers_mut().entry(header::HOST).or_insert(host);
     // RFC 9110, 8.6: a client SHOULD send it if the method gives a body a meaning. Without it, some
@@ -274,16 +275,16 @@ fn prepare<B: Body>(request: &mut Request<B>) -> Option<Target> {
 }
 
 /// Converts the response: its body returns the connection to the pool when it has been read.
-fn answered<B: Send + 'static>(
+fn response_from<B: Send + 'static>(
     response: Response<hyper::body::Incoming>,
-    lent: Lent<B>,
-    asks_upgrade: bool,
-) -> Result<Response<Answer<B>>, Error> {
+    pooled: PooledConnection<B>,
+    requests_upgrade: bool,
+) -> Result<Response<ResponseBody<B>>, Error> {
     let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if is_upgrade && !asks_upgrade {
-        return Err(Error::Unreadable(UnaskedUpgrade.into()));
+    if is_upgrade && !requests_upgrade {
+        return Err(Error::InvalidResponse(UnexpectedUpgrade.into()));
     }
-    Ok(response.map(|body| Answer::new(body, (!is_upgrade).then_some(lent))))
+    Ok(response.map(|body| ResponseBody::new(body, (!is_upgrade).then_some(pooled))))
 }
 
 impl<C, B> Clone for Client<C, B> {
@@ -303,11 +304,11 @@ impl<C, B> std::fmt::Debug for Client<C, B> {
 impl From<hyper::Error> for Error {
     fn from(error: hyper::Error) -> Self {
         if error.is_parse() {
-            Self::Unreadable(error.into())
+            Self::InvalidResponse(error.into())
         } else if error.is_user() {
             Self::Body(error)
         } else {
-            Self::NoAnswer(error)
+            Self::NoResponse(error)
         }
     }
 }

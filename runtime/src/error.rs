@@ -5,14 +5,14 @@ use std::{error::Error, fmt::Write};
 /// Formats an error and its causes in one line. A cause is left out if the text before it already
 /// contains it, as in many libraries.
 #[must_use]
-pub fn describe(error: &(dyn Error + 'static)) -> String {
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
+        let message = error.to_string();
+        if !text.contains(&message) {
             // Writing to a string does not fail.
-            let _ = write!(text, ": {said}");
+            let _ = write!(text, ": {message}");
         }
         cause = error.source();
     }
@@ -28,6 +28,6 @@ mod tests {
         let error = anyhow::anyhow!("refused")
             .context("IO error: refused")
             .context("the directory can't be read");
-        assert_eq!(describe(error.as_ref()), "the directory can't be read: IO error: refused");
+        assert_eq!(error_chain(error.as_ref()), "the directory can't be read: IO error: refused");
     }
 }

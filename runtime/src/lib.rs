@@ -1,6 +1,7 @@
 //! The code that all programs of AsyncQueue share:
 //!
 //! - [`program`][]: how a program starts and stops
+//! - [`shutdown`][]: how it is asked to stop
 //! - [`settings`][]: the common settings
 //! - [`contract`][]: names and defaults of the settings that several programs know
 //! - [`nats`][]: the connection to NATS, which reconnects without limit
@@ -23,6 +24,7 @@ pub mod output;
 pub mod program;
 pub mod server;
 pub mod settings;
+pub mod shutdown;
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

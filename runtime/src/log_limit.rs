@@ -15,7 +15,7 @@ pub struct LogLimit {
 #[derive(Debug, Default)]
 struct State {
     logged_at: Option<Instant>,
-    kept_back: u64,
+    suppressed: u64,
 }
 
 // === impl LogLimit ===
@@ -30,14 +30,14 @@ impl LogLimit {
     /// Returns `Some` if a line may be logged now, with the number of lines that were suppressed
     /// since the last one.
     #[must_use]
-    pub fn pass(&self, now: Instant) -> Option<u64> {
+    pub fn allow(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.logged_at.is_some_and(|at| now.saturating_duration_since(at) < self.interval) {
-            state.kept_back += 1;
+            state.suppressed += 1;
             return None;
         }
         state.logged_at = Some(now);
-        Some(std::mem::take(&mut state.kept_back))
+        Some(std::mem::take(&mut state.suppressed))
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn lines_between_two_are_counted() {
         let (limit, start) = (LogLimit::new(Duration::from_secs(10)), Instant::now());
-        let pass = |seconds| limit.pass(start + Duration::from_secs(seconds));
+        let pass = |seconds| limit.allow(start + Duration::from_secs(seconds));
         assert_eq!((pass(0), pass(1), pass(9)), (Some(0), None, None));
         assert_eq!((pass(10), pass(19), pass(30)), (Some(2), None, Some(1)));
     }

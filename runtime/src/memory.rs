@@ -24,47 +24,47 @@ use tracing::warn;
 use crate::{byte_size::ByteSize, log_limit::LogLimit};
 
 /// The budget if the container has no memory limit, in bytes.
-const DEFAULT: usize = 384 << 20;
+const DEFAULT_BUDGET: usize = 384 << 20;
 
 /// The minimum of a container's memory that is left for the program itself, in bytes.
-const LEFT: usize = 48 << 20;
+const MIN_FOR_PROGRAM: usize = 48 << 20;
 
 /// The minimum budget.
-const MIN: ByteSize = ByteSize(16 << 20);
+const MIN_BUDGET: ByteSize = ByteSize(16 << 20);
 
 /// Minimum interval between two log lines that say that memory is short.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The memory that a program may hold for others. Clones share the same memory.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBudget>,
     used: Family<Use, Gauge>,
     refused: Family<Use, Counter>,
 }
 
 /// One use of the budget. Clones share the same account.
 #[derive(Clone, Debug)]
-pub struct Account(Arc<Inner>);
+pub struct Account(Arc<AccountState>);
 
 /// Memory that is taken until this value is dropped.
 #[derive(Debug)]
-pub struct Taken {
+pub struct MemoryPermit {
     account: Account,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedBudget {
     total: usize,
     free: Semaphore,
     warnings: LogLimit,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct AccountState {
     name: &'static str,
-    shared: Arc<Shared>,
+    shared: Arc<SharedBudget>,
     used: Gauge,
     refused: Counter,
 }
@@ -75,9 +75,9 @@ struct Use {
 }
 
 /// Bytes that hold memory of an account until the last reference to them is dropped.
-struct Counted<T> {
+struct AccountedBytes<T> {
     bytes: T,
-    _taken: Taken,
+    _permit: MemoryPermit,
 }
 
 /// Returns the budget of a program in this container if no setting names one.
@@ -90,13 +90,15 @@ pub fn default_budget() -> usize {
 #[must_use]
 pub fn budget_within(limit: Option<u64>) -> usize {
     let limit = limit.and_then(|bytes| usize::try_from(bytes).ok());
-    limit.map_or(DEFAULT, |bytes| bytes.saturating_sub(LEFT.max(bytes / 4)).max(MIN.0))
+    limit.map_or(DEFAULT_BUDGET, |bytes| {
+        bytes.saturating_sub(MIN_FOR_PROGRAM.max(bytes / 4)).max(MIN_BUDGET.0)
+    })
 }
 
 /// Parses a budget from a setting. A value below the minimum is an error.
 pub fn parse_budget(text: &str) -> Result<ByteSize, String> {
     match text.parse::<ByteSize>() {
-        Ok(bytes) if bytes < MIN => Err(format!("it must be at least {MIN}")),
+        Ok(bytes) if bytes < MIN_BUDGET => Err(format!("it must be at least {MIN_BUDGET}")),
         read => read.map_err(|error| error.to_string()),
     }
 }
@@ -124,16 +126,19 @@ impl Budget {
         registry.register("memory_budget_bytes", "memory_budget", budget);
         registry.register(
             "memory_used_bytes",
-            "Memory that is held for others, by its use",
+            "Memory that is held for others, by use",
             used.clone(),
         );
         registry.register(
             "memory_refusals",
-            "How often memory_budget had no room, by what it was asked for",
+            "How often memory_budget had no room, by use",
             refused.clone(),
         );
-        let shared =
-            Shared { total, free: Semaphore::new(total), warnings: LogLimit::new(WARN_EVERY) };
+        let shared = SharedBudget {
+            total,
+            free: Semaphore::new(total),
+            warnings: LogLimit::new(WARN_INTERVAL),
+        };
         Self { shared: Arc::new(shared), used, refused }
     }
 
@@ -141,7 +146,7 @@ impl Budget {
     #[must_use]
     pub fn account(&self, name: &'static str) -> Account {
         let label = Use { r#use: name };
-        Account(Arc::new(Inner {
+        Account(Arc::new(AccountState {
             name,
             shared: self.shared.clone(),
             used: self.used.get_or_create(&label).clone(),
@@ -156,13 +161,13 @@ impl Account {
     /// Takes memory, or counts a refusal. It does not wait, since that would hold what was already
     /// read.
     #[must_use]
-    pub fn try_take(&self, bytes: usize) -> Option<Taken> {
-        self.acquire(bytes).then(|| Taken { account: self.clone(), bytes })
+    pub fn try_take(&self, bytes: usize) -> Option<MemoryPermit> {
+        self.acquire(bytes).then(|| MemoryPermit { account: self.clone(), bytes })
     }
 
     /// Takes memory as soon as there is enough, in the order of the requests. A request for more
     /// than the budget takes the whole budget.
-    pub async fn take(&self, bytes: usize) -> Taken {
+    pub async fn take(&self, bytes: usize) -> MemoryPermit {
         let shared = &self.0.shared;
         let bytes = bytes.min(shared.total);
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -173,7 +178,7 @@ impl Account {
             permit.forget();
             self.0.used.inc_by(count(bytes));
         }
-        Taken { account: self.clone(), bytes }
+        MemoryPermit { account: self.clone(), bytes }
     }
 
     /// Returns the whole budget.
@@ -189,7 +194,7 @@ impl Account {
     }
 
     fn acquire(&self, bytes: usize) -> bool {
-        let Inner { name, shared, used, refused } = &*self.0;
+        let AccountState { name, shared, used, refused } = &*self.0;
         let acquired =
             u32::try_from(bytes).ok().and_then(|bytes| shared.free.try_acquire_many(bytes).ok());
         if let Some(permit) = acquired {
@@ -203,18 +208,19 @@ impl Account {
     }
 }
 
-impl Shared {
+impl SharedBudget {
     fn warn(&self, name: &'static str) {
-        if self.warnings.pass(Instant::now()).is_some() {
+        if self.warnings.allow(Instant::now()).is_some() {
             let (budget, free) = (ByteSize(self.total), self.free.available_permits());
-            warn!(%budget, free, "no memory for {name}: raise memory_budget, with the container's limit, or run more of this");
+            warn!(%budget, free, "no memory for {name}: raise memory_budget and the memory limit \
+                                  of the container, or add replicas");
         }
     }
 }
 
-// === impl Taken ===
+// === impl MemoryPermit ===
 
-impl Taken {
+impl MemoryPermit {
     /// Takes more memory, or counts a refusal. Returns whether it was taken.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
@@ -234,19 +240,19 @@ impl Taken {
     /// Returns bytes that hold this memory. It is taken until they and all slices of them are
     /// dropped.
     pub fn attach(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
-        Bytes::from_owner(Counted { bytes, _taken: self })
+        Bytes::from_owner(AccountedBytes { bytes, _permit: self })
     }
 }
 
-impl Drop for Taken {
+impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        let Inner { shared, used, .. } = &*self.account.0;
+        let AccountState { shared, used, .. } = &*self.account.0;
         used.dec_by(count(self.bytes));
         shared.free.add_permits(self.bytes);
     }
 }
 
-impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
+impl<T: AsRef<[u8]>> AsRef<[u8]> for AccountedBytes<T> {
     fn as_ref(&self) -> &[u8] {
         self.bytes.as_ref()
     }
@@ -305,7 +311,7 @@ mod tests {
     #[test]
     fn the_budget_leaves_a_quarter_of_the_limit() {
         assert_eq!(budget_within(Some(512 << 20)), 384 << 20);
-        assert_eq!(budget_within(None), DEFAULT);
+        assert_eq!(budget_within(None), DEFAULT_BUDGET);
         assert_eq!(budget_within(Some(128 << 20)), 80 << 20);
         assert_eq!(budget_within(Some(32 << 20)), 16 << 20);
     }

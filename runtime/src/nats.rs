@@ -8,20 +8,20 @@ use prometheus_client::registry::Registry;
 
 use self::{
     address::{Login, Servers},
-    monitor::Monitor,
+    events::ConnectionEvents,
 };
 pub use self::{
-    address::{holds_credentials, without_credentials},
-    authority::Authority,
+    address::{has_credentials, without_credentials},
+    ca::CaBundle,
     credentials::Credentials,
 };
 use crate::{health::Health, settings::NatsSettings};
 
 mod address;
-mod authority;
+mod ca;
 mod credentials;
-pub mod jetstream;
-mod monitor;
+mod events;
+pub mod jetstream_check;
 
 /// Name of the readiness condition that [`connect`] maintains.
 pub const CONDITION: &str = "nats";
@@ -31,7 +31,7 @@ pub const CONDITION: &str = "nats";
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often [`wait_connected`] checks: the client has a state, but does not notify of its changes.
-const POLL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Interval at which a continuing problem with NATS is logged. It is short enough for somebody who
 /// watches the log, and long enough not to flood it.
@@ -43,7 +43,7 @@ pub struct Secrets {
     /// The credentials of this program.
     pub credentials: Option<Credentials>,
     /// The trusted certificate authorities. If they are set, TLS is required.
-    pub authority: Option<Authority>,
+    pub ca: Option<CaBundle>,
 }
 
 /// Creates a client that connects in the background and retries without limit. The files that the
@@ -63,7 +63,7 @@ pub async fn connect(
     registry: &mut Registry,
 ) -> anyhow::Result<Client> {
     let credentials = settings.nats_creds_file.as_ref().cloned().map(Credentials::file);
-    let secrets = Secrets { credentials, authority: None };
+    let secrets = Secrets { credentials, ca: None };
     connect_with(settings, secrets, name, health, registry).await
 }
 
@@ -81,13 +81,13 @@ pub async fn connect_with(
     registry: &mut Registry,
 ) -> anyhow::Result<Client> {
     let servers = Servers::from_settings(settings)?;
-    let monitor = Monitor::new(servers.to_string(), health.clone(), registry);
+    let events = ConnectionEvents::new(servers.to_string(), health.clone(), registry);
     let mut options = match secrets.credentials {
         Some(credentials) => {
-            credentials.check().await?;
+            credentials.validate().await?;
             ConnectOptions::with_auth_callback(move |nonce| {
                 let credentials = credentials.clone();
-                async move { credentials.answer(nonce).await }
+                async move { credentials.sign_nonce(nonce).await }
             })
         }
         None => ConnectOptions::new(),
@@ -98,16 +98,16 @@ pub async fn connect_with(
         .max_reconnects(None)
         .ping_interval(PING_INTERVAL)
         .event_callback({
-            let monitor = monitor.clone();
+            let events = events.clone();
             move |event| {
-                monitor.event(&event);
+                events.handle(&event);
                 std::future::ready(())
             }
         })
         // Does not choose a server: this callback is the only place where the client says why the
         // last attempt failed.
         .reconnect_to_server_callback(move |pool, _| {
-            monitor.attempt(&pool);
+            events.connect_started(&pool);
             std::future::ready(None)
         });
     options = match servers.login {
@@ -115,8 +115,8 @@ pub async fn connect_with(
         Some(Login::Token(token)) => options.token(token),
         None => options,
     };
-    if let Some(authority) = secrets.authority {
-        options = options.tls_client_config(authority.into_config()).require_tls(true);
+    if let Some(ca) = secrets.ca {
+        options = options.tls_client_config(ca.into_config()).require_tls(true);
     } else if let Some(file) = settings.nats_tls_ca_file.as_ref() {
         // The client reads the file at each attempt, and would wait without limit for a file that
         // does not exist.
@@ -124,22 +124,22 @@ pub async fn connect_with(
             .with_context(|| format!("nats_tls_ca_file `{}` can't be read", file.display()))?;
         options = options.add_root_certificates(file.clone()).require_tls(true);
     }
-    options.connect(&servers.addresses[..]).await.context("the NATS client can't be started")
+    options.connect(&servers.addresses[..]).await.context("failed to start the NATS client")
 }
 
 /// Returns if the client has ended. It never ends by itself: its task has panicked because of what
 /// it was sent. It then answers nothing any more, so that the program must be restarted. The error
 /// gives the reason.
-pub async fn ended(client: &Client) -> anyhow::Error {
+pub async fn client_terminated(client: &Client) -> anyhow::Error {
     while !client.flush().await.is_err_and(|error| error.kind() == FlushErrorKind::SendError) {
         tokio::time::sleep(PING_INTERVAL).await;
     }
-    anyhow!("the client of NATS has ended: a message may hold what it can't read")
+    anyhow!("the NATS client terminated unexpectedly, possibly because of a malformed message")
 }
 
 /// Returns when the client is connected. To stop waiting, drop the future.
 pub async fn wait_connected(client: &Client) {
     while client.connection_state() != State::Connected {
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

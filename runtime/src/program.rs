@@ -1,19 +1,16 @@
 //! How a program starts and stops.
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context;
-use tokio::{
-    runtime::Builder,
-    signal::unix::{Signal, SignalKind, signal},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::Builder;
 use tracing::{info, warn};
 use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     error, output,
     settings::{LogEncoding, LogSettings},
+    shutdown::{FORCED_SHUTDOWN_TIMEOUT, Shutdown, Signals},
 };
 
 /// Exit code for a setting that can't be used, the same as clap's.
@@ -26,35 +23,22 @@ const EXIT_USAGE: u8 = 2;
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// The tokens that ask a program to end.
-#[derive(Clone, Debug, Default)]
-pub struct Shutdown {
-    /// Cancelled by the first SIGTERM or SIGINT: start nothing new, and finish what runs.
-    pub requested: CancellationToken,
-    /// Cancelled by the second signal: abandon what runs. The program has [`HURRY`] left.
-    pub hurry: CancellationToken,
-}
-
 /// The number of threads that a program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
+pub enum RuntimeFlavor {
     /// As many as there are processors.
-    AllProcessors,
+    MultiThread,
     /// One, which uses less memory: with several, the allocator reserves memory for each.
-    One,
+    CurrentThread,
 }
 
-/// The time that a program has left after a second signal, for the last messages that let other
-/// processes take over at once.
-pub const HURRY: Duration = Duration::from_secs(2);
+// === impl RuntimeFlavor ===
 
-// === impl Threads ===
-
-impl Threads {
+impl RuntimeFlavor {
     fn builder(self) -> Builder {
         match self {
-            Self::AllProcessors => Builder::new_multi_thread(),
-            Self::One => Builder::new_current_thread(),
+            Self::MultiThread => Builder::new_multi_thread(),
+            Self::CurrentThread => Builder::new_current_thread(),
         }
     }
 }
@@ -64,14 +48,14 @@ impl Threads {
 ///
 /// An error is printed to stderr with its causes. Returns exit code 0, 1 after an error, or 2 after
 /// a [`UsageError`].
-pub fn run<F>(name: &'static str, log: &LogSettings, threads: Threads, main: F) -> ExitCode
+pub fn run<F>(name: &'static str, log: &LogSettings, flavor: RuntimeFlavor, main: F) -> ExitCode
 where
     F: AsyncFnOnce(Shutdown) -> anyhow::Result<()>,
 {
-    match try_run(name, log, threads, main) {
+    match try_run(name, log, flavor, main) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::print_error(&format!("{name}: {}", error::describe(error.as_ref())));
+            output::print_error(&format!("{name}: {}", error::error_chain(error.as_ref())));
             if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -80,7 +64,7 @@ where
 fn try_run<F>(
     name: &'static str,
     log: &LogSettings,
-    threads: Threads,
+    flavor: RuntimeFlavor,
     main: F,
 ) -> anyhow::Result<()>
 where
@@ -89,11 +73,11 @@ where
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     install_log(log)?;
-    let runtime = threads
+    let runtime = flavor
         .builder()
         .enable_all()
         .build()
-        .context("the threads of the runtime can't be started")?;
+        .context("failed to start the threads of the runtime")?;
     let result = runtime.block_on(async {
         info!(version = crate::VERSION, "starting {name}");
         let mut signals = Signals::listen().context("signals can't be listened to")?;
@@ -102,15 +86,15 @@ where
         let stop = async {
             let signal = signals.next().await;
             info!("{signal} received, shutting down");
-            shutdown.requested.cancel();
+            shutdown.graceful.cancel();
             let signal = signals.next().await;
-            warn!("{signal} received again, ending now");
-            shutdown.hurry.cancel();
-            tokio::time::sleep(HURRY).await;
+            warn!("{signal} received again, stopping now");
+            shutdown.forced.cancel();
+            tokio::time::sleep(FORCED_SHUTDOWN_TIMEOUT).await;
         };
         tokio::select! {
             result = main(shutdown.clone()) => result,
-            () = stop => anyhow::bail!("ended by a second signal before it was done"),
+            () = stop => anyhow::bail!("stopped by a second signal during shutdown"),
         }
     });
     // Does not wait for a DNS lookup that may hang in the system's resolver.
@@ -141,27 +125,4 @@ pub fn install_log(log: &LogSettings) -> anyhow::Result<()> {
         }
     };
     installed.map_err(|error| anyhow::anyhow!("the log can't be installed: {error}"))
-}
-
-/// The signals that end a program.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for a signal and returns its name.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }

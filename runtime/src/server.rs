@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use self::{
     connection::{Closed, Connection},
-    rules::Verdict,
+    rules::RequestCheck,
 };
 use crate::memory::Account;
 
@@ -52,11 +52,11 @@ pub const MIN_HEADER_BYTES: usize = 8 * 1024;
 /// How long the rest of a refused body is discarded before the connection is closed. Closing it at
 /// once would reset it, and the client might lose the response that gives the reason (RFC 9112,
 /// 9.6).
-const LINGER: Duration = Duration::from_secs(2);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause after a failed accept, which means that file descriptors or memory are short: some may be
 /// freed by then.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// How long a client that has closed its side waits for a response that does not begin. The client
 /// may still read (RFC 9112, 9.6), as `nc -N` and socat do, or be gone, as most are. The system
@@ -114,7 +114,10 @@ pub async fn serve<H, F, B>(
             Some(_) = connections.join_next() => {}
             (stream, peer) = accept(&listener), if connections.len() < config.max_connections => {
                 let (config, http, handler) = (config.clone(), http.clone(), handler.clone());
-                connections.spawn(serve_connection(config, http, stream, peer, handler, shutdown.clone()));
+                let shutdown = shutdown.clone();
+                connections.spawn(serve_connection(
+                    config, http, stream, peer, handler, shutdown,
+                ));
             }
         }
     }
@@ -122,7 +125,7 @@ pub async fn serve<H, F, B>(
     let drained =
         tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        warn!(connections = connections.len(), "requests did not end in time and are cut off");
+        warn!(connections = connections.len(), "drain timeout exceeded, aborting requests");
     }
 }
 
@@ -132,7 +135,7 @@ pub fn discard(mut body: Incoming) {
     if body.is_end_stream() {
         return;
     }
-    tokio::spawn(tokio::time::timeout(LINGER, async move {
+    tokio::spawn(tokio::time::timeout(DISCARD_TIMEOUT, async move {
         while let Some(Ok(_)) = body.frame().await {}
     }));
 }
@@ -175,8 +178,8 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             // On a listener for both families, an IPv4 client has an IPv6 address.
             Ok((stream, peer)) => return (stream, (peer.ip().to_canonical(), peer.port()).into()),
             Err(error) => {
-                warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
@@ -206,13 +209,13 @@ async fn serve_connection<H, F, B>(
         let service = service_fn(|request| {
             // Called now, and not when the response is first polled: what is read from here on is
             // not a head.
-            connection.begin_answer();
+            connection.begin_response();
             answer(&connection, peer, &handler, request)
         });
         let mut serving = std::pin::pin!(http.serve_connection(socket, service).with_upgrades());
         tokio::select! {
             result = serving.as_mut() => result,
-            () = gone(&connection, config.half_closed_wait) => {
+            () = client_disconnected(&connection, config.half_closed_wait) => {
                 debug!(%peer, "a client is gone");
                 Ok(())
             }
@@ -225,7 +228,7 @@ async fn serve_connection<H, F, B>(
     if let Err(error) = served.await {
         debug!(%peer, %error, "a connection ended early");
     }
-    connection.linger(LINGER).await;
+    connection.linger(DISCARD_TIMEOUT).await;
 }
 
 /// Answers a request if it is valid.
@@ -241,9 +244,9 @@ where
 {
     let has_body = !request.body().is_end_stream();
     let mut response = match rules::check(&request) {
-        Verdict::Handle => handler(peer, request).await.map(Either::Right),
-        Verdict::Ping => empty(StatusCode::NO_CONTENT).map(Either::Left),
-        Verdict::Refuse(why) => {
+        RequestCheck::Handle => handler(peer, request).await.map(Either::Right),
+        RequestCheck::Ping => empty(StatusCode::NO_CONTENT).map(Either::Left),
+        RequestCheck::Refuse(why) => {
             debug!(%peer, why, "a request is refused");
             if !request.headers().contains_key(header::EXPECT) {
                 discard(request.into_body());
@@ -251,7 +254,7 @@ where
             refused(why).map(Either::Left)
         }
     };
-    connection.end_answer(has_body);
+    connection.end_response(has_body);
     if connection.is_to_be_closed() {
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
@@ -259,12 +262,12 @@ where
 }
 
 /// Waits until the client of a connection is gone, or is considered gone.
-async fn gone(connection: &Connection, half_closed_wait: Duration) {
+async fn client_disconnected(connection: &Connection, half_closed_wait: Duration) {
     // One wait for both, since it is polled whenever the connection does anything.
-    if connection.reset_or_half_closed().await == Closed::ByReset {
+    if connection.reset_or_half_closed().await == Closed::Reset {
         return;
     }
-    let given_up = async {
+    let timed_out = async {
         loop {
             tokio::time::sleep(half_closed_wait).await;
             // A client that is gone answers what is sent to it with a reset.
@@ -275,7 +278,7 @@ async fn gone(connection: &Connection, half_closed_wait: Duration) {
     };
     tokio::select! {
         () = connection.reset() => {}
-        () = given_up => {}
+        () = timed_out => {}
     }
 }
 

@@ -27,7 +27,12 @@ pub struct LogSettings {
 
     /// What is logged: error, warn, info, debug or trace, also by module
     /// (`info,asyncqueue_worker=debug`)
-    #[arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG_FILTER, value_parser = parse_log_filter)]
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        default_value = DEFAULT_LOG_FILTER,
+        value_parser = parse_log_filter
+    )]
     pub log_filter: String,
 }
 

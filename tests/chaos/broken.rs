@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message, consumer::PullConsumer};
 use asyncqueue::{
-    cancel::{IS_HELD, broadcast_subject},
     message::native,
+    worker_requests::{REPLY_HELD, cancel_subject},
 };
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
@@ -105,10 +105,10 @@ async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
     });
     if flaw == Flaw::RunsCancelled {
         let client = stage.js.client();
-        let mut cancelled = client.subscribe(broadcast_subject(&spec.queue)).await.unwrap();
+        let mut cancelled = client.subscribe(cancel_subject(&spec.queue)).await.unwrap();
         worker.spawn(async move {
             while let Some(question) = cancelled.next().await {
-                client.publish(question.reply.unwrap(), IS_HELD.into()).await.unwrap();
+                client.publish(question.reply.unwrap(), REPLY_HELD.into()).await.unwrap();
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asyncqueue::ensure::{RemovalPolicy, ensure, remove};
+use asyncqueue::stream::{RemovalPolicy, ensure_queue, remove_queue};
 use rand::Rng;
 use test_support::{
     history::event::{Excuse, QueueNumber},
@@ -118,7 +118,8 @@ pub(crate) async fn recreate_consumer(stage: &mut Stage) {
     stage.js.delete_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
     stage.recorder.fault_of(HIT, "what was delivered is forgotten", Excuse::Forgets);
     sleep(Duration::from_secs(1)).await;
-    until("the consumer is there again", async || ensure(&stage.js, spec, false).await.ok()).await;
+    until("the consumer is there again", async || ensure_queue(&stage.js, spec, false).await.ok())
+        .await;
     stage.recorder.fault_of(HIT, "the consumer is created again", Excuse::Ends);
 }
 
@@ -127,11 +128,12 @@ pub(crate) async fn recreate_queue(stage: &mut Stage) {
     stage.recorder.fault_of(HIT, "the queue is deleted", Excuse::Begins);
     let spec = stage.spec();
     until("the queue is deleted", async || {
-        remove(&stage.js, spec, RemovalPolicy::Delete).await.ok()
+        remove_queue(&stage.js, spec, RemovalPolicy::Delete).await.ok()
     })
     .await;
     stage.recorder.fault_of(HIT, "the queue is gone with what was in it", Excuse::Deletes);
-    until("the queue is there again", async || ensure(&stage.js, spec, false).await.ok()).await;
+    until("the queue is there again", async || ensure_queue(&stage.js, spec, false).await.ok())
+        .await;
     stage.recorder.fault_of(HIT, "the queue is applied again", Excuse::Ends);
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use asyncqueue::cancel::CANCELLED;
+use asyncqueue::call::CANCELLED_STATUS;
 use asyncqueue_model::explain::{
     Divergence, explain,
     observation::{End, Fault, Observation, Outcome},
@@ -116,7 +116,7 @@ fn of_step(
         TraceStep::BrokenOff(_) => Observation::BrokenOff,
         TraceStep::Callback(status, is_taken) => {
             let end = match status {
-                CANCELLED => Some(End::Cancelled),
+                CANCELLED_STATUS => Some(End::Cancelled),
                 TIMED_OUT => None,
                 status if rules.retried.contains(&status) => Some(End::Dead),
                 _ => Some(End::Done),

@@ -10,9 +10,8 @@ use std::{
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
-    ensure::{ensure, ensure_buckets},
-    reserve::{self, Kept},
-    stream::{Owner, QueueSpec, Storage},
+    reserve::{self, FillOutcome},
+    stream::{Owner, QueueSpec, Storage, ensure_buckets, ensure_queue},
 };
 use programs::Gateway;
 use rand::{SeedableRng, rngs::StdRng};
@@ -196,8 +195,10 @@ impl Stage {
                 ..QueueSpec::new(queue.parse().unwrap(), owner)
             };
             spec.limits.max_age = setup.max_age;
-            until_in(PATIENCE, "the queue is there", async || ensure(&js, &spec, false).await.ok())
-                .await;
+            until_in(PATIENCE, "the queue is there", async || {
+                ensure_queue(&js, &spec, false).await.ok()
+            })
+            .await;
             if let Some(max) = setup.max_results {
                 let stream = async || js.get_stream(spec.queue.callback_stream()).await.ok();
                 let mut config = until_in(PATIENCE, "the stream of results", stream)
@@ -220,14 +221,15 @@ impl Stage {
         if setup.servers.is_small() {
             let (js, replicas) = (js.clone(), servers.replicas());
             until_in(PATIENCE, "the reserve is full", async || {
-                (reserve::keep(&js, replicas).await.ok()? != Kept::NoSpace).then_some(())
+                (reserve::keep_full(&js, replicas).await.ok()? != FillOutcome::NoSpace)
+                    .then_some(())
             })
             .await;
             // As the operator does.
             keeping.spawn(async move {
                 loop {
                     sleep(RESERVE_INTERVAL).await;
-                    let _ = reserve::keep(&js, replicas).await;
+                    let _ = reserve::keep_full(&js, replicas).await;
                 }
             });
         }

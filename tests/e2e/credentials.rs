@@ -50,7 +50,7 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
         FunctionName::new("fast", name).unwrap(),
         "hi",
     );
-    submitter.submit_new(call, &other).await.unwrap();
+    submitter.submit_generated(call, &other).await.unwrap();
     until_in(PODS, "the call was made", async || {
         let log = kubectl(&["logs", "-n", name, &format!("deployment/{other}-worker")]);
         log.contains("Invoked fast [200]").then_some(())

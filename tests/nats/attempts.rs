@@ -9,10 +9,10 @@ use std::{
 };
 
 use asyncqueue::{
-    cancel::StoredCall,
-    dead_letter_store::store_once,
-    ensure::ensure,
-    message::dead_letter::{self, Death},
+    call::CallRef,
+    dead_letters::{DeathInfo, store_once},
+    message::dead_letter,
+    stream::ensure_queue,
     subject::call_subject,
     tombstone::{self, Mark},
 };
@@ -96,9 +96,9 @@ async fn a_delivery_that_comes_too_late_is_no_attempt() {
 
 /// A worker that was killed after it had stored the dead letter, before it acknowledged the call:
 /// what it left.
-async fn left_by_a_worker(queue: &Queue, is_letter_stored: bool) -> StoredCall {
+async fn left_by_a_worker(queue: &Queue, is_letter_stored: bool) -> CallRef {
     let id = queue.submit(|_| {}).await;
-    let call = StoredCall { id, sequence: queue.sequence("jobs", 1).await };
+    let call = CallRef { id, sequence: queue.sequence("jobs", 1).await };
     let consumer = queue.consumer().await;
     let message =
         consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
@@ -106,7 +106,7 @@ async fn left_by_a_worker(queue: &Queue, is_letter_stored: bool) -> StoredCall {
         tombstone::write_once(&queue.js, &queue.spec.queue, &call, Mark::Dead).await.unwrap();
     assert_eq!(marked.unwrap().mark, Mark::Dead);
     if is_letter_stored {
-        let death = Death {
+        let death = DeathInfo {
             reason: "the function answered 500".to_owned(),
             attempts: 1,
             status: Some(500),
@@ -132,7 +132,7 @@ async fn a_call_stored_as_a_dead_letter_before_becomes_no_second_one() {
     let mut queue = Queue::start().await;
     // Shorter than the time until the next worker comes to the call.
     queue.spec.duplicate_window = Duration::from_millis(500);
-    ensure(&queue.js, &queue.spec, false).await.unwrap();
+    ensure_queue(&queue.js, &queue.spec, false).await.unwrap();
     assert_eq!(queue.info("jobs-dead").await.config.duplicate_window, Duration::from_millis(500));
     let function = HttpServer::start().await;
     left_by_a_worker(&queue, true).await;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use asyncqueue::{
     CallId, EndState,
-    cancel::{StoredCall, Tally, cancel, is_cancelled},
+    call::{CallQuery, CallRef, CandidateQueues, QueueLocation},
+    cancel::{CancelCounts, cancel_pending, is_cancelled},
     directory::QueueEntry,
-    locate::{Place, Places, Wanted},
     tombstone::{self, Mark},
 };
 use test_support::{
@@ -20,21 +20,21 @@ use crate::support::{Queue, callback_at};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Cancels the calls with an id, as the gateway does.
-pub(crate) async fn cancel_call(queue: &Queue, call: &CallId) -> Tally {
+pub(crate) async fn cancel_call(queue: &Queue, call: &CallId) -> CancelCounts {
     let entry = QueueEntry::new(&*queue.spec.stream, &*queue.spec.subject);
-    let place = Place { queue: queue.spec.queue.clone(), entry };
-    let places = Places { named: vec![place], rest: Vec::new() };
-    let wanted = Wanted { id: call.clone(), function: None };
-    cancel(&queue.js, &places, &wanted, PATIENCE).await.unwrap()
+    let place = QueueLocation { queue: queue.spec.queue.clone(), entry };
+    let places = CandidateQueues { named: vec![place], rest: Vec::new() };
+    let wanted = CallQuery { id: call.clone(), function: None };
+    cancel_pending(&queue.js, &places, &wanted, PATIENCE).await.unwrap()
 }
 
-const WAITING: Tally =
-    Tally { cancelled: 1, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
-const RUNNING: Tally = Tally { running: 1, ..WAITING };
-const BEFORE: Tally = Tally { before: 1, ..WAITING };
+const WAITING: CancelCounts =
+    CancelCounts { cancelled: 1, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
+const RUNNING: CancelCounts = CancelCounts { running: 1, ..WAITING };
+const BEFORE: CancelCounts = CancelCounts { before: 1, ..WAITING };
 
-fn ended(end: EndState) -> Tally {
-    Tally { cancelled: 0, ended: 1, end: Some(end), ..WAITING }
+fn ended(end: EndState) -> CancelCounts {
+    CancelCounts { cancelled: 0, ended: 1, end: Some(end), ..WAITING }
 }
 
 /// The caller hears of it once, and the queue is empty.
@@ -97,13 +97,13 @@ async fn a_call_that_has_ended_or_never_was_is_not_found() {
     let _worker = queue.worker(&function, &[]);
     let call = queue.submit(|_| {}).await;
     queue.empties().await;
-    assert_eq!(cancel_call(&queue, &call).await, Tally::default());
-    assert_eq!(cancel_call(&queue, &"unknown".parse().unwrap()).await, Tally::default());
+    assert_eq!(cancel_call(&queue, &call).await, CancelCounts::default());
+    assert_eq!(cancel_call(&queue, &"unknown".parse().unwrap()).await, CancelCounts::default());
 }
 
 /// Marks a call as dead, as its worker does before it makes a dead letter of it; returns the mark
 /// that it has then.
-async fn mark_dead(queue: &Queue, call: &StoredCall) -> Mark {
+async fn mark_dead(queue: &Queue, call: &CallRef) -> Mark {
     let written =
         tombstone::write_once(&queue.js, &queue.spec.queue, call, Mark::Dead).await.unwrap();
     written.unwrap().mark
@@ -115,7 +115,7 @@ async fn first_of_cancellation_and_last_attempt_counts() {
     let ids = [queue.submit(|_| {}).await, queue.submit(|call| call.body = "2".into()).await];
     let sequence = queue.sequence("jobs", 1).await;
     let [first, second] = [(0, &ids[0]), (1, &ids[1])]
-        .map(|(offset, id)| StoredCall { id: id.clone(), sequence: sequence + offset });
+        .map(|(offset, id)| CallRef { id: id.clone(), sequence: sequence + offset });
     // A worker whose confirmation was lost writes it once more.
     assert_eq!([mark_dead(&queue, &first).await, mark_dead(&queue, &first).await], [Mark::Dead; 2]);
     assert_eq!(cancel_call(&queue, &first.id).await, ended(EndState::Dead));
@@ -125,7 +125,7 @@ async fn first_of_cancellation_and_last_attempt_counts() {
     assert_eq!(cancel_call(&queue, &second.id).await, WAITING);
     assert_eq!(mark_dead(&queue, &second).await, Mark::Cancelled { confirmed: true });
     // Another call with that id is another one.
-    let again = StoredCall { id: second.id.clone(), sequence: second.sequence + 1 };
+    let again = CallRef { id: second.id.clone(), sequence: second.sequence + 1 };
     assert_eq!([mark_dead(&queue, &again).await, mark_dead(&queue, &again).await], [Mark::Dead; 2]);
 }
 
@@ -137,7 +137,7 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
     let call = queue.submit(|_| {}).await;
     worker.logged("moving the call to the dead-letter stream").await;
     queue.holds("jobs-dead", 1).await;
-    let stored = StoredCall { id: call, sequence: queue.sequence("jobs", 1).await };
+    let stored = CallRef { id: call, sequence: queue.sequence("jobs", 1).await };
     assert_eq!(mark_dead(&queue, &stored).await, Mark::Dead);
     assert!(!is_cancelled(&queue.js, &queue.spec.queue, &stored).await.unwrap());
 }
@@ -150,7 +150,7 @@ async fn a_result_that_is_on_its_way_is_not_cancelled() {
     let _worker = queue.worker(&function, &[]);
     let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.empties().await;
-    assert_eq!(cancel_call(&queue, &call).await, Tally::default());
+    assert_eq!(cancel_call(&queue, &call).await, CancelCounts::default());
     assert_eq!(caller.receives(1).await[0].header("x-function-status"), "200");
 }
 
@@ -191,7 +191,7 @@ async fn a_tombstone_that_comes_after_the_end_says_so() {
     caller.receives(1).await;
     queue.empties().await;
     queue.holds("jobs-callbacks", 0).await;
-    let call = StoredCall { id: id.clone(), sequence };
+    let call = CallRef { id: id.clone(), sequence };
     let mark = Mark::Cancelled { confirmed: false };
     tombstone::write_once(&queue.js, &queue.spec.queue, &call, mark).await.unwrap().unwrap();
     until("the tombstone says that the call has ended", async || {

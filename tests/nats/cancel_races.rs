@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue::{end_state::EndState, stored_call::StoredCall, stored_result};
+use asyncqueue::{EndState, call::CallRef, stored_result};
 use futures::{StreamExt, stream};
 use test_support::{
     http::{HttpServer, Received, respond_after},
@@ -188,10 +188,8 @@ async fn a_result_of_a_cancellation_is_known_after_it_was_delivered() {
     let gateway = Gateway::before(&queue, &[]).await;
     let callback = callback_at(&receiver).as_url().to_string();
     let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
-    let call = StoredCall {
-        id: id.parse().unwrap(),
-        sequence: queue.info("jobs").await.state.last_sequence,
-    };
+    let call =
+        CallRef { id: id.parse().unwrap(), sequence: queue.info("jobs").await.state.last_sequence };
     let path = format!("/async-function/{id}");
     assert_eq!(gateway.call("DELETE", &path, &[], "").await.status, 202);
     let result = queue.info("jobs-callbacks").await.state.last_sequence;

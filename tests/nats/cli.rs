@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap as NatsHeaders, jetstream::message::StreamMessage};
 use asyncqueue::{
     CallId, FunctionName,
-    dead_letters::{DeadLetters, Replayed, Selection},
+    dead_letters::{DeadLetters, ReplayOutcome, Selection},
     directory::{Directory, QueueEntry, store::DirectoryStore},
     message::native,
 };
@@ -468,7 +468,7 @@ async fn a_dead_letter_that_somebody_else_took_is_gone() {
     aq_ok(&queue, &["dead", "purge", "jobs", "--all", "--yes"]).await;
 
     let entry = QueueEntry::new("jobs", "jobs");
-    assert_eq!(dead_letters.replay(&letters[0], &entry).await.unwrap(), Replayed::Gone);
+    assert_eq!(dead_letters.replay(&letters[0], &entry).await.unwrap(), ReplayOutcome::NotFound);
     assert!(!dead_letters.delete(&letters[0]).await.unwrap());
     assert_eq!(dead_letters.content(&letters[0]).await.unwrap(), None);
     queue.empties().await;

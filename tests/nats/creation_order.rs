@@ -3,7 +3,7 @@
 //! says.
 
 use async_nats::jetstream::{Context, stream::Info};
-use asyncqueue::{bucket::Bucket, directory, tombstone, uncounted};
+use asyncqueue::kv::Bucket;
 use serde_json::json;
 use test_support::{http::HttpServer, loopback::free_port, wait::until};
 
@@ -43,7 +43,15 @@ async fn an_operator_creates_buckets_before_streams() {
     let api = ApiServer::withholding("services", json!({})).await;
     let (url, admin) = (queue.nats.url(), format!("127.0.0.1:{}", free_port()));
     let (_operator, _kubeconfig) = api.operator(&[("nats_url", &url), ("http_addr", &admin)]);
-    assert_older(&queue, &[directory::BUCKET, tombstone::BUCKET, uncounted::BUCKET]).await;
+    assert_older(
+        &queue,
+        &[
+            asyncqueue::buckets::DIRECTORY,
+            asyncqueue::buckets::TOMBSTONES,
+            asyncqueue::buckets::ATTEMPT_OFFSETS,
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -51,12 +59,21 @@ async fn a_gateway_creates_buckets_before_streams() {
     let queue = Queue::standalone().await;
     let _gateway =
         Gateway::start(&queue.nats, "queues: {jobs: }", &[("ensure_stream", "true")]).await;
-    assert_older(&queue, &[directory::BUCKET, tombstone::BUCKET, uncounted::BUCKET]).await;
+    assert_older(
+        &queue,
+        &[
+            asyncqueue::buckets::DIRECTORY,
+            asyncqueue::buckets::TOMBSTONES,
+            asyncqueue::buckets::ATTEMPT_OFFSETS,
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_worker_creates_buckets_before_streams() {
     let (queue, function) = (Queue::standalone().await, HttpServer::start().await);
     let _worker = start_worker(&queue.nats, &function, &[("ensure_stream", "true")]);
-    assert_older(&queue, &[tombstone::BUCKET, uncounted::BUCKET]).await;
+    assert_older(&queue, &[asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS])
+        .await;
 }

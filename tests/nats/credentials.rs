@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asyncqueue::ensure::{ensure, ensure_buckets};
+use asyncqueue::stream::{ensure_buckets, ensure_queue};
 use test_support::{http::HttpServer, nats::NatsServer, nats_auth::Trust, wait::until};
 
 use crate::support::{Queue, spec};
@@ -12,7 +12,7 @@ async fn a_worker_whose_credentials_are_replaced_before_they_expire_goes_on_with
     const GOOD_FOR: Duration = Duration::from_secs(4);
     let nats = NatsServer::start_guarded(Trust::default()).await;
     let js = nats.jetstream().await;
-    ensure(&js, &spec(), false).await.unwrap();
+    ensure_queue(&js, &spec(), false).await.unwrap();
     ensure_buckets(&js, 1).await.unwrap();
     let queue = Queue { nats, js, spec: spec() };
     let function = HttpServer::start().await;

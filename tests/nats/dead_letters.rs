@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use asyncqueue::{
-    ensure::ensure,
-    stream::{DeadLetters, QueueSpec},
-    tombstone,
+    buckets,
+    stream::{DeadLetterSettings, QueueSpec, ensure_queue},
 };
 use futures::StreamExt;
 use test_support::http::{HttpServer, respond};
 
 use crate::support::{Queue, callback_at};
 
-fn with(queue: &Queue, change: impl FnOnce(&mut DeadLetters)) -> QueueSpec {
+fn with(queue: &Queue, change: impl FnOnce(&mut DeadLetterSettings)) -> QueueSpec {
     let mut spec = queue.spec.clone();
     change(&mut spec.dead_letters);
     spec
@@ -38,12 +37,12 @@ async fn a_stream_for_dead_letters_is_made_where_they_are_kept_and_stays_with_wh
     let queue = Queue::start().await;
     let off = with(&queue, |dead| dead.enabled = false);
     // It was made when they were kept, and is none of those who ended that.
-    assert!(ensure(&queue.js, &off, false).await.unwrap().changes.is_empty());
+    assert!(ensure_queue(&queue.js, &off, false).await.unwrap().changes.is_empty());
     queue.info("jobs-dead").await;
     queue.js.delete_stream("jobs-dead").await.unwrap();
-    assert!(ensure(&queue.js, &off, false).await.unwrap().changes.is_empty());
+    assert!(ensure_queue(&queue.js, &off, false).await.unwrap().changes.is_empty());
     assert!(queue.js.get_stream("jobs-dead").await.is_err());
-    ensure(&queue.js, &queue.spec, false).await.unwrap();
+    ensure_queue(&queue.js, &queue.spec, false).await.unwrap();
     queue.info("jobs-dead").await;
 }
 
@@ -53,10 +52,10 @@ async fn limits_of_dead_letters_reach_the_stream_that_is_there() {
     // Less than the time for which ids of calls are remembered.
     let (max_age, max_messages) = (Duration::from_secs(60), 7);
     let spec = with(&queue, |dead| (dead.max_age, dead.max_messages) = (max_age, max_messages));
-    ensure(&queue.js, &spec, false).await.unwrap();
+    ensure_queue(&queue.js, &spec, false).await.unwrap();
     let config = queue.info("jobs-dead").await.config;
     assert_eq!((config.max_age, config.max_messages), (max_age, max_messages));
-    assert!(ensure(&queue.js, &spec, false).await.unwrap().changes.is_empty());
+    assert!(ensure_queue(&queue.js, &spec, false).await.unwrap().changes.is_empty());
 }
 
 /// A worker that is not answered in time stores a result once more, and hears that it is there: by
@@ -69,7 +68,7 @@ async fn a_result_that_is_sent_twice_costs_no_dead_letter() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(500, "")).await;
     let client = queue.nats.client().await;
-    let mut marks = client.subscribe(tombstone::BUCKET.subject(">")).await.unwrap();
+    let mut marks = client.subscribe(buckets::TOMBSTONES.subject(">")).await.unwrap();
     client.flush().await.unwrap();
     for _ in 0..CALLS {
         queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;

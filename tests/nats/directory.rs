@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use asyncqueue::{
     FunctionName,
+    buckets::DIRECTORY,
     directory::{
-        BUCKET, Contents, Directory, FunctionEntry, MARKER, QueueEntry, store::DirectoryStore,
-        watch::follow_as_writer,
+        Contents, Directory, FunctionEntry, MARKER, QueueEntry, store::DirectoryStore,
+        watch::watch_as_writer,
     },
-    ensure::ensure,
-    stream::{Owner, QueueSpec},
+    stream::{Owner, QueueSpec, ensure_queue},
 };
 use test_support::{
     http::HttpServer,
@@ -52,7 +52,7 @@ async fn a_bucket_is_created_where_there_are_fewer_servers_than_replicas() {
     let js = nats.jetstream().await;
     // A queue may ask for three replicas, which must not keep the directory from all others.
     for _ in 0..2 {
-        let store = BUCKET.ensure(&js, 3).await.unwrap();
+        let store = DIRECTORY.ensure(&js, 3).await.unwrap();
         assert_eq!(store.status().await.unwrap().info.config.num_replicas, 1);
     }
 }
@@ -62,7 +62,7 @@ async fn start() -> (Queue, DirectoryStore) {
     let queue = Queue::start().await;
     let owner = Owner { name: "test/own".to_owned(), uid: "2".to_owned() };
     let own = QueueSpec::new(OWN_QUEUE.parse().unwrap(), owner);
-    ensure(&queue.js, &own, false).await.unwrap();
+    ensure_queue(&queue.js, &own, false).await.unwrap();
     let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
     (queue, store)
 }
@@ -93,9 +93,9 @@ async fn a_recreated_directory_bucket_sends_no_call_astray() {
     right.receives(1).await;
 
     // Deleted, created again by another program, and written by half.
-    queue.js.delete_key_value(BUCKET.name).await.unwrap();
+    queue.js.delete_key_value(DIRECTORY.name).await.unwrap();
     submit().await;
-    let bucket = BUCKET.ensure(&queue.js, 1).await.unwrap();
+    let bucket = DIRECTORY.ensure(&queue.js, 1).await.unwrap();
     let (mut calls, begun) = (2, Instant::now());
     while begun.elapsed() < WATCHED {
         submit().await;
@@ -131,12 +131,12 @@ async fn before_first(queue: &Queue) -> u64 {
 #[tokio::test]
 async fn a_writer_fills_a_recreated_bucket() {
     let (queue, store) = start().await;
-    let mut seen = follow_as_writer(queue.js.clone());
+    let mut seen = watch_as_writer(queue.js.clone());
     let directory = directory("http://fast:8080");
     let mut is_whole = async |whole: bool, functions: usize| {
         let seen = seen.wait_for(|seen| {
             let is_seen = |seen: &Contents| {
-                (seen.is_whole, seen.directory.functions.len()) == (whole, functions)
+                (seen.is_complete, seen.directory.functions.len()) == (whole, functions)
             };
             seen.as_ref().is_some_and(is_seen)
         });
@@ -145,7 +145,7 @@ async fn a_writer_fills_a_recreated_bucket() {
     let empty = is_whole(false, 0).await;
     store.update(&empty, &directory).await.unwrap();
     is_whole(true, 1).await;
-    queue.js.delete_key_value(BUCKET.name).await.unwrap();
+    queue.js.delete_key_value(DIRECTORY.name).await.unwrap();
     let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
     let empty = is_whole(false, 0).await;
     store.update(&empty, &directory).await.unwrap();
@@ -191,7 +191,7 @@ async fn entries_that_break_a_watch_are_passed_over() {
     publish_raw(&queue, b"$KV.asyncqueue-directory.function.openfaas-fn.x", headers, b"{}").await;
     publish_raw(&queue, b"$KV.asyncqueue-cancelled.jobs.\xff.1", b"", b"cancelled").await;
     for program in [&gateway.program, &worker] {
-        program.logged("again and again: polling the bucket").await;
+        program.logged("repeatedly: polling the bucket").await;
     }
     worker.logged("bucket=\"asyncqueue-cancelled\"").await;
     // From now on the connections last.
@@ -211,7 +211,7 @@ async fn entries_that_break_a_watch_are_passed_over() {
         panic!()
     };
     let entry = serde_json::to_vec(entry).unwrap();
-    let bucket = queue.js.get_key_value(BUCKET.name).await.unwrap();
+    let bucket = queue.js.get_key_value(DIRECTORY.name).await.unwrap();
     bucket.put(key, entry.into()).await.unwrap();
     until("the function is known", async || {
         (gateway.call("POST", "/async-function/new", &[], "hi").await.status == 202).then_some(())

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use asyncqueue::{
     CallbackUrl,
-    ensure::{ensure, ensure_buckets},
+    stream::{ensure_buckets, ensure_queue},
 };
 use test_support::{
     http::{HttpServer, respond, respond_after},
@@ -173,7 +173,7 @@ async fn a_body_of_1_mb_is_taken_and_the_limit_can_be_changed() {
     let mut nats = NatsServer::prepare().with_max_payload("8MB");
     nats.run().await;
     let js = nats.jetstream().await;
-    ensure(&js, &spec(), false).await.unwrap();
+    ensure_queue(&js, &spec(), false).await.unwrap();
     ensure_buckets(&js, 1).await.unwrap();
     let queue = Queue { nats, js, spec: spec() };
     let _worker = queue.worker(&function, &[]);

@@ -7,11 +7,9 @@ use std::{
 
 use asyncqueue::{
     FunctionName, QueueName,
-    dead_letters::{DeadLetters, Selection},
+    dead_letters::{DeadLetter, DeadLetters, Selection},
     directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore},
-    ensure::ensure,
-    message::dead_letter::DeadLetter,
-    stream::{Limits, QueueSpec},
+    stream::{Limits, QueueSpec, ensure_queue},
 };
 use futures::TryStreamExt;
 use serde_json::{Value, json};
@@ -160,7 +158,7 @@ async fn a_drain_after_the_duplicate_window_runs_no_call_twice() {
     const WINDOW: Duration = Duration::from_secs(1);
     let queue = Queue::start().await;
     let spec = QueueSpec { duplicate_window: WINDOW, ..spec() };
-    ensure(&queue.js, &spec, false).await.unwrap();
+    ensure_queue(&queue.js, &spec, false).await.unwrap();
     let (stan, function) = (StanServer::start().await, HttpServer::start().await);
     // Calls end as they come, so that nothing on the queue shows that they were stored.
     let _worker = queue.worker(&function, &[("max_inflight", "100")]);
@@ -193,7 +191,7 @@ async fn a_drain_after_the_duplicate_window_runs_no_call_twice() {
 async fn a_call_that_may_have_run_becomes_a_dead_letter() {
     let queue = Queue::start().await;
     let spec = QueueSpec { duplicate_window: Duration::from_secs(1), ..spec() };
-    ensure(&queue.js, &spec, false).await.unwrap();
+    ensure_queue(&queue.js, &spec, false).await.unwrap();
     let stan = StanServer::start().await;
     stan.publish(["gone", "pending"].map(|id| request("figlet", id))).await;
     drain_ok(&queue, &stan, &[]).await;
@@ -225,7 +223,7 @@ async fn a_drain_stopped_at_a_full_queue_leaves_no_doubt() {
     let queue = Queue::start().await;
     let limits = Limits { max_messages: 10, ..Limits::default() };
     let spec = QueueSpec { duplicate_window: Duration::from_secs(1), limits, ..spec() };
-    ensure(&queue.js, &spec, false).await.unwrap();
+    ensure_queue(&queue.js, &spec, false).await.unwrap();
     let stan = StanServer::start().await;
     stan.publish((0..50).map(|number| request("figlet", &format!("id-{number}")))).await;
     let mut drain = start_drain(&queue, &stan, &[]);
@@ -270,7 +268,7 @@ async fn calls_that_share_an_id_are_all_drained() {
 async fn a_message_goes_to_the_queue_of_its_function() {
     let (queue, stan) = (Queue::start().await, StanServer::start().await);
     let slow: QueueName = "slow".parse().unwrap();
-    ensure(&queue.js, &QueueSpec::new(slow.clone(), spec().owner), false).await.unwrap();
+    ensure_queue(&queue.js, &QueueSpec::new(slow.clone(), spec().owner), false).await.unwrap();
     let snail = FunctionName::new("snail", "openfaas-fn").unwrap();
     let directory = Directory {
         functions: [(snail, FunctionEntry { queue: Some(slow), ..FunctionEntry::default() })]
@@ -364,7 +362,7 @@ async fn a_message_that_nothing_can_store_stays_in_the_channel() {
     assert!(ended.stderr.contains("1 messages are left on stan.faas-request"), "{}", ended.stderr);
     assert_eq!(stored(&queue, "jobs").await.into_keys().collect::<Vec<_>>(), ["id-1"]);
     // Once there are dead letters, it becomes one.
-    ensure(&queue.js, &queue.spec, false).await.unwrap();
+    ensure_queue(&queue.js, &queue.spec, false).await.unwrap();
     drain_ok(&queue, &stan, &[]).await;
     assert_eq!(dead_letters(&queue).await.len(), 1);
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
     CallId,
-    ensure::ensure,
-    status::{Phase, WorkerReport, question_subject},
-    stream::{Owner, QueueSpec},
+    call::{Phase, WorkerReport},
+    stream::{Owner, QueueSpec, ensure_queue},
+    worker_requests::status_request_subject,
 };
 use futures::StreamExt;
 use test_support::{
@@ -218,7 +218,7 @@ async fn of_a_delivered_call_its_worker_is_asked() {
 
     // Two workers hear the question, and the one that has the call answers.
     let client = queue.nats.client().await;
-    let mut questions = client.subscribe(question_subject(&queue.spec.queue)).await.unwrap();
+    let mut questions = client.subscribe(status_request_subject(&queue.spec.queue)).await.unwrap();
     client.flush().await.unwrap();
     let since = "2026-11-24T10:11:12Z".parse().unwrap();
     let answering = tokio::spawn({
@@ -269,7 +269,7 @@ async fn head_says_whether_a_call_is_known_without_a_body() {
 async fn with_a_second_queue() -> (Queue, Gateway) {
     let queue = Queue::start().await;
     let owner = Owner { name: "test/other".to_owned(), uid: "2".to_owned() };
-    ensure(&queue.js, &QueueSpec::new("other".parse().unwrap(), owner), false).await.unwrap();
+    ensure_queue(&queue.js, &QueueSpec::new("other".parse().unwrap(), owner), false).await.unwrap();
     // A queue in the directory whose stream is not there yet does not keep the others from being
     // asked.
     let directory = "queues: {jobs: , other: , later: }\nfunctions: {cows: {queue: other}}";

@@ -7,8 +7,7 @@ use async_nats::jetstream::Context;
 use asyncqueue::{
     CallId,
     call_id::queue_hash,
-    ensure::{ensure, ensure_buckets},
-    stream::QueueSpec,
+    stream::{QueueSpec, ensure_buckets, ensure_queue},
 };
 use futures::future::join_all;
 use test_support::{
@@ -94,7 +93,8 @@ async fn repeats_are_known_on_three_servers() {
     let cluster = NatsCluster::start().await;
     let js = cluster.jetstream().await;
     let spec = QueueSpec { replicas: NODES, ..spec() };
-    until_in(ELECTION, "the queue is created", async || ensure(&js, &spec, false).await.ok()).await;
+    until_in(ELECTION, "the queue is created", async || ensure_queue(&js, &spec, false).await.ok())
+        .await;
     until_in(ELECTION, "the buckets are created", async || ensure_buckets(&js, NODES).await.ok())
         .await;
     let gateway = Gateway::start_at(&cluster.url(), "queues: {jobs: }", &[]).await;

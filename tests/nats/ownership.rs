@@ -6,8 +6,10 @@ use async_nats::jetstream::{
 };
 use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName,
-    ensure::{EnsureError, Removal, RemovalPolicy, ensure, remove},
-    stream::{Adopt, Owner, QueueSpec, Refusal},
+    stream::{
+        Adopt, EnsureError, Owner, PlanError, QueueSpec, Removal, RemovalPolicy, ensure_queue,
+        remove_queue,
+    },
     submit::Submitter,
 };
 use test_support::nats::{ANSWER_TIMEOUT, NatsServer};
@@ -36,8 +38,8 @@ async fn state(js: &Context, stream: &str) -> (Config, u64) {
 }
 
 /// Why a queue may not have its streams.
-async fn refused(js: &Context, spec: &QueueSpec, adopt: Adopt) -> Refusal {
-    match ensure(js, spec, adopt).await {
+async fn refused(js: &Context, spec: &QueueSpec, adopt: Adopt) -> PlanError {
+    match ensure_queue(js, spec, adopt).await {
         Err(EnsureError::Refused(refusal)) => refusal,
         other => panic!("not refused: {other:?}"),
     }
@@ -45,7 +47,7 @@ async fn refused(js: &Context, spec: &QueueSpec, adopt: Adopt) -> Refusal {
 
 /// Deletes the AsyncQueue, of which the stream stays.
 async fn delete(js: &Context, spec: &QueueSpec) {
-    let removal = remove(js, spec, RemovalPolicy::DeleteIfEmpty).await.unwrap();
+    let removal = remove_queue(js, spec, RemovalPolicy::DeleteIfEmpty).await.unwrap();
     assert!(matches!(removal, Removal::Released { .. }), "{removal:?}");
 }
 
@@ -54,7 +56,7 @@ async fn a_released_stream_keeps_its_calls_from_other_namespaces() {
     let nats = NatsServer::start().await;
     let js = nats.jetstream().await;
     let first = payroll("team-a", "1");
-    ensure(&js, &first, false).await.unwrap();
+    ensure_queue(&js, &first, false).await.unwrap();
     submit(&js).await;
     delete(&js, &first).await;
 
@@ -62,7 +64,7 @@ async fn a_released_stream_keeps_its_calls_from_other_namespaces() {
     for adopt in [Adopt::None, Adopt::Ours, Adopt::Any] {
         let refusal = refused(&js, &payroll("team-b", "1"), adopt).await;
         let text = refusal.to_string();
-        assert!(matches!(refusal, Refusal::Released { .. }), "{text}");
+        assert!(matches!(refusal, PlanError::Released { .. }), "{text}");
         for part in ["team-a/payroll", "asyncqueue.io/release-to=team-b/payroll"] {
             assert!(text.contains(part), "{text}");
         }
@@ -75,10 +77,10 @@ async fn a_released_stream_keeps_its_calls_from_other_namespaces() {
 
     // The same namespace and name gets all of it, and owns it.
     let again = payroll("team-a", "2");
-    ensure(&js, &again, false).await.unwrap();
+    ensure_queue(&js, &again, false).await.unwrap();
     assert_eq!(state(&js, "payroll").await.1, 1);
     let refusal = refused(&js, &payroll("team-b", "1"), Adopt::Any).await;
-    assert!(matches!(refusal, Refusal::Owned { .. }), "{refusal}");
+    assert!(matches!(refusal, PlanError::OtherOwner { .. }), "{refusal}");
 }
 
 #[tokio::test]
@@ -86,12 +88,12 @@ async fn a_stream_is_released_to_those_its_owner_names() {
     let nats = NatsServer::start().await;
     let js = nats.jetstream().await;
     let first = payroll("team-a", "1");
-    ensure(&js, &first, false).await.unwrap();
+    ensure_queue(&js, &first, false).await.unwrap();
     submit(&js).await;
     let granting = QueueSpec { release_to: vec!["team-b/payroll".to_owned()], ..first };
     delete(&js, &granting).await;
     refused(&js, &payroll("team-c", "1"), Adopt::Any).await;
-    ensure(&js, &payroll("team-b", "1"), false).await.unwrap();
+    ensure_queue(&js, &payroll("team-b", "1"), false).await.unwrap();
     let (config, messages) = state(&js, "payroll").await;
     assert_eq!(messages, 1);
     // The grant was for this once.
@@ -122,6 +124,6 @@ async fn a_stream_of_another_program_is_left_alone() {
     assert!(refusal.contains("allowed_streams of the operator"), "{refusal}");
     refused(&js, &spec, Adopt::None).await;
     assert_eq!(state(&js, "orders").await, before);
-    ensure(&js, &spec, Adopt::Any).await.unwrap();
+    ensure_queue(&js, &spec, Adopt::Any).await.unwrap();
     assert_eq!(state(&js, "orders").await.1, 1);
 }

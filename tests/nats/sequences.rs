@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Config;
 use asyncqueue::{
     Invocation,
-    ensure::{RemovalPolicy, ensure, ensure_buckets, ensure_streams, remove},
-    stream::{Owner, QueueSpec, has_unique_sequences},
+    stream::{
+        Owner, QueueSpec, RemovalPolicy, ensure_buckets, ensure_queue, ensure_streams,
+        has_unique_sequences, remove_queue,
+    },
     submit::Submitter,
 };
 use futures::future::join_all;
@@ -44,20 +46,20 @@ async fn start_earlier() -> Queue {
 /// Deletes `jobs` and creates it again, as an operator does for an AsyncQueue that is deleted and
 /// applied again.
 async fn recreate(queue: &mut Queue) {
-    remove(&queue.js, &queue.spec, RemovalPolicy::Delete).await.unwrap();
+    remove_queue(&queue.js, &queue.spec, RemovalPolicy::Delete).await.unwrap();
     queue.spec.owner = Owner { uid: "2".to_owned(), ..queue.spec.owner.clone() };
-    ensure(&queue.js, &queue.spec, false).await.unwrap();
+    ensure_queue(&queue.js, &queue.spec, false).await.unwrap();
 }
 
 #[tokio::test]
 async fn calls_of_an_earlier_version_survive_the_upgrade() {
     let mut queue = start_earlier().await;
     submit_all(&queue, 10).await;
-    let ensured = ensure(&queue.js, &queue.spec, false).await.unwrap();
+    let ensured = ensure_queue(&queue.js, &queue.spec, false).await.unwrap();
     assert_eq!(ensured.repeating, ["jobs", "jobs-callbacks", "jobs-dead"]);
     // And over an update.
     queue.spec.limits.max_messages = 500;
-    ensure(&queue.js, &queue.spec, false).await.unwrap();
+    ensure_queue(&queue.js, &queue.spec, false).await.unwrap();
     queue.nats.restart().await;
     let info = queue.info("jobs").await;
     assert_eq!((info.config.max_messages, info.config.first_sequence), (500, None));
@@ -90,7 +92,7 @@ async fn calls_of_a_new_stream_survive_updates_and_restarts() {
     }
     // Neither is a difference to repair.
     queue.spec.limits.max_messages = 600;
-    let ensured = ensure(&queue.js, &queue.spec, false).await.unwrap();
+    let ensured = ensure_queue(&queue.js, &queue.spec, false).await.unwrap();
     assert_eq!((ensured.repeating, ensured.changes), (vec![], vec![]));
 }
 
@@ -101,7 +103,7 @@ async fn creators_at_once_all_succeed() {
         let owner = Owner { name: "test/jobs".to_owned(), uid: "1".to_owned() };
         let spec = QueueSpec::new(format!("jobs-{round}").parse().unwrap(), owner);
         let creators = [nats.jetstream().await, nats.jetstream().await, nats.jetstream().await];
-        let ensured = join_all(creators.iter().map(|js| ensure(js, &spec, false))).await;
+        let ensured = join_all(creators.iter().map(|js| ensure_queue(js, &spec, false))).await;
         let streams =
             ensured.into_iter().map(|ensured| ensured.unwrap().info.config.first_sequence);
         let streams: Vec<_> = streams.collect();
@@ -126,7 +128,7 @@ async fn a_producer_creates_consumers_with_its_streams() {
 
     // Workers may be set to another lease, or another consumer: a producer leaves both alone.
     let other = QueueSpec { ack_wait: LEASE * 2, durable: "mine".to_owned(), ..spec.clone() };
-    let ensured = ensure(&js, &other, false).await.unwrap();
+    let ensured = ensure_queue(&js, &other, false).await.unwrap();
     assert_eq!((&*ensured.consumer.name, ensured.consumer.config.ack_wait), ("mine", LEASE * 2));
     assert_eq!(ensure_streams(&js, &spec, false).await.unwrap(), [""; 0]);
 }
@@ -138,7 +140,7 @@ async fn an_unused_consumer_of_a_producer_gives_way() {
     let producer = QueueSpec { owner: Owner::standalone(), ..spec() };
     ensure_streams(&js, &producer, false).await.unwrap();
     let adopted = QueueSpec { durable: "mine".to_owned(), ..spec() };
-    let ensured = ensure(&js, &adopted, true).await.unwrap();
+    let ensured = ensure_queue(&js, &adopted, true).await.unwrap();
     assert_eq!(ensured.consumer.name, "mine");
     assert!(
         ensured.changes.contains(&"removed unused consumer jobs-workers".to_owned()),

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::{Context, stream::Info};
 use asyncqueue::{
-    directory::BUCKET,
-    ensure::{EnsureError, ensure},
-    stream::{Owner, QueueSpec, stored_in_all},
+    buckets::DIRECTORY,
+    stream::{EnsureError, Owner, QueueSpec, ensure_queue, total_stored},
 };
 use futures::future::join_all;
 use test_support::{
@@ -41,7 +40,7 @@ async fn creators_at_once_succeed_on_a_cluster() {
         let create = async |js| {
             // While leaders are chosen, servers may not answer; never do they refuse.
             until_in(ELECTION, "the queue is there", async || {
-                match ensure(js, &spec, false).await {
+                match ensure_queue(js, &spec, false).await {
                     Ok(ensured) => Some(ensured.info.config.first_sequence.unwrap()),
                     Err(EnsureError::Unavailable { .. }) => None,
                     Err(EnsureError::Consumer(error))
@@ -64,10 +63,12 @@ async fn replicas_of_buckets_are_raised_and_never_lowered() {
     let cluster = NatsCluster::start().await;
     let js = cluster.jetstream().await;
     let replicas = async |wanted: usize| {
-        until_in(ELECTION, "the bucket is there", async || BUCKET.ensure(&js, wanted).await.ok())
-            .await;
+        until_in(ELECTION, "the bucket is there", async || {
+            DIRECTORY.ensure(&js, wanted).await.ok()
+        })
+        .await;
         let is_raised = async || {
-            let stream = js.get_stream(BUCKET.stream()).await.ok()?;
+            let stream = js.get_stream(DIRECTORY.stream()).await.ok()?;
             Some(stream.cached_info().config.num_replicas).filter(|replicas| *replicas >= wanted)
         };
         until_in(ELECTION, "its replicas are as many", is_raised).await
@@ -82,7 +83,7 @@ async fn calls_on_a_cluster_survive_updates_and_restarts() {
     let mut cluster = NatsCluster::start().await;
     let (js, mut spec) = (cluster.jetstream().await, replicated("jobs"));
     let ensured = async |spec: &QueueSpec| {
-        until_in(ELECTION, "ensured", async || ensure(&js, spec, false).await.ok()).await
+        until_in(ELECTION, "ensured", async || ensure_queue(&js, spec, false).await.ok()).await
     };
     let first = ensured(&spec).await.info.config.first_sequence.unwrap();
     let restart = async |cluster: &mut NatsCluster| {
@@ -109,7 +110,7 @@ async fn calls_on_a_cluster_survive_updates_and_restarts() {
     assert_eq!((info.config.max_messages, info.config.first_sequence), (500, Some(first)));
     // An attempt that had no answer may have stored its call.
     assert!(
-        info.state.first_sequence == first && stored_in_all(&info.config, &info.state) >= 10,
+        info.state.first_sequence == first && total_stored(&info.config, &info.state) >= 10,
         "{:?}",
         info.state
     );

@@ -11,19 +11,15 @@ use std::{
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
-    CallbackUrl, FunctionName, IdempotencyKey, QueueName, cancel,
+    CallbackUrl, FunctionName, IdempotencyKey, QueueName, buckets,
+    call::WorkerReport,
+    dead_letters::DeathInfo,
     directory::{self, FunctionEntry, QueueEntry},
-    message::{
-        callback::Callback,
-        dead_letter::{self, Death},
-        digest::message_id,
-        native,
-    },
+    message::{callback::Callback, dead_letter, digest::message_id, native},
     reserve,
     stats::{WorkerStats, stats_subject},
-    status::{WorkerReport, question_subject},
     stream::{Owner, QueueSpec},
-    uncounted,
+    worker_requests::status_request_subject,
 };
 use tempfile::TempDir;
 use test_support::{
@@ -248,7 +244,7 @@ fn every_header_in_the_documentation_is_one_of_the_library_and_none_is_missing()
         headers: call.headers.clone(),
         ..Callback::new(&call, url, 1, asyncqueue::EndState::Done, 200)
     };
-    let death = Death { reason: "why".to_owned(), attempts: 1, status: Some(500) };
+    let death = DeathInfo { reason: "why".to_owned(), attempts: 1, status: Some(500) };
     let message = native::encode(&call);
     let mut dead =
         dead_letter::headers(Some(&message), "jobs", &death, "worker", call.submitted_at);
@@ -311,14 +307,14 @@ fn names_and_limits_in_the_documentation_are_those_of_the_library() {
         results.name,
         spec.queue.callback_durable(),
         dead.name,
-        cancel::broadcast_subject(&queue),
-        question_subject(&queue),
+        asyncqueue::worker_requests::cancel_subject(&queue),
+        status_request_subject(&queue),
         stats_subject(&queue),
     ] {
         let name = name.replace(queue.as_str(), "<queue>");
         assert!(WIRE.contains(&format!("`{name}`")), "{name}");
     }
-    for bucket in [cancel::BUCKET, directory::BUCKET, uncounted::BUCKET] {
+    for bucket in [buckets::TOMBSTONES, buckets::DIRECTORY, buckets::ATTEMPT_OFFSETS] {
         assert!(WIRE.contains(&format!("bucket `{}`", bucket.name)), "{}", bucket.name);
     }
     for (limit, values) in [
@@ -483,7 +479,7 @@ async fn the_example_of_the_library_stores_a_call_on_the_queue_of_its_function()
     assert_eq!(submit(&["figlet"]).await.code, Some(2));
 
     // It follows the directory, where there is one.
-    let bucket = directory::BUCKET.ensure(&queue.js, 1).await.unwrap();
+    let bucket = buckets::DIRECTORY.ensure(&queue.js, 1).await.unwrap();
     let entry = r#"{"stream":"jobs","subject":"jobs.elsewhere"}"#;
     bucket.put("queue.elsewhere", entry.into()).await.unwrap();
     bucket.put("function.openfaas-fn.figlet", r#"{"queue":"elsewhere"}"#.into()).await.unwrap();

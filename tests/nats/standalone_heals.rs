@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use asyncqueue::{bucket::Bucket, directory, tombstone, uncounted};
+use asyncqueue::{directory, kv::Bucket};
 use test_support::{
     http::{HttpServer, respond_after},
     program::Program,
@@ -162,7 +162,7 @@ async fn survives_an_empty_store(by: By) {
     // Beyond the first call.
     stage.a_call_runs("again").await;
     let begun = Instant::now();
-    for bucket in [tombstone::BUCKET, uncounted::BUCKET] {
+    for bucket in [asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS] {
         until_in(HEALED, bucket.name, async || bucket.open(&stage.queue.js).await.ok()).await;
     }
     println!("the buckets were there after {:?}", begun.elapsed());
@@ -216,7 +216,11 @@ async fn a_call_is_cancelled(stage: &Stage) {
 #[tokio::test]
 async fn a_worker_creates_deleted_buckets_again() {
     let stage = Stage::start(By::Worker).await;
-    buckets_return(&stage, &[tombstone::BUCKET, uncounted::BUCKET]).await;
+    buckets_return(
+        &stage,
+        &[asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS],
+    )
+    .await;
     stage.a_call_runs("after").await;
     stage.is_ready().await;
 }
@@ -224,10 +228,18 @@ async fn a_worker_creates_deleted_buckets_again() {
 #[tokio::test]
 async fn a_gateway_creates_deleted_buckets_again_and_writes_the_directory() {
     let stage = Stage::start(By::Gateway).await;
-    buckets_return(&stage, &[directory::BUCKET, tombstone::BUCKET, uncounted::BUCKET]).await;
+    buckets_return(
+        &stage,
+        &[
+            asyncqueue::buckets::DIRECTORY,
+            asyncqueue::buckets::TOMBSTONES,
+            asyncqueue::buckets::ATTEMPT_OFFSETS,
+        ],
+    )
+    .await;
     stage.a_call_runs("after").await;
     until("the directory is whole again", async || {
-        let bucket = directory::BUCKET.open(&stage.queue.js).await.ok()?;
+        let bucket = asyncqueue::buckets::DIRECTORY.open(&stage.queue.js).await.ok()?;
         bucket.get(directory::MARKER).await.ok()??;
         bucket.get("function.openfaas-fn.figlet").await.ok()?.map(drop)
     })

@@ -7,8 +7,8 @@ use std::{
 
 use async_nats::jetstream::{message::PublishMessage, stream::Config};
 use asyncqueue::{
-    cancel::BUCKET,
-    reserve::{H_FULL_AT, Kept, STREAM, keep},
+    buckets::TOMBSTONES,
+    reserve::{FillOutcome, H_FULL_AT, STREAM, keep_full},
 };
 use futures::{StreamExt, stream};
 use test_support::{
@@ -228,15 +228,15 @@ async fn a_release_that_was_cut_short_is_finished() {
         }
         held
     };
-    assert_eq!(keep(&queue.js, COPIES).await.unwrap(), Kept::Filled);
-    assert_eq!(keep(&queue.js, COPIES).await.unwrap(), Kept::Full);
+    assert_eq!(keep_full(&queue.js, COPIES).await.unwrap(), FillOutcome::Filled);
+    assert_eq!(keep_full(&queue.js, COPIES).await.unwrap(), FillOutcome::Full);
     assert!(held().await.iter().all(|bytes| *bytes >= 16 << 20), "{:?}", held().await);
     // As a cluster does that has no leader for a moment.
     let second = &names[1];
     queue.js.get_stream(second).await.unwrap().purge().await.unwrap();
     let note = PublishMessage::build().header(H_FULL_AT, "1");
     queue.js.send_publish(second.clone(), note).await.unwrap().await.unwrap();
-    assert_eq!(keep(&queue.js, COPIES).await.unwrap(), Kept::NoSpace);
+    assert_eq!(keep_full(&queue.js, COPIES).await.unwrap(), FillOutcome::NoSpace);
     assert!(held().await.iter().all(|bytes| *bytes < 1 << 10), "{:?}", held().await);
 }
 
@@ -245,14 +245,14 @@ async fn a_reserve_that_finds_no_room_remembers_that() {
     let mut nats = NatsServer::prepare().with_max_file_store(STORE);
     nats.run().await;
     let js = nats.jetstream().await;
-    assert_eq!(keep(&js, 1).await.unwrap(), Kept::Filled);
+    assert_eq!(keep_full(&js, 1).await.unwrap(), FillOutcome::Filled);
     js.get_stream(STREAM).await.unwrap().purge().await.unwrap();
     let config = Config { name: "other".to_owned(), ..Config::default() };
     js.create_stream(config).await.unwrap();
     for _ in 0..100 {
         js.publish("other", vec![0; BODY].into()).await.unwrap().await.unwrap();
     }
-    assert_eq!(keep(&js, 1).await.unwrap(), Kept::NoSpace);
+    assert_eq!(keep_full(&js, 1).await.unwrap(), FillOutcome::NoSpace);
     let stream = js.get_stream(STREAM).await.unwrap();
     let note = stream.get_last_raw_message_by_subject(STREAM).await.unwrap();
     let full_at: usize = note.headers.get(H_FULL_AT).unwrap().as_str().parse().unwrap();
@@ -287,7 +287,7 @@ async fn a_worker_without_a_tombstone_bucket_ends_calls() {
         _ => respond(200, "ok"),
     })
     .await;
-    queue.js.delete_key_value(BUCKET.name).await.unwrap();
+    queue.js.delete_key_value(TOMBSTONES.name).await.unwrap();
     let _worker = queue.worker(&function, &[("max_retry_attempts", "2")]);
     for body in ["works", "fails"] {
         queue

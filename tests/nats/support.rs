@@ -8,9 +8,8 @@ use async_nats::{
 };
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, Invocation,
-    ensure::{ensure, ensure_buckets},
-    stream::{Owner, QueueSpec},
-    submit::{Submitted, Submitter},
+    stream::{Owner, QueueSpec, ensure_buckets, ensure_queue},
+    submit::{SubmitOutcome, Submitter},
 };
 use tempfile::NamedTempFile;
 use test_support::{
@@ -41,7 +40,7 @@ impl Queue {
         let nats = NatsServer::start().await;
         let js = nats.jetstream().await;
         let spec = spec();
-        ensure(&js, &spec, false).await.unwrap();
+        ensure_queue(&js, &spec, false).await.unwrap();
         ensure_buckets(&js, 1).await.unwrap();
         Self { nats, js, spec }
     }
@@ -69,7 +68,10 @@ impl Queue {
         })
         .await;
         let submitter = Submitter::new(self.js.clone(), ANSWER_TIMEOUT);
-        assert_eq!(submitter.submit(&call, &self.spec.subject).await.unwrap(), Submitted::Stored);
+        assert_eq!(
+            submitter.submit(&call, &self.spec.subject).await.unwrap(),
+            SubmitOutcome::Stored
+        );
         call.call_id
     }
 

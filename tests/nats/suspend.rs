@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asyncqueue::{ensure::ensure, stream::QueueSpec};
+use asyncqueue::stream::{QueueSpec, ensure_queue};
 use test_support::{
     http::{HttpServer, respond_after},
     wait::until,
@@ -11,8 +11,9 @@ use test_support::{
 use crate::support::{LEASE, Queue, callback_at};
 
 async fn suspend(queue: &Queue, suspended: bool) {
-    let ensured =
-        ensure(&queue.js, &QueueSpec { suspended, ..queue.spec.clone() }, false).await.unwrap();
+    let ensured = ensure_queue(&queue.js, &QueueSpec { suspended, ..queue.spec.clone() }, false)
+        .await
+        .unwrap();
     assert_eq!(ensured.consumer.paused, suspended);
 }
 

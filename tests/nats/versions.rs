@@ -2,7 +2,7 @@
 //! `versions/1`, and with what a later one may add. The files stay as they are when the library
 //! changes.
 
-use asyncqueue::directory::{self, store::DirectoryStore};
+use asyncqueue::{buckets, directory::store::DirectoryStore};
 use test_support::{
     http::{HttpServer, Received, respond},
     program,
@@ -33,7 +33,7 @@ impl Stage {
         let (queue, caller) = (Queue::start().await, HttpServer::start().await);
         let stage = Self { queue, function, caller };
         DirectoryStore::open(&stage.queue.js, 1).await.unwrap();
-        let bucket = stage.queue.js.get_key_value(directory::BUCKET.name).await.unwrap();
+        let bucket = stage.queue.js.get_key_value(buckets::DIRECTORY.name).await.unwrap();
         bucket
             .put("function.openfaas-fn.figlet", change(stage.filled(FUNCTION)).into())
             .await
@@ -139,7 +139,7 @@ async fn what_a_later_version_may_add_is_carried_on_or_left_alone() {
     let stage =
         Stage::set(HttpServer::answering(|_| respond(503, "sorry")).await, later_field).await;
     let Stage { queue, function, caller } = &stage;
-    let bucket = queue.js.get_key_value(directory::BUCKET.name).await.unwrap();
+    let bucket = queue.js.get_key_value(buckets::DIRECTORY.name).await.unwrap();
     bucket.put("later.of.another.kind", "anything".into()).await.unwrap();
     stage.publish("jobs.openfaas-fn.figlet.order-6", CALL, LATER).await;
     stage.publish("jobs-callbacks.openfaas-fn.figlet.order-5", RESULT, LATER).await;

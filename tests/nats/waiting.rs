@@ -6,7 +6,7 @@ use async_nats::{
     Subscriber,
     jetstream::consumer::{PullConsumer, pull},
 };
-use asyncqueue::{ensure::ensure, stream::MAX_WAITING};
+use asyncqueue::stream::{MAX_WAITING, ensure_queue};
 use futures::StreamExt;
 use test_support::{http::HttpServer, wait::until};
 
@@ -58,7 +58,7 @@ async fn a_worker_that_a_consumer_has_no_room_for_waits_quietly() {
     stream.delete_consumer(&queue.spec.durable).await.unwrap();
     let config = pull::Config { max_waiting: MAX.into(), ..queue.spec.consumer_config() };
     let consumer = stream.create_consumer(config).await.unwrap();
-    assert_eq!(ensure(&queue.js, &queue.spec, false).await.unwrap().changes, [""; 0]);
+    assert_eq!(ensure_queue(&queue.js, &queue.spec, false).await.unwrap().changes, [""; 0]);
 
     let idle = idle_workers(&queue, &consumer, MAX.into()).await;
     let worker = queue.worker(&function, &[]);

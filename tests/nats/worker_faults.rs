@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue::ensure::ensure;
+use asyncqueue::stream::ensure_queue;
 use test_support::{
     http::{HttpServer, respond, respond_after},
     loopback::free_port,
@@ -166,7 +166,7 @@ async fn a_consumer_deleted_and_made_anew_is_found_again_within_seconds() {
     queue.empties().await;
     queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
     worker.logged("waiting for the stream and its consumer").await;
-    ensure(&queue.js, &spec(), false).await.unwrap();
+    ensure_queue(&queue.js, &spec(), false).await.unwrap();
     queue.submit(|_| {}).await;
     function.receives(2).await;
     queue.empties().await;
@@ -197,7 +197,7 @@ async fn a_recreated_consumer_counts_attempts_from_one() {
             .delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream)
             .await
             .unwrap();
-        ensure(&queue.js, &spec(), false).await.unwrap();
+        ensure_queue(&queue.js, &spec(), false).await.unwrap();
     }
 }
 
@@ -214,7 +214,7 @@ async fn calls_that_the_consumer_has_forgotten_neither_run_again_nor_keep_their_
     // another.
     function.receives(2).await;
     queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
-    ensure(&queue.js, &spec(), false).await.unwrap();
+    ensure_queue(&queue.js, &spec(), false).await.unwrap();
     let begun = Instant::now();
     queue.empties().await;
     assert_eq!(function.received().len(), 3);

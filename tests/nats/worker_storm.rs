@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use asyncqueue::ensure::ensure;
+use asyncqueue::stream::ensure_queue;
 use test_support::{
     http::{HttpServer, respond, respond_after},
     program::Program,
@@ -172,7 +172,7 @@ async fn a_consumer_that_is_deleted_and_made_anew() {
     let storm = Storm::begin().await;
     let spec = spec();
     storm.queue.js.delete_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
-    ensure(&storm.queue.js, &spec, false).await.unwrap();
+    ensure_queue(&storm.queue.js, &spec, false).await.unwrap();
     // The new consumer knows nothing of what was delivered: what runs is delivered to the other
     // worker too, and what waits for its next attempt begins anew.
     storm.ends(CALLS, CALLS).await;

@@ -4,10 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{Context, stream::Info};
-use asyncqueue::{
-    ensure::{ensure, ensure_buckets},
-    stream::{Owner, QueueSpec},
-};
+use asyncqueue::stream::{Owner, QueueSpec, ensure_buckets, ensure_queue};
 use test_support::{
     history::{
         checker::Rules,
@@ -106,7 +103,7 @@ impl Stage {
             let owner = Owner { name: "rolling/jobs".to_owned(), uid: "1".to_owned() };
             let spec =
                 QueueSpec { ack_wait: LEASE, ..QueueSpec::new(QUEUE.parse().unwrap(), owner) };
-            ensure(&js, &spec, false).await.unwrap();
+            ensure_queue(&js, &spec, false).await.unwrap();
             ensure_buckets(&js, 1).await.unwrap();
         }
         let folder = tempfile::TempDir::with_prefix("asyncqueue-rolling-").unwrap();

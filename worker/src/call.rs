@@ -8,8 +8,8 @@ use std::{borrow::Cow, time::Duration};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
-    CallId, FunctionName, Invocation, QueueName, peek::is_stored, status::worker_report,
-    stored_call::StoredCall,
+    CallId, FunctionName, Invocation, QueueName, call::CallRef, jetstream::is_stored,
+    status::request_worker_report,
 };
 
 use self::{
@@ -50,7 +50,7 @@ pub(crate) struct CallHandler {
 /// A decoded call, with its attempts and its policy.
 pub(crate) struct Call<'a> {
     pub(crate) invocation: Invocation,
-    pub(crate) stored: StoredCall,
+    pub(crate) stored: CallRef,
     pub(crate) attempts: AttemptCount,
     /// The queue's policy, with the overrides of the function.
     pub(crate) policy: Cow<'a, RetryPolicy>,
@@ -113,7 +113,7 @@ impl Handler for CallHandler {
     /// call.
     async fn on_lost_delivery(&self, delivery: &Delivery) {
         let Some(call) = self.preparer.call_of(delivery) else { return };
-        if let Ok(None) = worker_report(&self.js, &self.queue, &call).await {
+        if let Ok(None) = request_worker_report(&self.js, &self.queue, &call).await {
             self.offsets.exclude(&call, 1).await;
         }
     }

@@ -7,8 +7,8 @@ use async_nats::{
 };
 use asyncqueue::{
     CallId, FunctionName,
-    dead_letter_store::store_once,
-    message::dead_letter::{self, Death, Form, UNKNOWN},
+    dead_letters::{DeathInfo, store_once},
+    message::dead_letter::{self, DeadLetterForm, UNKNOWN_TOKEN},
     publish_failure::PublishFailure,
     subject::call_subject,
 };
@@ -98,7 +98,7 @@ impl DeadLetterWriter {
         &self,
         message: Message<'_>,
         call: Option<(&FunctionName, &CallId)>,
-        death: Death,
+        death: DeathInfo,
         permit: &mut InFlightPermit,
     ) -> DeadLetterOutcome {
         let Message { payload, subject, sequence, .. } = message;
@@ -119,7 +119,7 @@ impl DeadLetterWriter {
         }
         match self.store(message, call, &death, permit).await {
             Ok(form) => {
-                if form != Form::Whole {
+                if form != DeadLetterForm::Whole {
                     warn!(
                         call_id,
                         function,
@@ -166,21 +166,25 @@ impl DeadLetterWriter {
         &self,
         message: Message<'_>,
         call: Option<(&FunctionName, &CallId)>,
-        death: &Death,
+        death: &DeathInfo,
         permit: &mut InFlightPermit,
-    ) -> Result<Form, PublishFailure> {
+    ) -> Result<DeadLetterForm, PublishFailure> {
         let Message { headers, payload, subject, sequence } = message;
         let dead_subject = match call {
             Some((function, id)) => call_subject(&self.stream, function, id),
             None => {
-                format!("{}.{UNKNOWN}.{UNKNOWN}.{}", self.stream, CallId::of_sequence(sequence))
+                format!(
+                    "{}.{UNKNOWN_TOKEN}.{UNKNOWN_TOKEN}.{}",
+                    self.stream,
+                    CallId::from_sequence(sequence)
+                )
             }
         };
         let whole = dead_letter::headers(headers, subject, death, &self.worker, Timestamp::now());
         let id = dead_letter::message_id(subject, sequence);
         let mut refused = PublishFailure::Unavailable;
-        for form in Form::ALL {
-            let (headers, body) = form.of(&whole, payload);
+        for form in DeadLetterForm::ALL {
+            let (headers, body) = form.apply(&whole, payload);
             let store = || {
                 let (headers, body) = (headers.clone(), body.clone());
                 store_once(&self.js, &self.stream, &dead_subject, &id, headers, body)

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use asyncqueue_runtime::{
     arguments,
-    program::{self, Threads},
+    program::{self, RuntimeFlavor},
 };
 use asyncqueue_worker::Settings;
 
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     program::run(
         "asyncqueue-worker",
         &settings.log.clone(),
-        Threads::AllProcessors,
+        RuntimeFlavor::MultiThread,
         async |shutdown| {
             arguments::warn_of_misspelt_variables::<Settings>();
             Box::pin(asyncqueue_worker::run(settings, shutdown)).await

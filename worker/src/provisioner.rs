@@ -6,16 +6,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
-    ensure::{EnsureError, ensure, ensure_buckets},
-    missing::{Needed, first_missing, needed_bucket, needed_by_workers},
-    reserved,
-    stream::{DeadLetters, Limits, Owner, QueueSpec},
-    tombstone, uncounted,
+    buckets, reserved_names,
+    stream::{
+        DeadLetterSettings, EnsureError, Limits, Owner, QueueSpec, RequiredStream, ensure_buckets,
+        ensure_queue, first_missing, required_bucket, required_by_workers,
+    },
 };
 use asyncqueue_runtime::{
-    error::describe,
+    error::error_chain,
     health::Health,
-    nats::{self, jetstream::JetStreamOff},
+    nats::{self, jetstream_check::JetStreamOff},
     program::UsageError,
 };
 use tokio::time::sleep;
@@ -37,7 +37,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) struct StreamProvisioner {
     js: Context,
     spec: QueueSpec,
-    needed: Vec<Needed>,
+    needed: Vec<RequiredStream>,
     health: Health,
 }
 
@@ -58,8 +58,9 @@ impl StreamProvisioner {
     ) -> Result<Self, UsageError> {
         check_names(settings)?;
         let spec = spec(settings);
-        let buckets = [tombstone::BUCKET, uncounted::BUCKET];
-        let needed = buckets.iter().map(needed_bucket).chain(needed_by_workers(&spec)).collect();
+        let buckets = [buckets::TOMBSTONES, buckets::ATTEMPT_OFFSETS];
+        let needed =
+            buckets.iter().map(required_bucket).chain(required_by_workers(&spec)).collect();
         health.register(CONDITION, "waiting for NATS to create the streams");
         Ok(Self { js, spec, needed, health })
     }
@@ -110,7 +111,7 @@ impl StreamProvisioner {
     async fn ensure(&self) -> Result<(), BoxError> {
         // The buckets come first: without them no call can be cancelled.
         ensure_buckets(&self.js, self.spec.replicas).await?;
-        let ensured = ensure(&self.js, &self.spec, true).await?;
+        let ensured = ensure_queue(&self.js, &self.spec, true).await?;
         ensured.changes.iter().for_each(|change| info!("{change}"));
         self.health.ready(CONDITION);
         Ok(())
@@ -118,11 +119,11 @@ impl StreamProvisioner {
 
     /// Reports what is wrong now.
     fn report_failure(&self, error: &(dyn std::error::Error + 'static)) {
-        if JetStreamOff::of_error(error).is_some() {
+        if JetStreamOff::from_error(error).is_some() {
             // The condition `jetstream` and the log say what to do.
             return self.health.not_ready(CONDITION, "waiting for JetStream");
         }
-        let reason = describe(error);
+        let reason = error_chain(error);
         // Logged once, as long as the reason is the same.
         if self.health.reason(CONDITION).as_ref() != Some(&reason) {
             warn!("waiting for the queue's streams: {reason}");
@@ -136,9 +137,10 @@ impl StreamProvisioner {
 fn check_names(settings: &Settings) -> Result<(), UsageError> {
     let refused = |setting| move |error| UsageError(format!("{setting}: {error}"));
     let has_subject = settings.nats_subject.0.is_some();
-    reserved::check_queue(&settings.queue_name, has_subject).map_err(refused("queue_name"))?;
-    reserved::check_subject(&settings.subject()).map_err(refused("nats_subject"))?;
-    reserved::check_stream(&settings.stream()).map_err(refused("nats_stream"))
+    reserved_names::check_queue(&settings.queue_name, has_subject)
+        .map_err(refused("queue_name"))?;
+    reserved_names::check_subject(&settings.subject()).map_err(refused("nats_subject"))?;
+    reserved_names::check_stream(&settings.stream()).map_err(refused("nats_stream"))
 }
 
 /// Returns whether an error persists, however often the operation is repeated.
@@ -151,7 +153,8 @@ fn is_final(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Returns the specification of the queue for JetStream.
 fn spec(settings: &Settings) -> QueueSpec {
-    let dead_letters = DeadLetters { enabled: settings.dead_letters, ..DeadLetters::default() };
+    let dead_letters =
+        DeadLetterSettings { enabled: settings.dead_letters, ..DeadLetterSettings::default() };
     let limits =
         Limits { max_age: settings.max_age.as_ref().map(|age| age.0), ..Limits::default() };
     QueueSpec {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
-use asyncqueue::{consumer_progress, directory::Directory, stream::stored_in_all};
+use asyncqueue::{consumer_progress, directory::Directory, stream::total_stored};
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
@@ -40,14 +40,14 @@ async fn update(
     metrics: &Metrics,
     clock: &ServerClock,
 ) -> Result<(), async_nats::Error> {
-    let Some(consumer) = consumer_progress::of_consumer(js, stream, durable).await? else {
+    let Some(consumer) = consumer_progress::read_consumer(js, stream, durable).await? else {
         return Ok(());
     };
     clock.set(consumer.now);
     let stream = js.get_stream(stream).await?;
     let info = stream.cached_info();
     let (state, config) = (&info.state, &info.config);
-    metrics.set_queue_counts(consumer.pending, stored_in_all(config, state));
+    metrics.set_queue_counts(consumer.pending, total_stored(config, state));
     metrics.set_utilization(
         utilization(state.messages, config.max_messages)
             .max(utilization(state.bytes, config.max_bytes)),

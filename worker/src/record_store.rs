@@ -16,7 +16,7 @@ use std::{
 
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{publish_failure::PublishFailure, reserve, stats::BlockedCalls};
-use asyncqueue_runtime::{error::describe, nats};
+use asyncqueue_runtime::{error::error_chain, nats};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -88,7 +88,7 @@ impl RecordStore {
                     return Ok(stored);
                 }
                 Err(error) => {
-                    let failure = PublishFailure::of(&error);
+                    let failure = PublishFailure::from_error(&error);
                     self.metrics.record_store_failure(record, failure);
                     let is_known = matches!(
                         failure,
@@ -160,7 +160,7 @@ impl RecordStore {
             }
             Ok(false) => false,
             Err(error) => {
-                warn!(error = describe(&error), "failed to release the reserve");
+                warn!(error = error_chain(&error), "failed to release the reserve");
                 false
             }
         }
@@ -180,7 +180,7 @@ impl RecordStore {
                 record = record.as_str(),
                 reason,
                 calls,
-                error = describe(error),
+                error = error_chain(error),
                 "failed to store {what} of a call, retrying"
             );
         }

@@ -16,7 +16,8 @@ use asyncqueue_runtime::{
     health::Health,
     memory::{self, Budget},
     nats,
-    program::{Shutdown, UsageError},
+    program::UsageError,
+    shutdown::Shutdown,
 };
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -125,8 +126,8 @@ fn report_jetstream(
     client: async_nats::Client,
     health: Health,
 ) -> anyhow::Result<AbortOnDropHandle<()>> {
-    let servers = nats::jetstream::urls(&settings.nats)?;
-    let report = async move { nats::jetstream::report(&client, &servers, &health).await };
+    let servers = nats::jetstream_check::urls(&settings.nats)?;
+    let report = async move { nats::jetstream_check::report(&client, &servers, &health).await };
     Ok(AbortOnDropHandle::new(tokio::spawn(report)))
 }
 
@@ -142,7 +143,7 @@ impl Worker {
         if let Some(provisioner) = &provisioner {
             tokio::select! {
                 created = provisioner.create() => created?,
-                () = shutdown.requested.cancelled() => {}
+                () = shutdown.graceful.cancelled() => {}
             }
         }
         let _provisioner = provisioner.map(|provisioner| {
@@ -177,7 +178,7 @@ impl Worker {
         let calls = async move {
             tokio::select! {
                 () = start => {}
-                () = end.requested.cancelled() => {}
+                () = end.graceful.cancelled() => {}
             }
             calls.run(end, grace).await;
         };
@@ -194,7 +195,7 @@ impl Worker {
         let consumer = (stream.as_str(), durable.as_str());
         tokio::select! {
             result = result => result.context("the task that pulls messages failed"),
-            error = nats::ended(&client) => Err(error),
+            error = nats::client_terminated(&client) => Err(error),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),
             () = queue_metrics::run(js, consumer, directory, &self.metrics, &clock) => Ok(()),
@@ -220,7 +221,7 @@ impl Worker {
         };
         let statuses = CallStatuses::new(settings.worker_name.clone());
         let cancellations = Cancellations::new(js.client(), statuses.clone());
-        let directory = directory::watch::follow(js.clone());
+        let directory = directory::watch::watch(js.clone());
         let clock = ServerClock::default();
         Shared { store, dispatcher, dead_letters, statuses, cancellations, clock, directory }
     }
@@ -383,8 +384,8 @@ async fn wait_until_prepared(
 ) {
     nats::wait_connected(&js.client()).await;
     // Without a consumer, nothing is delivered before the time is known in another way.
-    if let Ok(Some(progress)) = consumer_progress::of_consumer(&js, &stream, &durable).await {
+    if let Ok(Some(progress)) = consumer_progress::read_consumer(&js, &stream, &durable).await {
         clock.set(progress.now);
     }
-    directory::watch::read_once(&js, directory, DIRECTORY_TIMEOUT).await;
+    directory::watch::wait_until_read(&js, directory, DIRECTORY_TIMEOUT).await;
 }

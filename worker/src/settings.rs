@@ -11,9 +11,9 @@ use std::{
 use asyncqueue::{
     GoDuration, QueueName,
     function_namespaces::{self, NamespaceList},
-    name::{parse_durable, parse_namespace, parse_stream, parse_subject},
+    names::parse_namespace,
     retry::{Backoff, Jitter, parse_codes, policy},
-    stream::DEFAULT_ACK_WAIT,
+    stream::{DEFAULT_ACK_WAIT, parse_durable, parse_stream, parse_subject},
 };
 use asyncqueue_runtime::{
     byte_size::ByteSize,

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 
-use super::{Tally, cancel};
+use super::{CancelCounts, cancel_pending};
 use crate::{
+    call::{CallQuery, CallState, CallStatus, CandidateQueues, Lookup},
     end_state::EndState,
-    locate::{Found, Places, Wanted, locate},
-    peek::NatsError,
-    status::{CallStatus, State},
+    jetstream::NatsError,
+    lookup::find_call,
 };
 
 /// The outcome of a request to cancel the calls with an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CancelOutcome {
     /// None of the calls starts any more, and at least one is cancelled.
-    Cancelled(Tally),
+    Cancelled(CancelCounts),
     /// At least one call has a tombstone, and may still start. A repeat is safe.
-    NotCertain,
+    Unconfirmed,
     /// All calls have ended in another way.
     Ended {
         /// How the last call ended.
@@ -27,69 +27,97 @@ pub enum Verdict {
         status: Option<Box<CallStatus>>,
     },
     /// Nothing is known of such a call.
-    Unknown,
+    NotFound,
 }
 
-/// Cancels all calls with an id that are stored now. Waits up to `patience` to be certain that they
-/// do not start. A repeat is safe, and also confirms calls that an earlier request could not
-/// confirm.
-pub async fn request(
+/// Cancels the calls with an id that are stored now, at most 1000. Waits up to `timeout` to be
+/// certain that they do not start. A repeat is safe, and also confirms calls that an earlier
+/// request could not confirm.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use asyncqueue::{
+///     call::CallQuery,
+///     cancel::{CancelOutcome, cancel_calls},
+///     directory::Directory,
+///     lookup::candidate_queues,
+/// };
+///
+/// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+/// # let js = asyncqueue::async_nats::jetstream::new(client);
+/// # let directory = Directory::default();
+/// let query = CallQuery { id: "order-7".parse()?, function: None };
+/// let candidates = candidate_queues(&directory, &"faas-request".parse()?, &query);
+/// match cancel_calls(&js, &candidates, &query, Duration::from_secs(10)).await? {
+///     CancelOutcome::Cancelled(counts) => println!("{} cancelled", counts.cancelled),
+///     CancelOutcome::Unconfirmed => println!("a call may still start: retry"),
+///     CancelOutcome::Ended { end, .. } => println!("already ended: {end}"),
+///     CancelOutcome::NotFound => println!("not found"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub async fn cancel_calls(
     js: &Context,
-    places: &Places,
-    wanted: &Wanted,
-    patience: Duration,
-) -> Result<Verdict, NatsError> {
-    let tally = cancel(js, places, wanted, patience).await?;
-    if let Some(verdict) = of_cancelled(tally) {
-        return Ok(verdict);
+    candidates: &CandidateQueues,
+    query: &CallQuery,
+    timeout: Duration,
+) -> Result<CancelOutcome, NatsError> {
+    let counts = cancel_pending(js, candidates, query, timeout).await?;
+    if let Some(outcome) = outcome_if_cancelled(counts) {
+        return Ok(outcome);
     }
-    let found = locate(js, places, wanted).await?;
+    let found = find_call(js, candidates, query).await?;
     if is_cancelled(&found) {
         // Another request has cancelled it since then, and may not be certain yet.
-        return Ok(of_cancelled_since(cancel(js, places, wanted, patience).await?));
+        return Ok(outcome_of_repeat(cancel_pending(js, candidates, query, timeout).await?));
     }
-    Ok(of_others(tally, found))
+    Ok(outcome_after_lookup(counts, found))
 }
 
-/// Returns the verdict of a tally in which a call is cancelled.
-fn of_cancelled(tally: Tally) -> Option<Verdict> {
-    match tally {
-        Tally { unconfirmed: 1.., .. } => Some(Verdict::NotCertain),
-        Tally { cancelled: 1.., .. } => Some(Verdict::Cancelled(tally)),
+/// Returns the outcome if at least one call is cancelled or has a tombstone.
+fn outcome_if_cancelled(counts: CancelCounts) -> Option<CancelOutcome> {
+    match counts {
+        CancelCounts { unconfirmed: 1.., .. } => Some(CancelOutcome::Unconfirmed),
+        CancelCounts { cancelled: 1.., .. } => Some(CancelOutcome::Cancelled(counts)),
         _ => None,
     }
 }
 
-/// Returns the verdict of the second tally, for a call that another request has cancelled.
-fn of_cancelled_since(tally: Tally) -> Verdict {
-    // If the tally is empty, the call is known by the result for its client, and its tombstone has
+/// Returns the outcome of a repeated cancellation, for a call that another request has cancelled.
+fn outcome_of_repeat(counts: CancelCounts) -> CancelOutcome {
+    // If no call was found, the call is known by the result for its client, and its tombstone has
     // expired.
-    let of_result = || Verdict::Cancelled(Tally { cancelled: 1, before: 1, ..tally });
-    of_cancelled(tally).or_else(|| of_ended(tally)).unwrap_or_else(of_result)
+    let from_result =
+        || CancelOutcome::Cancelled(CancelCounts { cancelled: 1, before: 1, ..counts });
+    outcome_if_cancelled(counts).or_else(|| outcome_if_ended(counts)).unwrap_or_else(from_result)
 }
 
-/// Returns the verdict of a tally without a cancelled call, given what was found after it.
-fn of_others(tally: Tally, found: Found) -> Verdict {
+/// Returns the outcome if no call is cancelled, given the result of the lookup after it.
+fn outcome_after_lookup(counts: CancelCounts, found: Lookup) -> CancelOutcome {
     match found {
-        Found::Ended(status) => {
-            let end = status.state.end().or(tally.end).unwrap_or(EndState::Done);
-            Verdict::Ended { end, status: Some(status.into()) }
+        Lookup::Ended(status) => {
+            let end = status.state.end().or(counts.end).unwrap_or(EndState::Done);
+            CancelOutcome::Ended { end, status: Some(status.into()) }
         }
         // What is stored now came after the request, or is just ending.
-        Found::Stored { .. } | Found::BeingCancelled(_) | Found::Unknown => {
-            of_ended(tally).unwrap_or(Verdict::Unknown)
+        Lookup::Pending { .. } | Lookup::Cancelling(_) | Lookup::NotFound => {
+            outcome_if_ended(counts).unwrap_or(CancelOutcome::NotFound)
         }
     }
 }
 
-fn of_ended(tally: Tally) -> Option<Verdict> {
-    tally.end.map(|end| Verdict::Ended { end, status: None })
+fn outcome_if_ended(counts: CancelCounts) -> Option<CancelOutcome> {
+    counts.end.map(|end| CancelOutcome::Ended { end, status: None })
 }
 
-fn is_cancelled(found: &Found) -> bool {
+fn is_cancelled(found: &Lookup) -> bool {
     matches!(
         found,
-        Found::BeingCancelled(_) | Found::Ended(CallStatus { state: State::Cancelled { .. }, .. })
+        Lookup::Cancelling(_)
+            | Lookup::Ended(CallStatus { state: CallState::Cancelled { .. }, .. })
     )
 }
 
@@ -99,50 +127,57 @@ mod tests {
 
     use super::*;
 
-    const EMPTY: Tally =
-        Tally { cancelled: 0, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
-    const CANCELLED: Tally = Tally { cancelled: 1, ..EMPTY };
-    const NOT_CERTAIN: Tally = Tally { unconfirmed: 1, ..EMPTY };
-    const DEAD: Tally = Tally { ended: 1, end: Some(EndState::Dead), ..EMPTY };
+    const EMPTY: CancelCounts =
+        CancelCounts { cancelled: 0, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
+    const CANCELLED: CancelCounts = CancelCounts { cancelled: 1, ..EMPTY };
+    const NOT_CERTAIN: CancelCounts = CancelCounts { unconfirmed: 1, ..EMPTY };
+    const DEAD: CancelCounts = CancelCounts { ended: 1, end: Some(EndState::Dead), ..EMPTY };
     const SINCE: Timestamp = Timestamp::UNIX_EPOCH;
 
-    fn ended(state: State) -> CallStatus {
-        let wanted = Wanted { id: "id-1".parse().unwrap(), function: None };
-        CallStatus::new(&wanted, &"jobs".parse().unwrap(), None, state)
+    fn ended(state: CallState) -> CallStatus {
+        let query = CallQuery { id: "id-1".parse().unwrap(), function: None };
+        CallStatus::new(&query, &"jobs".parse().unwrap(), None, state)
     }
 
     #[test]
     fn one_call_that_is_not_certain_makes_the_request_so() {
-        assert_eq!(of_cancelled(CANCELLED), Some(Verdict::Cancelled(CANCELLED)));
-        assert_eq!(of_cancelled(NOT_CERTAIN), Some(Verdict::NotCertain));
-        assert_eq!(of_cancelled(Tally { cancelled: 2, ..NOT_CERTAIN }), Some(Verdict::NotCertain));
-        let both = Tally { ended: 1, end: Some(EndState::Done), ..CANCELLED };
-        assert_eq!(of_cancelled(both), Some(Verdict::Cancelled(both)));
-        assert_eq!((of_cancelled(EMPTY), of_cancelled(DEAD)), (None, None));
+        assert_eq!(outcome_if_cancelled(CANCELLED), Some(CancelOutcome::Cancelled(CANCELLED)));
+        assert_eq!(outcome_if_cancelled(NOT_CERTAIN), Some(CancelOutcome::Unconfirmed));
+        assert_eq!(
+            outcome_if_cancelled(CancelCounts { cancelled: 2, ..NOT_CERTAIN }),
+            Some(CancelOutcome::Unconfirmed)
+        );
+        let both = CancelCounts { ended: 1, end: Some(EndState::Done), ..CANCELLED };
+        assert_eq!(outcome_if_cancelled(both), Some(CancelOutcome::Cancelled(both)));
+        assert_eq!((outcome_if_cancelled(EMPTY), outcome_if_cancelled(DEAD)), (None, None));
     }
 
     #[test]
     fn a_call_that_another_request_has_cancelled_since_is_asked_about_again() {
-        assert!(is_cancelled(&Found::Ended(ended(State::Cancelled { since: SINCE }))));
-        assert!(!is_cancelled(&Found::Ended(ended(State::Expired { since: SINCE }))));
-        assert!(is_cancelled(&Found::BeingCancelled(ended(State::Delivered))));
-        assert!(!is_cancelled(&Found::Unknown));
-        assert_eq!(of_cancelled_since(NOT_CERTAIN), Verdict::NotCertain);
-        assert_eq!(of_cancelled_since(DEAD), Verdict::Ended { end: EndState::Dead, status: None });
-        let before = Tally { before: 1, ..CANCELLED };
-        assert_eq!(of_cancelled_since(before), Verdict::Cancelled(before));
-        assert_eq!(of_cancelled_since(EMPTY), Verdict::Cancelled(before));
+        assert!(is_cancelled(&Lookup::Ended(ended(CallState::Cancelled { since: SINCE }))));
+        assert!(!is_cancelled(&Lookup::Ended(ended(CallState::Expired { since: SINCE }))));
+        assert!(is_cancelled(&Lookup::Cancelling(ended(CallState::Delivered))));
+        assert!(!is_cancelled(&Lookup::NotFound));
+        assert_eq!(outcome_of_repeat(NOT_CERTAIN), CancelOutcome::Unconfirmed);
+        assert_eq!(
+            outcome_of_repeat(DEAD),
+            CancelOutcome::Ended { end: EndState::Dead, status: None }
+        );
+        let before = CancelCounts { before: 1, ..CANCELLED };
+        assert_eq!(outcome_of_repeat(before), CancelOutcome::Cancelled(before));
+        assert_eq!(outcome_of_repeat(EMPTY), CancelOutcome::Cancelled(before));
     }
 
     #[test]
     fn what_is_known_of_the_end_is_said() {
-        let expired = ended(State::Expired { since: SINCE });
-        let said = Verdict::Ended { end: EndState::Expired, status: Some(expired.clone().into()) };
-        assert_eq!(of_others(EMPTY, Found::Ended(expired)), said);
+        let expired = ended(CallState::Expired { since: SINCE });
+        let said =
+            CancelOutcome::Ended { end: EndState::Expired, status: Some(expired.clone().into()) };
+        assert_eq!(outcome_after_lookup(EMPTY, Lookup::Ended(expired)), said);
         assert_eq!(
-            of_others(DEAD, Found::Unknown),
-            Verdict::Ended { end: EndState::Dead, status: None }
+            outcome_after_lookup(DEAD, Lookup::NotFound),
+            CancelOutcome::Ended { end: EndState::Dead, status: None }
         );
-        assert_eq!(of_others(EMPTY, Found::Unknown), Verdict::Unknown);
+        assert_eq!(outcome_after_lookup(EMPTY, Lookup::NotFound), CancelOutcome::NotFound);
     }
 }

@@ -19,24 +19,23 @@ use async_nats::{
 use super::DeadLetters;
 use crate::{
     directory::QueueEntry,
+    jetstream::{NatsError, delete_message, last_message, message_at},
     message::{
-        dead_letter::{self, DeadLetter, Kind, Omitted},
+        dead_letter::{self, DeadLetter, DeadLetterKind, Omitted},
         native::H_MESSAGE_ID,
     },
-    peek::{NatsError, last_message, message_at},
-    remove::remove,
     subject::call_subject,
 };
 
 /// The outcome of replaying a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replayed {
+pub enum ReplayOutcome {
     /// The message is on the queue again, and the dead letter is deleted.
-    Now,
+    Replayed,
     /// An interrupted replay had put the message on the queue already. The dead letter is deleted.
-    Before,
+    AlreadyReplayed,
     /// The dead letter is no longer there: it was replayed or deleted by another request.
-    Gone,
+    NotFound,
 }
 
 /// A replay failed. The dead letter is still there, and a repeat is safe.
@@ -44,7 +43,8 @@ pub enum Replayed {
 pub enum ReplayError {
     /// The dead letter does not hold all of its message.
     #[error(
-        "not replayed, {} bytes of headers and {} bytes of body were left out of it: submit the call again",
+        "not replayed, {} bytes of headers and {} bytes of body were left out of it: submit the \
+         call again",
         .0.headers, .0.body
     )]
     Incomplete(Omitted),
@@ -74,7 +74,7 @@ impl ReplayError {
     /// Returns whether the error concerns only this letter. Otherwise other letters fail for the
     /// same reason.
     #[must_use]
-    pub fn is_of_this_letter(&self) -> bool {
+    pub fn is_per_letter(&self) -> bool {
         match self {
             Self::Incomplete(_) | Self::Unreadable(_) => true,
             Self::NotStored(error) => error.kind() == PublishErrorKind::MaxPayloadExceeded,
@@ -93,11 +93,13 @@ impl DeadLetters {
         &self,
         letter: &DeadLetter,
         entry: &QueueEntry,
-    ) -> Result<Replayed, ReplayError> {
+    ) -> Result<ReplayOutcome, ReplayError> {
         if let Some(why) = &letter.unreadable {
             return Err(ReplayError::Unreadable(why.clone()));
         }
-        let Some(message) = self.message(letter.sequence).await? else { return Ok(Replayed::Gone) };
+        let Some(message) = self.message(letter.sequence).await? else {
+            return Ok(ReplayOutcome::NotFound);
+        };
         if letter.omitted != Omitted::default() {
             return Err(ReplayError::Incomplete(letter.omitted));
         }
@@ -118,11 +120,13 @@ impl DeadLetters {
         dead_subject: &str,
     ) -> (String, String) {
         let (stream, subject) = match (letter.kind, &letter.origin) {
-            (Kind::Callback, Some(origin)) => {
+            (DeadLetterKind::Callback, Some(origin)) => {
                 return (self.queue.callback_stream(), origin.subject.clone());
             }
-            (Kind::Callback, None) => (self.queue.callback_stream(), self.queue.callback_stream()),
-            (Kind::Call, _) => (entry.stream.clone(), entry.subject.clone()),
+            (DeadLetterKind::Callback, None) => {
+                (self.queue.callback_stream(), self.queue.callback_stream())
+            }
+            (DeadLetterKind::Call, _) => (entry.stream.clone(), entry.subject.clone()),
         };
         let subject = match &letter.function {
             Some(function) => call_subject(&subject, function, &letter.call_id),
@@ -146,8 +150,13 @@ impl DeadLetters {
         };
         // A stream that was deleted and recreated may have another message there.
         if original.subject.as_str() == origin.subject && original.payload == message.payload {
-            remove(&self.js, stream, origin.sequence, "remove the message of the dead letter")
-                .await?;
+            delete_message(
+                &self.js,
+                stream,
+                origin.sequence,
+                "remove the message of the dead letter",
+            )
+            .await?;
         }
         Ok(())
     }
@@ -158,19 +167,19 @@ impl DeadLetters {
         message: StreamMessage,
         stream: String,
         subject: String,
-    ) -> Result<Replayed, ReplayError> {
+    ) -> Result<ReplayOutcome, ReplayError> {
         let id = format!("{}.replay.{}", letter.call_id, letter.sequence);
         // If that was longer ago than the duplicate window, only the message itself shows it.
         let pending = last_message(&self.js, &stream, &subject).await?;
         let pending_id = pending.as_ref().and_then(|pending| pending.headers.get(NATS_MESSAGE_ID));
         if pending_id.is_some_and(|pending_id| pending_id.as_str() == id) {
-            return Ok(Replayed::Before);
+            return Ok(ReplayOutcome::AlreadyReplayed);
         }
-        let mut headers = dead_letter::original(&message.headers);
+        let mut headers = dead_letter::original_headers(&message.headers);
         headers.insert(NATS_MESSAGE_ID, id);
         // The id that functions used as message id, for a call that had none or whose worker did
         // not keep it.
-        if letter.kind == Kind::Call && headers.get(H_MESSAGE_ID).is_none() {
+        if letter.kind == DeadLetterKind::Call && headers.get(H_MESSAGE_ID).is_none() {
             headers.insert(H_MESSAGE_ID, letter.call_id.as_str());
         }
         let replay = PublishMessage::build()
@@ -179,8 +188,8 @@ impl DeadLetters {
             .expected_stream(&stream);
         let publish = async { self.js.send_publish(subject.clone(), replay).await?.await };
         match publish.await {
-            Ok(ack) if ack.duplicate => Ok(Replayed::Before),
-            Ok(_) => Ok(Replayed::Now),
+            Ok(ack) if ack.duplicate => Ok(ReplayOutcome::AlreadyReplayed),
+            Ok(_) => Ok(ReplayOutcome::Replayed),
             Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
                 Err(ReplayError::NoStream { subject })
             }

@@ -1,7 +1,7 @@
 //! Reads the dead letters of a stream, oldest first.
 //!
 //! They are delivered without their payloads, in batches. A letter that the client can't read
-//! ([`crate::readable`]) closes the connection. Then all are read one by one, over the JSON API.
+//! ([`crate::raw_message`]) closes the connection. Then all are read one by one, over the JSON API.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,28 +19,27 @@ use tokio::time::{sleep, timeout};
 use super::DeadLetters;
 use crate::{
     connection::Connection,
-    message::dead_letter::{DeadLetter, Stored},
-    peek::{NatsError, failed},
-    readable::{RawMessage, message_from},
-    timestamp::from_server,
+    jetstream::{NatsError, timestamp_from_server},
+    message::dead_letter::{DeadLetter, RawDeadLetter},
+    raw_message::{RawMessage, next_raw_message},
 };
 
 /// Number of letters in a batch: few enough that their headers are read while the next ones are in
 /// transit.
-const BATCH: usize = 500;
+const MAX_BATCH: usize = 500;
 
 /// Maximum time of a batch. Its messages are not acknowledged: those lost with a broken connection
 /// are not redelivered.
-const BATCH_TIME: Duration = Duration::from_secs(10);
+const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of payloads that are requested concurrently, each in a round trip.
-const READS: usize = 16;
+const MAX_CONCURRENT_READS: usize = 16;
 
 /// How long the server keeps the consumer of a reader that has disconnected.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 
 /// Interval between checks whether the connection was closed.
-const CONNECTION_CHECK: Duration = Duration::from_millis(50);
+const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The action that error messages name.
 const ACTION: &str = "list the dead letters";
@@ -53,15 +52,16 @@ impl DeadLetters {
         &self,
         subjects: BTreeSet<String>,
     ) -> Result<Vec<DeadLetter>, NatsError> {
-        let last = self.stream.get_info().await.map_err(failed(ACTION))?.state.last_sequence;
+        let last =
+            self.stream.get_info().await.map_err(NatsError::during(ACTION))?.state.last_sequence;
         let client = self.js.client();
-        let before = Connection::of(&client);
+        let before = Connection::current(&client);
         let delivered = tokio::select! {
             delivered = self.scan_deliveries(subjects, last) => delivered,
             () = closed(&client, &before) => return self.scan_one_by_one(last).await,
         };
         match delivered {
-            Err(_) if Connection::of(&client).is_another_to_the_same_server(&before) => {
+            Err(_) if Connection::current(&client).is_another_to_the_same_server(&before) => {
                 self.scan_one_by_one(last).await
             }
             delivered => delivered,
@@ -80,22 +80,27 @@ impl DeadLetters {
             filter_subjects: subjects.into_iter().collect(),
             headers_only: true,
             memory_storage: true,
-            inactive_threshold: FORGOTTEN_AFTER,
+            inactive_threshold: INACTIVE_THRESHOLD,
             ..pull::Config::default()
         };
-        let consumer = self.stream.create_consumer(consumer).await.map_err(failed(ACTION))?;
+        let consumer =
+            self.stream.create_consumer(consumer).await.map_err(NatsError::during(ACTION))?;
         let mut letters = Vec::new();
         loop {
-            let batch =
-                consumer.fetch().max_messages(BATCH).messages().await.map_err(failed(ACTION))?;
-            let batch: Vec<Message> = timeout(BATCH_TIME, batch.try_collect())
+            let batch = consumer
+                .fetch()
+                .max_messages(MAX_BATCH)
+                .messages()
                 .await
-                .map_err(failed(ACTION))?
-                .map_err(failed(ACTION))?;
-            let whole = batch.len() == BATCH;
+                .map_err(NatsError::during(ACTION))?;
+            let batch: Vec<Message> = timeout(BATCH_TIMEOUT, batch.try_collect())
+                .await
+                .map_err(NatsError::during(ACTION))?
+                .map_err(NatsError::during(ACTION))?;
+            let whole = batch.len() == MAX_BATCH;
             let read: Vec<DeadLetter> = iter(batch)
                 .map(|message| self.read_headers(message))
-                .buffered(READS)
+                .buffered(MAX_CONCURRENT_READS)
                 .try_collect()
                 .await?;
             letters.extend(read);
@@ -112,7 +117,7 @@ impl DeadLetters {
     async fn scan_one_by_one(&self, last: u64) -> Result<Vec<DeadLetter>, NatsError> {
         let stream = self.queue.dead_letter_stream();
         let (mut letters, mut next) = (Vec::new(), 1);
-        while let Some(message) = message_from(&self.js, &stream, ">", next).await?
+        while let Some(message) = next_raw_message(&self.js, &stream, ">", next).await?
             && message.sequence <= last
         {
             next = message.sequence + 1;
@@ -124,7 +129,7 @@ impl DeadLetters {
     fn read_raw(&self, message: &RawMessage) -> DeadLetter {
         let read = message.read_headers();
         let headers = read.as_ref().cloned().unwrap_or_default();
-        let stored = Stored {
+        let stored = RawDeadLetter {
             queue: &self.queue,
             subject: &message.subject,
             sequence: message.sequence,
@@ -141,24 +146,24 @@ impl DeadLetters {
     /// Returns the message at a sequence as it is stored; `None` if it is no longer there.
     pub(super) async fn raw_message(&self, sequence: u64) -> Result<Option<RawMessage>, NatsError> {
         let message =
-            message_from(&self.js, &self.queue.dead_letter_stream(), ">", sequence).await?;
+            next_raw_message(&self.js, &self.queue.dead_letter_stream(), ">", sequence).await?;
         Ok(message.filter(|message| message.sequence == sequence))
     }
 
     /// Reads a message that was delivered without its payload, and fetches the payload if it is
     /// needed.
     async fn read_headers(&self, message: Message) -> Result<DeadLetter, NatsError> {
-        let info = message.info().map_err(failed(ACTION))?;
+        let info = message.info().map_err(NatsError::during(ACTION))?;
         let headers = message.headers.clone().unwrap_or_default();
-        let stored = Stored {
+        let stored = RawDeadLetter {
             queue: &self.queue,
             subject: &message.subject,
             sequence: info.stream_sequence,
-            stored_at: from_server(info.published),
+            stored_at: timestamp_from_server(info.published),
             headers: &headers,
             payload: &Bytes::new(),
         };
-        if !stored.is_told_by_headers()
+        if !stored.identified_by_headers()
             && let Some(whole) = self.message(info.stream_sequence).await?
         {
             return Ok(self.read_whole(&whole).0);
@@ -169,7 +174,7 @@ impl DeadLetters {
 
 /// Waits until a connection was closed and there is another one to the same server.
 async fn closed(client: &Client, before: &Connection) {
-    while !Connection::of(client).is_another_to_the_same_server(before) {
-        sleep(CONNECTION_CHECK).await;
+    while !Connection::current(client).is_another_to_the_same_server(before) {
+        sleep(CONNECTION_CHECK_INTERVAL).await;
     }
 }

@@ -6,14 +6,14 @@ use async_nats::jetstream::{Context, kv};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use super::{BUCKET, Contents, Directory, Key, MARKER};
-use crate::bucket::BucketError;
+use super::{Contents, Directory, Key, MARKER};
+use crate::{buckets::DIRECTORY, kv::BucketError};
 
 /// Number of concurrent requests. Each is a round trip: with so many, ten thousand take a second.
-const CONCURRENCY: usize = 64;
+const MAX_CONCURRENT_REQUESTS: usize = 64;
 
 /// Value of the marker. Fields are reserved for later versions.
-const MARKED: &str = "{}";
+const MARKER_VALUE: &str = "{}";
 
 /// The KV bucket, for its only writer.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct DirectoryStore {
 impl DirectoryStore {
     /// Opens the bucket, and creates it if it does not exist, with at least `replicas` replicas.
     pub async fn open(js: &Context, replicas: usize) -> Result<Self, BucketError> {
-        let bucket = BUCKET.ensure(js, replicas).await?;
+        let bucket = DIRECTORY.ensure(js, replicas).await?;
         Ok(Self { bucket })
     }
 
@@ -34,7 +34,7 @@ impl DirectoryStore {
     pub async fn sync(&self, wanted: &Directory) -> Result<usize, BucketError> {
         let keys = self.keys().await?;
         let current = self.read(&keys).await?;
-        self.put(&current, wanted, keys.iter().any(|key| key == MARKER)).await
+        self.apply_diff(&current, wanted, keys.iter().any(|key| key == MARKER)).await
     }
 
     /// Does the same for a program that follows the bucket and so knows its content.
@@ -43,17 +43,17 @@ impl DirectoryStore {
         current: &Contents,
         wanted: &Directory,
     ) -> Result<usize, BucketError> {
-        let entries = current.directory.entries().map_err(BUCKET.failed("encode"))?;
-        self.put(&entries, wanted, current.is_whole).await
+        let entries = current.directory.entries().map_err(DIRECTORY.failed("encode"))?;
+        self.apply_diff(&entries, wanted, current.is_complete).await
     }
 
-    async fn put(
+    async fn apply_diff(
         &self,
         current: &HashMap<Key, impl AsRef<[u8]>>,
         wanted: &Directory,
         is_marked: bool,
     ) -> Result<usize, BucketError> {
-        let wanted = wanted.entries().map_err(BUCKET.failed("encode"))?;
+        let wanted = wanted.entries().map_err(DIRECTORY.failed("encode"))?;
         let is_other = |key, value: &[u8]| current.get(key).is_none_or(|now| now.as_ref() != value);
         let put = wanted.iter().filter(|(key, value)| is_other(key, value));
         let put = put.map(|(key, value)| (key.to_string(), Some(Bytes::copy_from_slice(value))));
@@ -65,29 +65,35 @@ impl DirectoryStore {
         let count = changes.len();
         let written = futures::stream::iter(changes).map(async |(key, value)| match value {
             Some(value) => {
-                self.bucket.put(key, value).await.map(drop).map_err(BUCKET.failed("write"))
+                self.bucket.put(key, value).await.map(drop).map_err(DIRECTORY.failed("write"))
             }
-            None => self.bucket.delete(key).await.map_err(BUCKET.failed("write")),
+            None => self.bucket.delete(key).await.map_err(DIRECTORY.failed("write")),
         });
-        written.buffer_unordered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await?;
+        written
+            .buffer_unordered(MAX_CONCURRENT_REQUESTS)
+            .try_for_each(|()| std::future::ready(Ok(())))
+            .await?;
         if !is_marked {
-            self.bucket.put(MARKER, MARKED.into()).await.map_err(BUCKET.failed("write"))?;
+            self.bucket
+                .put(MARKER, MARKER_VALUE.into())
+                .await
+                .map_err(DIRECTORY.failed("write"))?;
         }
         Ok(count)
     }
 
     async fn keys(&self) -> Result<Vec<String>, BucketError> {
-        let keys = self.bucket.keys().await.map_err(BUCKET.failed("read"))?;
-        keys.try_collect().await.map_err(BUCKET.failed("read"))
+        let keys = self.bucket.keys().await.map_err(DIRECTORY.failed("read"))?;
+        keys.try_collect().await.map_err(DIRECTORY.failed("read"))
     }
 
     async fn read(&self, keys: &[String]) -> Result<HashMap<Key, Bytes>, BucketError> {
         let known: Vec<Key> = keys.iter().filter_map(|text| Key::parse(text)).collect();
         futures::stream::iter(known)
             .map(async |key| {
-                Ok((self.bucket.get(key.to_string()).await.map_err(BUCKET.failed("read"))?, key))
+                Ok((self.bucket.get(key.to_string()).await.map_err(DIRECTORY.failed("read"))?, key))
             })
-            .buffer_unordered(CONCURRENCY)
+            .buffer_unordered(MAX_CONCURRENT_REQUESTS)
             .try_filter_map(async |(value, key)| Ok(value.map(|value| (key, value))))
             .try_collect()
             .await

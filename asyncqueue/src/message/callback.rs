@@ -11,14 +11,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{
-    DecodeError, function_name, http_lines, invalid,
+    DecodeError, function_name, http_headers, invalid,
     native::{self, H_DEPTH, H_FUNCTION_NAME, written_name},
 };
 use crate::{
+    EndState,
     call_id::CallId,
-    end_state::EndState,
     invocation::{CallbackUrl, Invocation},
-    name::FunctionName,
+    names::FunctionName,
 };
 
 const H_CALL_ID: &str = "Async-Call-Id";
@@ -33,8 +33,8 @@ const H_SEQUENCE: &str = "Async-Sequence";
 /// How the call ended.
 const H_END: &str = "Async-End";
 
-/// [`crate::cancel::CANCELLED`] as text. In results of earlier versions, only this shows that the
-/// call was cancelled.
+/// [`crate::call::CANCELLED_STATUS`] as text. In results of earlier versions, only this shows that
+/// the call was cancelled.
 const CANCELLED_TEXT: &str = "499";
 
 /// The end of a call, for its client.
@@ -75,6 +75,7 @@ pub struct Callback {
 impl Callback {
     /// Creates the result of a call that ended without a response of its function: no attempt, no
     /// headers, no body.
+    #[doc(hidden)]
     #[must_use]
     pub fn new(
         call: &Invocation,
@@ -102,6 +103,7 @@ impl Callback {
 
     /// Returns the message id of the result of a call: the call id, and the sequence of the call on
     /// the queue's stream.
+    #[doc(hidden)]
     #[must_use]
     pub fn message_id(call_id: &CallId, sequence: u64) -> String {
         format!("{call_id}.{sequence}")
@@ -124,6 +126,7 @@ impl Callback {
     ///
     /// Two workers may both run a call, because one lost its lease. Because of `Nats-Msg-Id`, only
     /// one of them calls back. A call id that is used again later belongs to another call.
+    #[doc(hidden)]
     #[must_use]
     pub fn encode(&self) -> NatsHeaders {
         let mut headers = NatsHeaders::new();
@@ -144,11 +147,12 @@ impl Callback {
         headers.insert(H_DURATION, self.duration.as_micros().to_string());
         headers.insert(H_ATTEMPT, self.attempt.to_string());
         headers.insert(H_MAX_ATTEMPTS, self.max_attempts.to_string());
-        http_lines::append(&mut headers, &self.headers);
+        http_headers::append(&mut headers, &self.headers);
         headers
     }
 
     /// Reads what [`Callback::encode`] wrote, in this version or an earlier one.
+    #[doc(hidden)]
     pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Self, DecodeError> {
         let get = |name: &'static str| headers.get(name).map(async_nats::HeaderValue::as_str);
         let require = |name: &'static str| get(name).ok_or(DecodeError::Missing(name));
@@ -183,7 +187,7 @@ impl Callback {
             duration: Duration::from_micros(number(H_DURATION)?),
             attempt: number(H_ATTEMPT)?,
             max_attempts: number(H_MAX_ATTEMPTS)?,
-            headers: http_lines::read(headers)?,
+            headers: http_headers::read(headers)?,
             body,
         })
     }

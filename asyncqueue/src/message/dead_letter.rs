@@ -4,11 +4,11 @@ use async_nats::{HeaderMap as NatsHeaders, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{DecodeError, Fallback, callback::Callback, http_lines, native};
+use super::{DecodeError, Fallback, callback::Callback, http_headers, native};
 use crate::{
     call_id::CallId,
     invocation::Invocation,
-    name::{FunctionName, QueueName},
+    names::{FunctionName, QueueName},
     publish_failure::MAX_HEADERS,
 };
 
@@ -17,11 +17,11 @@ pub const H_REASON: &str = "Async-Dead-Reason";
 /// Header: number of attempts.
 pub const H_ATTEMPTS: &str = "Async-Dead-Attempts";
 /// Header: the last status, if there was one.
-pub const H_STATUS: &str = "Async-Dead-Status";
+pub(crate) const H_STATUS: &str = "Async-Dead-Status";
 /// Header: when the call died, RFC 3339.
 pub const H_AT: &str = "Async-Dead-At";
 /// Header: the worker that stored the dead letter.
-pub const H_WORKER: &str = "Async-Dead-Worker";
+pub(crate) const H_WORKER: &str = "Async-Dead-Worker";
 /// Header: the subject that the message had.
 pub const H_SUBJECT: &str = "Async-Dead-Subject";
 
@@ -32,7 +32,7 @@ pub const H_OMITTED_HEADERS: &str = "Async-Dead-Omitted-Headers";
 pub const H_OMITTED_BODY: &str = "Async-Dead-Omitted-Body";
 
 /// The headers that a dead letter has in addition to those of its message.
-const ADDED: [&str; 8] =
+const DEAD_LETTER_HEADERS: [&str; 8] =
     [H_REASON, H_ATTEMPTS, H_STATUS, H_AT, H_WORKER, H_SUBJECT, H_OMITTED_HEADERS, H_OMITTED_BODY];
 
 /// Maximum length of the reason, in characters. The reason may contain the response of a function
@@ -40,28 +40,28 @@ const ADDED: [&str; 8] =
 const MAX_REASON: usize = 500;
 
 /// Room for the headers that a dead letter has in addition to those of its message, in bytes.
-pub const ROOM: usize = 4 * 1024;
+pub(crate) const RESERVED_BYTES: usize = 4 * 1024;
 
 /// Header of a message that is delivered without its payload: the size of the payload.
 const H_SIZE: &str = "Nats-Msg-Size";
 
 /// Namespace and function in the subject of a dead letter whose message named none in its subject.
-pub const UNKNOWN: &str = "unknown";
+pub const UNKNOWN_TOKEN: &str = "unknown";
 
 /// Room for the identity of a call in its message: id, function, method and time, in bytes.
-const IDENTITY_ROOM: usize = 1024;
+const IDENTITY_BYTES: usize = 1024;
 
 /// Returns the maximum number of bytes of path, query and callback URL, if the server accepts
 /// messages of `max_payload` bytes. A message within it can become a dead letter without its HTTP
 /// headers and its body.
 #[must_use]
 pub fn max_target(max_payload: usize) -> usize {
-    MAX_HEADERS.min(max_payload).saturating_sub(ROOM + IDENTITY_ROOM)
+    MAX_HEADERS.min(max_payload).saturating_sub(RESERVED_BYTES + IDENTITY_BYTES)
 }
 
 /// Why a call is dead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Death {
+pub struct DeathInfo {
     /// What ended the call, in words, without any of the call's content.
     pub reason: String,
     /// Number of attempts.
@@ -72,7 +72,7 @@ pub struct Death {
 
 /// What a dead letter was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DeadLetterKind {
     /// A call of the queue.
     Call,
     /// The result of a call, on its way to the client.
@@ -104,13 +104,13 @@ pub struct DeadLetter {
     /// several.
     pub sequence: u64,
     /// What it was before.
-    pub kind: Kind,
+    pub kind: DeadLetterKind,
     /// The call id.
     pub call_id: CallId,
     /// The function; `None` if the message does not name it.
     pub function: Option<FunctionName>,
     /// Why the call died.
-    pub death: Death,
+    pub death: DeathInfo,
     /// When the call died.
     pub died_at: Timestamp,
     /// The worker that stored it.
@@ -127,7 +127,7 @@ pub struct DeadLetter {
 
 /// The content of a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum DeadLetterContent {
     /// A call.
     Call(Box<Invocation>),
     /// The result of a call.
@@ -143,19 +143,19 @@ pub enum Content {
 
 /// A message on the stream of dead letters, as it is stored there.
 #[derive(Clone, Copy, Debug)]
-pub struct Stored<'a> {
+pub(crate) struct RawDeadLetter<'a> {
     /// The queue.
-    pub queue: &'a QueueName,
+    pub(crate) queue: &'a QueueName,
     /// Its subject on the stream of dead letters.
-    pub subject: &'a str,
+    pub(crate) subject: &'a str,
     /// Its sequence on that stream.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// When the stream stored it.
-    pub stored_at: Timestamp,
+    pub(crate) stored_at: Timestamp,
     /// Its headers.
-    pub headers: &'a NatsHeaders,
+    pub(crate) headers: &'a NatsHeaders,
     /// Its payload; empty if only headers were requested.
-    pub payload: &'a Bytes,
+    pub(crate) payload: &'a Bytes,
 }
 
 /// Returns the headers of a dead letter: why it died, and those of the message, except the ones
@@ -164,7 +164,7 @@ pub struct Stored<'a> {
 pub fn headers(
     original: Option<&NatsHeaders>,
     subject: &str,
-    death: &Death,
+    death: &DeathInfo,
     worker: &str,
     at: Timestamp,
 ) -> NatsHeaders {
@@ -196,7 +196,7 @@ pub fn headers(
 /// How much of its message a dead letter contains. If it does not fit into one message, the least
 /// important part is left out first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum DeadLetterForm {
     /// The whole message.
     Whole,
     /// Everything but the HTTP headers.
@@ -205,19 +205,19 @@ pub enum Form {
     WithoutBody,
 }
 
-impl Form {
+impl DeadLetterForm {
     /// All forms, from the most to the least content.
     pub const ALL: [Self; 3] = [Self::Whole, Self::WithoutHeaders, Self::WithoutBody];
 
     /// Returns the headers and the payload of a dead letter in this form.
     #[must_use]
-    pub fn of(self, whole: &NatsHeaders, payload: &Bytes) -> (NatsHeaders, Bytes) {
+    pub fn apply(self, whole: &NatsHeaders, payload: &Bytes) -> (NatsHeaders, Bytes) {
         if self == Self::Whole {
             return (whole.clone(), payload.clone());
         }
         let (mut headers, mut omitted) = (NatsHeaders::new(), 0);
         for (name, values) in whole.iter() {
-            let is_http = name.to_string() == http_lines::H_HEADER;
+            let is_http = name.to_string() == http_headers::H_HEADER;
             for value in values {
                 if is_http {
                     omitted += value.as_str().len();
@@ -246,7 +246,7 @@ pub fn message_id(subject: &str, sequence: u64) -> String {
 
 /// Returns the sequence of the message of a dead letter, from its message id.
 #[must_use]
-pub fn sequence(dead: &NatsHeaders) -> Option<u64> {
+pub(crate) fn original_sequence(dead: &NatsHeaders) -> Option<u64> {
     let id = dead.get(async_nats::header::NATS_MESSAGE_ID)?.as_str();
     id.strip_prefix(dead.get(H_SUBJECT)?.as_str())?.strip_prefix('.')?.parse().ok()
 }
@@ -254,11 +254,13 @@ pub fn sequence(dead: &NatsHeaders) -> Option<u64> {
 /// Returns the headers of the message as it was: those of the dead letter, without the reason and
 /// without those for a stream. Its message id is in [`native::H_MESSAGE_ID`].
 #[must_use]
-pub fn original(dead: &NatsHeaders) -> NatsHeaders {
+pub(crate) fn original_headers(dead: &NatsHeaders) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
     for (name, values) in dead.iter() {
         let text = name.to_string();
-        if ADDED.contains(&text.as_str()) || text.to_ascii_lowercase().starts_with("nats-") {
+        if DEAD_LETTER_HEADERS.contains(&text.as_str())
+            || text.to_ascii_lowercase().starts_with("nats-")
+        {
             continue;
         }
         for value in values {
@@ -268,52 +270,52 @@ pub fn original(dead: &NatsHeaders) -> NatsHeaders {
     headers
 }
 
-// === impl Stored ===
+// === impl RawDeadLetter ===
 
-impl Stored<'_> {
+impl RawDeadLetter<'_> {
     /// Returns what it was before it died.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> DeadLetterKind {
         let callbacks = self.queue.callback_stream();
         let is_callback =
             self.header(H_SUBJECT).and_then(|subject| subject.strip_prefix(&callbacks));
         if is_callback.is_some_and(|rest| rest.starts_with('.')) {
-            Kind::Callback
+            DeadLetterKind::Callback
         } else {
-            Kind::Call
+            DeadLetterKind::Call
         }
     }
 
     /// Returns whether the headers alone identify the call. In the `OpenFaaS` form, the payload
     /// does.
     #[must_use]
-    pub fn is_told_by_headers(&self) -> bool {
-        self.kind() == Kind::Callback || native::is_native(self.headers)
+    pub(crate) fn identified_by_headers(&self) -> bool {
+        self.kind() == DeadLetterKind::Callback || native::is_native(self.headers)
     }
 
     /// Reads the message. `namespace` is that of a function that is named without one.
     #[must_use]
-    pub fn read(&self, namespace: &str) -> (DeadLetter, Content) {
+    pub(crate) fn read(&self, namespace: &str) -> (DeadLetter, DeadLetterContent) {
         let kind = self.kind();
-        let (function, call_id) = self.told_by_subject();
+        let (function, call_id) = self.identity_from_subject();
         let content = self.content(kind, || Fallback {
             call_id: call_id.clone(),
             stored_at: self.stored_at,
             namespace: namespace.to_owned(),
         });
         let (call_id, function) = match &content {
-            Content::Call(call) => (call.call_id.clone(), Some(call.function.clone())),
-            Content::Callback(callback) => {
+            DeadLetterContent::Call(call) => (call.call_id.clone(), Some(call.function.clone())),
+            DeadLetterContent::Callback(callback) => {
                 (callback.call_id.clone(), Some(callback.function.clone()))
             }
-            Content::Unreadable { .. } => (call_id, function),
+            DeadLetterContent::Unreadable { .. } => (call_id, function),
         };
         let letter = DeadLetter {
             sequence: self.sequence,
             kind,
             call_id,
             function,
-            death: Death {
+            death: DeathInfo {
                 reason: self.header(H_REASON).unwrap_or_default().to_owned(),
                 attempts: self.number(H_ATTEMPTS).unwrap_or_default(),
                 status: self.header(H_STATUS).and_then(|text| text.parse().ok()),
@@ -337,14 +339,14 @@ impl Stored<'_> {
     /// Returns what is known of a message on the stream of dead letters that the NATS client can't
     /// read for the reason `why`.
     #[must_use]
-    pub fn unreadable(&self, why: &str) -> DeadLetter {
-        let (function, call_id) = self.told_by_subject();
+    pub(crate) fn unreadable(&self, why: &str) -> DeadLetter {
+        let (function, call_id) = self.identity_from_subject();
         DeadLetter {
             sequence: self.sequence,
-            kind: Kind::Call,
+            kind: DeadLetterKind::Call,
             call_id,
             function,
-            death: Death { reason: format!("its {why}"), attempts: 0, status: None },
+            death: DeathInfo { reason: format!("its {why}"), attempts: 0, status: None },
             died_at: self.stored_at,
             worker: String::new(),
             size: self.payload.len(),
@@ -354,28 +356,36 @@ impl Stored<'_> {
         }
     }
 
-    fn content(&self, kind: Kind, fallback: impl FnOnce() -> Fallback) -> Content {
+    fn content(
+        &self,
+        kind: DeadLetterKind,
+        fallback: impl FnOnce() -> Fallback,
+    ) -> DeadLetterContent {
         let read = match kind {
-            Kind::Call => super::decode(self.headers, self.payload, fallback)
-                .map(|invocation| Content::Call(Box::new(invocation))),
-            Kind::Callback => Callback::decode(self.headers, self.payload.clone())
-                .map(|callback| Content::Callback(Box::new(callback))),
+            DeadLetterKind::Call => super::decode(self.headers, self.payload, fallback)
+                .map(|invocation| DeadLetterContent::Call(Box::new(invocation))),
+            DeadLetterKind::Callback => Callback::decode(self.headers, self.payload.clone())
+                .map(|callback| DeadLetterContent::Callback(Box::new(callback))),
         };
-        read.unwrap_or_else(|error| Content::Unreadable { error, payload: self.payload.clone() })
+        read.unwrap_or_else(|error| DeadLetterContent::Unreadable {
+            error,
+            payload: self.payload.clone(),
+        })
     }
 
     /// Returns function and call id from the subject, `<stream>.<namespace>.<function>.<call-id>`.
     /// A message that was stored on its queue's own subject has no function there, and its id is
     /// derived from where it was stored.
-    fn told_by_subject(&self) -> (Option<FunctionName>, CallId) {
+    fn identity_from_subject(&self) -> (Option<FunctionName>, CallId) {
         let mut tokens = self.subject.rsplitn(4, '.');
         let (id, name, namespace) = (tokens.next(), tokens.next(), tokens.next());
         let function = name
             .zip(namespace)
-            .filter(|tokens| *tokens != (UNKNOWN, UNKNOWN))
+            .filter(|tokens| *tokens != (UNKNOWN_TOKEN, UNKNOWN_TOKEN))
             .and_then(|(name, namespace)| FunctionName::new(name, namespace).ok());
-        let id =
-            id.and_then(|id| id.parse().ok()).unwrap_or_else(|| CallId::of_sequence(self.sequence));
+        let id = id
+            .and_then(|id| id.parse().ok())
+            .unwrap_or_else(|| CallId::from_sequence(self.sequence));
         (function, id)
     }
 
@@ -407,7 +417,7 @@ mod tests {
         original.append("Async-Header", "b: 2");
         original.insert("Nats-Msg-Id", "id-1");
         original.insert("nats-expected-last-subject-sequence", "0");
-        let death = Death { reason: "two\nlines".into(), attempts: 3, status: Some(500) };
+        let death = DeathInfo { reason: "two\nlines".into(), attempts: 3, status: Some(500) };
         let headers = headers(Some(&original), "q.ns.f.id-1", &death, "w", Timestamp::UNIX_EPOCH);
         assert_eq!(headers.get_all("Async-Header").count(), 2);
         assert!(headers.get("Nats-Msg-Id").is_none());
@@ -425,14 +435,14 @@ mod tests {
         original.append("Async-Header", "a: 1");
         original.append("Async-Header", "b: 22");
         original.insert("Async-Function", "f.ns");
-        let death = Death { reason: "why".into(), attempts: 3, status: None };
+        let death = DeathInfo { reason: "why".into(), attempts: 3, status: None };
         let whole = headers(Some(&original), "q.ns.f.id-1", &death, "w", Timestamp::UNIX_EPOCH);
         let body = Bytes::from_static(b"body");
-        assert_eq!(Form::Whole.of(&whole, &body), (whole.clone(), body.clone()));
-        let (headers, payload) = Form::WithoutHeaders.of(&whole, &body);
+        assert_eq!(DeadLetterForm::Whole.apply(&whole, &body), (whole.clone(), body.clone()));
+        let (headers, payload) = DeadLetterForm::WithoutHeaders.apply(&whole, &body);
         assert_eq!((headers.get(H_OMITTED_HEADERS).unwrap().as_str(), &payload), ("9", &body));
         assert!(headers.get("Async-Header").is_none() && headers.get("Async-Function").is_some());
-        let (headers, payload) = Form::WithoutBody.of(&whole, &body);
+        let (headers, payload) = DeadLetterForm::WithoutBody.apply(&whole, &body);
         assert_eq!((headers.get(H_OMITTED_BODY).unwrap().as_str(), payload.len()), ("4", 0));
     }
 
@@ -442,12 +452,12 @@ mod tests {
         payload: &'static [u8],
         subject: &str,
         dead_subject: &str,
-    ) -> (NatsHeaders, DeadLetter, Content) {
-        let death = Death { reason: "why".into(), attempts: 3, status: Some(500) };
+    ) -> (NatsHeaders, DeadLetter, DeadLetterContent) {
+        let death = DeathInfo { reason: "why".into(), attempts: 3, status: Some(500) };
         let headers =
             headers(Some(message), subject, &death, "w", "2026-11-24T10:00:00Z".parse().unwrap());
         let (queue, payload) = ("jobs".parse().unwrap(), Bytes::from_static(payload));
-        let stored = Stored {
+        let stored = RawDeadLetter {
             queue: &queue,
             subject: dead_subject,
             sequence: 7,
@@ -474,13 +484,16 @@ mod tests {
         let message = native_headers();
         let (dead, letter, content) =
             buried(&message, b"hi", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
-        assert_eq!(original(&dead), message);
-        assert_eq!((letter.kind, letter.sequence, letter.size), (Kind::Call, 7, 2));
+        assert_eq!(original_headers(&dead), message);
+        assert_eq!((letter.kind, letter.sequence, letter.size), (DeadLetterKind::Call, 7, 2));
         assert_eq!((letter.call_id.as_str(), letter.worker.as_str()), ("id-1", "w"));
         assert_eq!(letter.function.unwrap().to_string(), "figlet.dev");
-        assert_eq!(letter.death, Death { reason: "why".into(), attempts: 3, status: Some(500) });
+        assert_eq!(
+            letter.death,
+            DeathInfo { reason: "why".into(), attempts: 3, status: Some(500) }
+        );
         assert_eq!(letter.died_at.to_string(), "2026-11-24T10:00:00Z");
-        let Content::Call(call) = content else { panic!("{content:?}") };
+        let DeadLetterContent::Call(call) = content else { panic!("{content:?}") };
         assert_eq!(call.body, "hi");
     }
 
@@ -491,7 +504,7 @@ mod tests {
         replay.insert("Async-Message-Id", "id-1.digest");
         let (dead, _, _) =
             buried(&replay, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
-        let original = original(&dead);
+        let original = original_headers(&dead);
         assert!(original.get("Nats-Msg-Id").is_none());
         assert_eq!(original.get_all("Async-Message-Id").count(), 1);
         assert_eq!(native::message_id(&original), Some("id-1.digest"));
@@ -507,7 +520,7 @@ mod tests {
         headers.insert(H_OMITTED_HEADERS, "70000");
         headers.insert(H_OMITTED_BODY, "1048000");
         let (queue, payload) = ("jobs".parse().unwrap(), Bytes::new());
-        let stored = Stored {
+        let stored = RawDeadLetter {
             queue: &queue,
             subject: "jobs-dead.dev.figlet.id-1",
             sequence: 7,
@@ -518,7 +531,7 @@ mod tests {
         let (letter, _) = stored.read("openfaas-fn");
         assert_eq!(letter.origin, Some(Origin { subject: subject.to_owned(), sequence: 42 }));
         assert_eq!(letter.omitted, Omitted { headers: 70_000, body: 1_048_000 });
-        assert_eq!(original(&headers), native_headers());
+        assert_eq!(original_headers(&headers), native_headers());
     }
 
     #[test]
@@ -528,7 +541,7 @@ mod tests {
             buried(&NatsHeaders::new(), json, "jobs", "jobs-dead.unknown.unknown.seq-3");
         assert_eq!(letter.call_id.as_str(), "id-2");
         assert_eq!(letter.function.unwrap().to_string(), "figlet.openfaas-fn");
-        let Content::Call(call) = content else { panic!("{content:?}") };
+        let DeadLetterContent::Call(call) = content else { panic!("{content:?}") };
         assert_eq!(call.body, "hi");
     }
 
@@ -537,7 +550,9 @@ mod tests {
         let (_, letter, content) =
             buried(&NatsHeaders::new(), b"garbage", "jobs", "jobs-dead.unknown.unknown.seq-3");
         assert_eq!((letter.call_id.as_str(), letter.function), ("seq-3", None));
-        assert!(matches!(content, Content::Unreadable { payload, .. } if payload == "garbage"));
+        assert!(
+            matches!(content, DeadLetterContent::Unreadable { payload, .. } if payload == "garbage")
+        );
 
         let mut later = native_headers();
         later.insert("Async-Version", "99");
@@ -550,9 +565,9 @@ mod tests {
     #[test]
     fn a_result_is_told_from_a_call_by_the_subject_it_had() {
         for (subject, kind) in [
-            ("jobs-callbacks.dev.figlet.id-1", Kind::Callback),
-            ("jobs-callbacks-x.dev.figlet.id-1", Kind::Call),
-            ("jobs.dev.figlet.id-1", Kind::Call),
+            ("jobs-callbacks.dev.figlet.id-1", DeadLetterKind::Callback),
+            ("jobs-callbacks-x.dev.figlet.id-1", DeadLetterKind::Call),
+            ("jobs.dev.figlet.id-1", DeadLetterKind::Call),
         ] {
             let (_, letter, _) =
                 buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");

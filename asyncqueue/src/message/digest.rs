@@ -8,7 +8,7 @@ use crate::invocation::Invocation;
 
 /// Number of bytes of the digest. The server remembers it for each call of the duplicate window,
 /// and 128 bits make an accidental collision practically impossible.
-const KEPT: usize = 16;
+const DIGEST_LEN: usize = 16;
 
 /// Returns the `Nats-Msg-Id` of a call: `<call-id>.<digest>`. A repeat of the call has the same.
 /// Another call that uses the id again has another, so the server never takes it for a repeat.
@@ -30,14 +30,14 @@ pub(crate) fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] 
 
 /// Returns the first 128 bits of a hash as text.
 pub(crate) fn shorten(hash: &[u8; 32]) -> String {
-    URL_SAFE_NO_PAD.encode(&hash[..KEPT])
+    URL_SAFE_NO_PAD.encode(&hash[..DIGEST_LEN])
 }
 
 /// Returns the first 128 bits of the SHA-256 of function, method, path, query, callback URL and
 /// body, each after its length. Headers are not included: a repeat of a client has another date,
 /// trace or token.
 #[must_use]
-pub fn digest(invocation: &Invocation) -> String {
+pub(crate) fn digest(invocation: &Invocation) -> String {
     let function = invocation.function.to_string();
     // Absent differs from empty.
     let optional = |text: Option<&str>| text.map(|text| format!("={text}")).unwrap_or_default();
@@ -59,7 +59,7 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
-    use crate::{invocation::CallbackUrl, name::FunctionName, retry::RetryOverrides};
+    use crate::{invocation::CallbackUrl, names::FunctionName, retry::RetryOverrides};
 
     fn sample() -> Invocation {
         Invocation {

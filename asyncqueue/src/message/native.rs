@@ -12,7 +12,7 @@
 //! | `Async-Callback-Url` | may be absent |
 //! | `Async-Depth` | how many calls precede this one in its chain, decimal; absent means 0 |
 //! | `Async-Submitted-At` | RFC 3339 |
-//! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_lines`] |
+//! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_headers`] |
 //! | `Nats-Msg-Id` | the message id, see below |
 //! | `Async-Message-Id` | of a call that was replayed: the `Nats-Msg-Id` that it had before |
 //!
@@ -27,7 +27,7 @@ use async_nats::{HeaderMap as NatsHeaders, HeaderName, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{DecodeError, check_target, digest, function_name, http_lines, invalid, method};
+use super::{DecodeError, check_target, digest, function_name, http_headers, invalid, method};
 use crate::{
     call_id::CallId,
     invocation::{CallbackUrl, Invocation, read_depth, take_depth},
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The version of the form that [`encode`] writes.
-pub const VERSION: &str = "1";
+pub(crate) const VERSION: &str = "1";
 
 const H_VERSION: &str = "Async-Version";
 const H_CALL_ID: &str = "Async-Call-Id";
@@ -59,7 +59,7 @@ pub const H_MESSAGE_ID: &str = "Async-Message-Id";
 
 /// Returns whether a message has the native form. Otherwise it has the `OpenFaaS` form.
 #[must_use]
-pub fn is_native(headers: &NatsHeaders) -> bool {
+pub(crate) fn is_native(headers: &NatsHeaders) -> bool {
     let has = |name| headers.get(HeaderName::from_static(name)).is_some();
     has(H_FUNCTION) || has(H_VERSION)
 }
@@ -80,7 +80,7 @@ pub fn encode(invocation: &Invocation) -> NatsHeaders {
 
 /// Returns the NATS headers of an invocation with this message id; the payload is its body.
 #[must_use]
-pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
+pub(crate) fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
     headers.insert(NATS_MESSAGE_ID, message_id);
     // Static names are not copied for each call.
@@ -105,7 +105,7 @@ pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
     if invocation.depth > 0 {
         set(H_DEPTH, invocation.depth.to_string());
     }
-    http_lines::append(&mut headers, &invocation.headers);
+    http_headers::append(&mut headers, &invocation.headers);
     headers
 }
 
@@ -125,7 +125,7 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
     let path = get(H_PATH).map(path).transpose()?.unwrap_or_default();
     let query = get(H_QUERY).map(query).transpose()?;
     check_target(&path, query.as_deref())?;
-    let mut http_headers = http_lines::read(headers)?;
+    let mut http_headers = http_headers::read(headers)?;
     let depth = match get(H_DEPTH) {
         Some(text) => depth(text)?,
         // Gateways of version 0.1 store it with the other headers of the request.
@@ -201,7 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{invocation::MAX_TARGET, name::FunctionName};
+    use crate::{invocation::MAX_TARGET, names::FunctionName};
 
     fn sample() -> Invocation {
         let mut headers = HeaderMap::new();
@@ -340,7 +340,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_never_panics(name in "Async-(Version|Call-Id|Function|Path|Query|Header|Method)", value in "[^\r\n]*") {
+        fn decoding_never_panics(
+            name in "Async-(Version|Call-Id|Function|Path|Query|Header|Method)",
+            value in "[^\r\n]*",
+        ) {
             let mut headers = encode(&sample());
             headers.insert(name.as_str(), value.as_str());
             let _ = decode(&headers, Bytes::new());

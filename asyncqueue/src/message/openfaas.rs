@@ -12,9 +12,9 @@ use serde_json::{Map, Value, error::Category};
 
 use super::{DecodeError, Fallback, check_target, invalid, method};
 use crate::{
-    forward::strip_connection_headers,
+    hop_by_hop::strip_connection_headers,
     invocation::{CallbackUrl, Invocation, take_depth},
-    name::FunctionName,
+    names::FunctionName,
     retry::RetryOverrides,
 };
 

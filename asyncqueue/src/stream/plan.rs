@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::{consumer::pull, stream::Config};
 
-use super::{META_OWNER, META_OWNER_UID, META_RELEASED, META_RELEASED_TO, Owner};
+use super::spec::{META_OWNER, META_OWNER_UID, META_RELEASED, META_RELEASED_TO, Owner};
 
 /// The plan for a stream or consumer.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub enum Plan<C> {
     /// are.
     Update(C),
     /// It can't be brought to its desired state.
-    Refuse(Refusal),
+    Refuse(PlanError),
 }
 
 /// Which streams without an existing owner a queue may take over. A stream that was released to the
@@ -33,12 +33,13 @@ pub enum Adopt {
 
 /// Why a stream or consumer is not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum PlanError {
     /// It belongs to another owner.
     #[error(
-        "stream `{stream}` belongs to {owner}: give this queue another spec.stream.name, or delete that owner"
+        "stream `{stream}` belongs to {owner}: give this queue another spec.stream.name, or delete \
+         that owner"
     )]
-    Owned {
+    OtherOwner {
         /// The stream.
         stream: String,
         /// Its owner, `namespace/name`.
@@ -47,10 +48,10 @@ pub enum Refusal {
     /// It belongs to an earlier `AsyncQueue` of the same name, which was deleted without releasing
     /// it.
     #[error(
-        "stream `{stream}` belongs to an earlier AsyncQueue {owner} that did not let go of it: annotate this one \
-         with asyncqueue.io/adopt=true to take it over, with the calls that it holds"
+        "stream `{stream}` belongs to an earlier AsyncQueue {owner} that did not release it: \
+         annotate this one with asyncqueue.io/adopt=true to take it over with its calls"
     )]
-    Namesake {
+    PreviousInstance {
         /// The stream.
         stream: String,
         /// Its owner, `namespace/name`.
@@ -59,9 +60,10 @@ pub enum Refusal {
     /// Its queue was deleted, and released it to queues of its name or to others, but not to this
     /// one.
     #[error(
-        "stream `{stream}` belongs to the deleted AsyncQueue {owner}, and only that one may take it over with its calls: \
-         create {owner} again, annotate it with asyncqueue.io/release-to={claimant}, and delete it; or give this queue \
-         another spec.stream.name"
+        "stream `{stream}` belongs to the deleted AsyncQueue {owner}, and only that one may take \
+         it over with its calls: create {owner} again, annotate it with \
+         asyncqueue.io/release-to={claimant}, and delete it; or give this queue another \
+         spec.stream.name"
     )]
     Released {
         /// The stream.
@@ -73,9 +75,9 @@ pub enum Refusal {
     },
     /// Another program created it, and the operator's settings do not allow it to be taken over.
     #[error(
-        "stream `{stream}` was not created for an AsyncQueue, and allowed_streams of the operator does not hold both its \
-         name and the subject `{subject}`: add them there to have it taken over, or give this queue another \
-         spec.stream.name"
+        "stream `{stream}` was not created for an AsyncQueue, and allowed_streams of the operator \
+         does not list both its name and the subject `{subject}`: add them there to take it over, \
+         or give this queue another spec.stream.name"
     )]
     NotAllowed {
         /// The stream.
@@ -95,9 +97,9 @@ pub enum Refusal {
     /// `JetStream` can't change this field of an existing stream.
     #[error(
         "{field} of `{name}` is {is} and can't be changed to {wanted} on an existing stream: \
-         change it back, or drain and delete the stream to have it created anew"
+         change it back, or drain and delete the stream: it is then recreated"
     )]
-    Immutable {
+    ImmutableField {
         /// The stream.
         name: String,
         /// The field, as `JetStream` names it.
@@ -119,11 +121,11 @@ pub fn plan_stream(
     adopt: impl Into<Adopt>,
 ) -> Plan<Config> {
     let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
-    if let Err(refusal) = may_claim(existing, wanted, adopt.into()) {
-        return Plan::Refuse(refusal);
+    if let Err(error) = check_ownership(existing, wanted, adopt.into()) {
+        return Plan::Refuse(error);
     }
     let immutable = |field, is: &dyn std::fmt::Debug, wanted_value: &dyn std::fmt::Debug| {
-        Plan::Refuse(Refusal::Immutable {
+        Plan::Refuse(PlanError::ImmutableField {
             name: wanted.name.clone(),
             field,
             is: format!("{is:?}"),
@@ -157,7 +159,10 @@ pub fn plan_stream(
 /// Plans the change of the durable consumer, given the existing one. Pausing is not part of it: the
 /// server leaves that unchanged when a consumer is updated, and has a separate request for it.
 #[must_use]
-pub fn plan_consumer(existing: Option<&pull::Config>, wanted: &pull::Config) -> Plan<pull::Config> {
+pub(crate) fn plan_consumer(
+    existing: Option<&pull::Config>,
+    wanted: &pull::Config,
+) -> Plan<pull::Config> {
     let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
     let mut update = existing.clone();
     update.description.clone_from(&wanted.description);
@@ -170,7 +175,7 @@ pub fn plan_consumer(existing: Option<&pull::Config>, wanted: &pull::Config) -> 
 
 /// Returns whether a stream has the UID that `wanted` has.
 #[must_use]
-pub fn is_owner(existing: &Config, wanted: &Config) -> bool {
+pub(crate) fn is_owner(existing: &Config, wanted: &Config) -> bool {
     let uid = existing.metadata.get(META_OWNER_UID);
     uid.is_some() && uid == wanted.metadata.get(META_OWNER_UID)
 }
@@ -178,7 +183,7 @@ pub fn is_owner(existing: &Config, wanted: &Config) -> bool {
 /// Checks whether we may change a stream: it has our UID, or its owner released it to us. `adopt`
 /// also allows streams that no existing queue owns: without a known owner, of a program without an
 /// operator, or of an earlier queue of our name.
-fn may_claim(existing: &Config, wanted: &Config, adopt: Adopt) -> Result<(), Refusal> {
+fn check_ownership(existing: &Config, wanted: &Config, adopt: Adopt) -> Result<(), PlanError> {
     if is_owner(existing, wanted) {
         return Ok(());
     }
@@ -188,36 +193,43 @@ fn may_claim(existing: &Config, wanted: &Config, adopt: Adopt) -> Result<(), Ref
         existing.metadata.get(META_RELEASED).is_some_and(|released| released == "true");
     match (existing.metadata.get(META_OWNER), adopt) {
         (Some(owner), _) if is_released && *owner != standalone => {
-            may_inherit(existing, owner, claimant)
+            check_release(existing, owner, claimant)
         }
-        (None, Adopt::None) => Err(Refusal::Unowned { stream }),
+        (None, Adopt::None) => Err(PlanError::Unowned { stream }),
         (None, Adopt::Ours) => {
             let subject = wanted.subjects.first().cloned().unwrap_or_default();
-            Err(Refusal::NotAllowed { stream, subject })
+            Err(PlanError::NotAllowed { stream, subject })
         }
         (None, Adopt::Any) => Ok(()),
-        (Some(owner), Adopt::None) if *owner == standalone => Err(Refusal::Unowned { stream }),
+        (Some(owner), Adopt::None) if *owner == standalone => Err(PlanError::Unowned { stream }),
         (Some(owner), Adopt::None) if Some(owner) == claimant => {
-            Err(Refusal::Namesake { stream, owner: owner.clone() })
+            Err(PlanError::PreviousInstance { stream, owner: owner.clone() })
         }
         (Some(owner), _) if *owner == standalone || Some(owner) == claimant => Ok(()),
-        (Some(owner), _) => Err(Refusal::Owned { stream, owner: owner.clone() }),
+        (Some(owner), _) => Err(PlanError::OtherOwner { stream, owner: owner.clone() }),
     }
 }
 
 /// Checks whether a released stream belongs to the claimant: it has the namespace and name of the
 /// last owner, or the owner named it. A program without an operator reads all of NATS anyway.
-fn may_inherit(existing: &Config, owner: &str, claimant: Option<&String>) -> Result<(), Refusal> {
+fn check_release(
+    existing: &Config,
+    owner: &str,
+    claimant: Option<&String>,
+) -> Result<(), PlanError> {
     let claimant = claimant.map(String::as_str).unwrap_or_default();
-    let heirs = existing.metadata.get(META_RELEASED_TO).map(String::as_str).unwrap_or_default();
-    let is_heir = owner == claimant
+    let successors =
+        existing.metadata.get(META_RELEASED_TO).map(String::as_str).unwrap_or_default();
+    let is_successor = owner == claimant
         || claimant == Owner::standalone().name
-        || heirs.split(',').any(|heir| !claimant.is_empty() && heir.trim() == claimant);
-    if is_heir {
+        || successors
+            .split(',')
+            .any(|successor| !claimant.is_empty() && successor.trim() == claimant);
+    if is_successor {
         return Ok(());
     }
     let (stream, owner) = (existing.name.clone(), owner.to_owned());
-    Err(Refusal::Released { stream, owner, claimant: claimant.to_owned() })
+    Err(PlanError::Released { stream, owner, claimant: claimant.to_owned() })
 }
 
 // === impl Adopt ===
@@ -276,7 +288,9 @@ mod tests {
     fn a_stream_of_another_owner_is_never_taken() {
         for adopt in [false, true] {
             let plan = plan_stream(Some(&stream("a")), &stream("b"), adopt);
-            let Plan::Refuse(Refusal::Owned { owner, .. }) = plan else { panic!("{plan:?}") };
+            let Plan::Refuse(PlanError::OtherOwner { owner, .. }) = plan else {
+                panic!("{plan:?}")
+            };
             assert_eq!(owner, "ns/a");
         }
     }
@@ -286,7 +300,7 @@ mod tests {
         let mut existing = stream("a");
         existing.metadata.clear();
         let refused = plan_stream(Some(&existing), &stream("b"), false);
-        assert!(matches!(refused, Plan::Refuse(Refusal::Unowned { .. })), "{refused:?}");
+        assert!(matches!(refused, Plan::Refuse(PlanError::Unowned { .. })), "{refused:?}");
         assert!(matches!(plan_stream(Some(&existing), &stream("b"), true), Plan::Update(_)));
     }
 
@@ -295,16 +309,16 @@ mod tests {
         let mut wanted = stream("b");
         wanted.metadata.insert(META_OWNER.to_owned(), "ns/a".to_owned());
         let refused = plan_stream(Some(&stream("a")), &wanted, false);
-        assert!(matches!(refused, Plan::Refuse(Refusal::Namesake { .. })), "{refused:?}");
+        assert!(matches!(refused, Plan::Refuse(PlanError::PreviousInstance { .. })), "{refused:?}");
         assert!(matches!(plan_stream(Some(&stream("a")), &wanted, true), Plan::Update(_)));
 
         let standalone = QueueSpec { owner: Owner::standalone(), ..spec("a") }.stream_config();
         let refused = plan_stream(Some(&standalone), &wanted, false);
-        assert!(matches!(refused, Plan::Refuse(Refusal::Unowned { .. })), "{refused:?}");
+        assert!(matches!(refused, Plan::Refuse(PlanError::Unowned { .. })), "{refused:?}");
         assert!(matches!(plan_stream(Some(&standalone), &wanted, true), Plan::Update(_)));
         // The opposite is refused, although a worker without an operator sets `adopt`.
         let refused = plan_stream(Some(&wanted), &standalone, true);
-        assert!(matches!(refused, Plan::Refuse(Refusal::Owned { .. })), "{refused:?}");
+        assert!(matches!(refused, Plan::Refuse(PlanError::OtherOwner { .. })), "{refused:?}");
     }
 
     /// The stream of a queue that was deleted, and also released it to these.
@@ -334,8 +348,8 @@ mod tests {
         for adopt in [Adopt::None, Adopt::Ours, Adopt::Any] {
             for to in ["", "ns/c", "ns/bb, other/b", "ns/*", "b", ","] {
                 let plan = plan_stream(Some(&released("a", to)), &b(), adopt);
-                let Plan::Refuse(refusal) = plan else { panic!("{to}: {plan:?}") };
-                let text = refusal.to_string();
+                let Plan::Refuse(error) = plan else { panic!("{to}: {plan:?}") };
+                let text = error.to_string();
                 assert!(
                     text.contains("AsyncQueue ns/a") && text.contains("release-to=ns/b"),
                     "{text}"
@@ -360,7 +374,7 @@ mod tests {
         let mut foreign = stream("a");
         foreign.metadata.clear();
         let plan = plan_stream(Some(&foreign), &stream("b"), Adopt::Ours);
-        let Plan::Refuse(Refusal::NotAllowed { stream: name, subject }) = plan else {
+        let Plan::Refuse(PlanError::NotAllowed { stream: name, subject }) = plan else {
             panic!("{plan:?}")
         };
         assert_eq!((name.as_str(), subject.as_str()), ("slow-queue", "slow-queue"));
@@ -381,10 +395,10 @@ mod tests {
     fn what_jetstream_cannot_change_is_refused_with_its_name() {
         let mut wanted = stream("a");
         wanted.storage = StorageType::Memory;
-        let Plan::Refuse(refusal) = plan_stream(Some(&stream("a")), &wanted, false) else {
+        let Plan::Refuse(error) = plan_stream(Some(&stream("a")), &wanted, false) else {
             panic!("taken")
         };
-        assert!(refusal.to_string().starts_with("storage of `slow-queue` is File"), "{refusal}");
+        assert!(error.to_string().starts_with("storage of `slow-queue` is File"), "{error}");
     }
 
     #[test]

@@ -15,8 +15,8 @@ const EARLIEST: Timestamp = Timestamp::constant(1_735_689_600, 0);
 /// The clock is wrong, so a new stream might repeat the sequences of an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to create stream `{stream}`: the clock says {now}, which is before {EARLIEST}, and the first sequence of a \
-     new stream is the time: set the clock of this machine"
+    "failed to create stream `{stream}`: the clock says {now}, which is before {EARLIEST}, and the \
+     first sequence of a new stream is the time: set the clock of this machine"
 )]
 pub struct ClockError {
     /// The stream.
@@ -27,7 +27,7 @@ pub struct ClockError {
 
 /// Returns the configuration with which a stream is created now: its first sequence is the time in
 /// microseconds since 1970. Fails if the clock is before 2025.
-pub fn with_first_sequence(config: &Config, now: Timestamp) -> Result<Config, ClockError> {
+pub(crate) fn with_first_sequence(config: &Config, now: Timestamp) -> Result<Config, ClockError> {
     let first =
         first_sequence(now).ok_or_else(|| ClockError { stream: config.name.clone(), now })?;
     Ok(Config { first_sequence: Some(first), ..config.clone() })
@@ -43,7 +43,7 @@ pub fn has_unique_sequences(state: &State) -> bool {
 
 /// Returns how many messages a stream has ever stored.
 #[must_use]
-pub fn stored_in_all(config: &Config, state: &State) -> u64 {
+pub fn total_stored(config: &Config, state: &State) -> u64 {
     let before_first = config.first_sequence.unwrap_or(1).saturating_sub(1);
     state.last_sequence.saturating_sub(before_first)
 }
@@ -119,7 +119,7 @@ mod tests {
             (Some(1000), state(1000, 999), 0),
             (Some(1000), state(1005, 1009), 10),
         ] {
-            assert_eq!(stored_in_all(&config(first_sequence), &state), count, "{state:?}");
+            assert_eq!(total_stored(&config(first_sequence), &state), count, "{state:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) enum Naming {
 
 /// A submission.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct Submission<'a> {
     pub(super) naming: Naming,
     pub(super) message_id: &'a str,
     pub(super) digest: &'a str,
@@ -31,7 +31,7 @@ pub(super) struct Asked<'a> {
 
 /// The server's answer to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum PublishReply {
     /// The message is stored.
     Stored,
     /// A message with its message id was stored within the duplicate window, at this sequence.
@@ -44,29 +44,29 @@ pub(super) enum Answer {
 
 /// Where to find the conflicting message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum MessageLocation {
     /// The newest message of the function and the call id.
     Newest,
     /// The message at this sequence, which has the same message id.
-    At(u64),
+    Sequence(u64),
 }
 
 /// The next step after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextStep {
     /// The call is stored.
     Stored,
     /// The call was stored before.
     Duplicate,
     /// The conflicting message decides. Its call may have ended.
-    Read(Place),
+    Read(MessageLocation),
     /// Publish the message again after a short pause.
     Pause,
 }
 
 /// The message that conflicts with a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct StoredMessage {
     /// The call's id. It differs from that of the submission if the same key was sent with another
     /// id.
     pub(super) call_id: CallId,
@@ -78,7 +78,7 @@ pub(super) struct Found {
 
 /// What the conflicting message, or its absence, means for a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Conclusion {
     /// The submission repeats the call with this id. `None`: the call with its own id, which has
     /// ended.
     Duplicate(Option<CallId>),
@@ -90,41 +90,53 @@ pub(super) enum Verdict {
 }
 
 /// Returns the next step after the answer to a message.
-pub(super) fn after_publish(naming: Naming, answer: Answer) -> Next {
-    match (naming, answer) {
-        (_, Answer::Stored) => Next::Stored,
-        (_, Answer::InProcess) => Next::Pause,
+pub(super) fn after_publish(naming: Naming, reply: PublishReply) -> NextStep {
+    match (naming, reply) {
+        (_, PublishReply::Stored) => NextStep::Stored,
+        (_, PublishReply::InProcess) => NextStep::Pause,
         // The message id contains id and content.
-        (Naming::Generated | Naming::Id, Answer::Duplicate(_)) => Next::Duplicate,
+        (Naming::Generated | Naming::Id, PublishReply::Duplicate(_)) => NextStep::Duplicate,
         // The message id contains the key. Calls that share the id do not matter.
-        (Naming::IdAndKey, Answer::Duplicate(sequence)) => Next::Read(Place::At(sequence)),
-        (Naming::Key, Answer::Duplicate(_)) | (_, Answer::Refused) => Next::Read(Place::Newest),
+        (Naming::IdAndKey, PublishReply::Duplicate(sequence)) => {
+            NextStep::Read(MessageLocation::Sequence(sequence))
+        }
+        (Naming::Key, PublishReply::Duplicate(_)) | (_, PublishReply::Refused) => {
+            NextStep::Read(MessageLocation::Newest)
+        }
     }
 }
 
-/// Returns the verdict on the message at a place; `None`: there is no message any more.
-pub(super) fn after_read(asked: Asked<'_>, place: Place, found: Option<Found>) -> Verdict {
-    let has_message_id = |found: &Found| found.message_id.as_deref() == Some(asked.message_id);
-    let has_digest = |found: &Found| found.digest.as_deref() == Some(asked.digest);
-    match (asked.naming, place, found) {
+/// Returns the conclusion on the message at a location; `None`: there is no message any more.
+pub(super) fn after_read(
+    submission: Submission<'_>,
+    location: MessageLocation,
+    found: Option<StoredMessage>,
+) -> Conclusion {
+    let has_message_id =
+        |found: &StoredMessage| found.message_id.as_deref() == Some(submission.message_id);
+    let has_digest = |found: &StoredMessage| found.digest.as_deref() == Some(submission.digest);
+    match (submission.naming, location, found) {
         // A call with the key. A call that has ended is not compared.
-        (Naming::Key, _, None) | (Naming::IdAndKey, Place::At(_), None) => Verdict::Duplicate(None),
-        (Naming::Key, _, Some(found)) | (Naming::IdAndKey, Place::At(_), Some(found)) => {
+        (Naming::Key, _, None) | (Naming::IdAndKey, MessageLocation::Sequence(_), None) => {
+            Conclusion::Duplicate(None)
+        }
+        (Naming::Key, _, Some(found))
+        | (Naming::IdAndKey, MessageLocation::Sequence(_), Some(found)) => {
             compare(found, has_digest)
         }
-        (Naming::IdAndKey, Place::Newest, Some(found)) if has_message_id(&found) => {
+        (Naming::IdAndKey, MessageLocation::Newest, Some(found)) if has_message_id(&found) => {
             compare(found, has_digest)
         }
         (Naming::Id, _, Some(found)) if has_digest(&found) => {
-            Verdict::Duplicate(Some(found.call_id))
+            Conclusion::Duplicate(Some(found.call_id))
         }
-        (Naming::IdAndKey | Naming::Id | Naming::Generated, _, _) => Verdict::PublishUnguarded,
+        (Naming::IdAndKey | Naming::Id | Naming::Generated, _, _) => Conclusion::PublishUnguarded,
     }
 }
 
-/// Returns the verdict on a call with the same key.
-fn compare(found: Found, is_same: impl Fn(&Found) -> bool) -> Verdict {
-    if is_same(&found) { Verdict::Duplicate(Some(found.call_id)) } else { Verdict::KeyReused }
+/// Returns the conclusion on a call with the same key.
+fn compare(found: StoredMessage, is_same: impl Fn(&StoredMessage) -> bool) -> Conclusion {
+    if is_same(&found) { Conclusion::Duplicate(Some(found.call_id)) } else { Conclusion::KeyReused }
 }
 
 #[cfg(test)]
@@ -135,78 +147,88 @@ mod tests {
     const DIGEST: &str = "content";
     const NAMINGS: [Naming; 4] = [Naming::Generated, Naming::Id, Naming::Key, Naming::IdAndKey];
 
-    fn found(message_id: Option<&str>, digest: Option<&str>) -> Found {
+    fn found(message_id: Option<&str>, digest: Option<&str>) -> StoredMessage {
         let text = |text: Option<&str>| text.map(str::to_owned);
         let (message_id, digest) = (text(message_id), text(digest));
-        Found { call_id: "first".parse().unwrap(), message_id, digest }
+        StoredMessage { call_id: "first".parse().unwrap(), message_id, digest }
     }
 
-    fn verdict(naming: Naming, place: Place, found: Option<Found>) -> Verdict {
-        after_read(Asked { naming, message_id: MESSAGE_ID, digest: DIGEST }, place, found)
+    fn conclusion(
+        naming: Naming,
+        location: MessageLocation,
+        found: Option<StoredMessage>,
+    ) -> Conclusion {
+        after_read(Submission { naming, message_id: MESSAGE_ID, digest: DIGEST }, location, found)
     }
 
     #[test]
     fn what_is_stored_is_stored_however_it_is_named() {
         for naming in NAMINGS {
-            assert_eq!(after_publish(naming, Answer::Stored), Next::Stored);
-            assert_eq!(after_publish(naming, Answer::InProcess), Next::Pause);
+            assert_eq!(after_publish(naming, PublishReply::Stored), NextStep::Stored);
+            assert_eq!(after_publish(naming, PublishReply::InProcess), NextStep::Pause);
         }
     }
 
     #[test]
     fn a_duplicate_is_read_if_its_message_id_names_a_key() {
-        let next = |naming| after_publish(naming, Answer::Duplicate(7));
-        assert_eq!(next(Naming::Generated), Next::Duplicate);
-        assert_eq!(next(Naming::Id), Next::Duplicate);
-        assert_eq!(next(Naming::Key), Next::Read(Place::Newest));
-        assert_eq!(next(Naming::IdAndKey), Next::Read(Place::At(7)));
+        let next = |naming| after_publish(naming, PublishReply::Duplicate(7));
+        assert_eq!(next(Naming::Generated), NextStep::Duplicate);
+        assert_eq!(next(Naming::Id), NextStep::Duplicate);
+        assert_eq!(next(Naming::Key), NextStep::Read(MessageLocation::Newest));
+        assert_eq!(next(Naming::IdAndKey), NextStep::Read(MessageLocation::Sequence(7)));
     }
 
     #[test]
     fn what_stands_in_the_way_is_read() {
         for naming in NAMINGS {
-            assert_eq!(after_publish(naming, Answer::Refused), Next::Read(Place::Newest));
+            assert_eq!(
+                after_publish(naming, PublishReply::Refused),
+                NextStep::Read(MessageLocation::Newest)
+            );
         }
     }
 
     #[test]
     fn a_key_alone_is_compared_with_its_call_or_has_ended() {
-        let duplicate = Verdict::Duplicate(Some("first".parse().unwrap()));
-        for place in [Place::Newest, Place::At(7)] {
-            let verdict = |found| verdict(Naming::Key, place, found);
+        let duplicate = Conclusion::Duplicate(Some("first".parse().unwrap()));
+        for location in [MessageLocation::Newest, MessageLocation::Sequence(7)] {
+            let conclusion = |found| conclusion(Naming::Key, location, found);
             // Compared by content, also if a replay changed the message id.
-            assert_eq!(verdict(Some(found(None, Some(DIGEST)))), duplicate);
-            assert_eq!(verdict(Some(found(Some(MESSAGE_ID), Some("other")))), Verdict::KeyReused);
-            assert_eq!(verdict(Some(found(Some(MESSAGE_ID), None))), Verdict::KeyReused);
-            assert_eq!(verdict(None), Verdict::Duplicate(None));
+            assert_eq!(conclusion(Some(found(None, Some(DIGEST)))), duplicate);
+            assert_eq!(
+                conclusion(Some(found(Some(MESSAGE_ID), Some("other")))),
+                Conclusion::KeyReused
+            );
+            assert_eq!(conclusion(Some(found(Some(MESSAGE_ID), None))), Conclusion::KeyReused);
+            assert_eq!(conclusion(None), Conclusion::Duplicate(None));
         }
     }
 
     #[test]
     fn an_id_alone_repeats_what_has_the_same_content() {
-        let duplicate = Verdict::Duplicate(Some("first".parse().unwrap()));
-        let verdict = |found| verdict(Naming::Id, Place::Newest, found);
-        assert_eq!(verdict(Some(found(Some("first.replay.1"), Some(DIGEST)))), duplicate);
+        let duplicate = Conclusion::Duplicate(Some("first".parse().unwrap()));
+        let conclusion = |found| conclusion(Naming::Id, MessageLocation::Newest, found);
+        assert_eq!(conclusion(Some(found(Some("first.replay.1"), Some(DIGEST)))), duplicate);
         for other in [Some(found(Some(MESSAGE_ID), Some("other"))), Some(found(None, None)), None] {
-            assert_eq!(verdict(other), Verdict::PublishUnguarded);
+            assert_eq!(conclusion(other), Conclusion::PublishUnguarded);
         }
     }
 
     #[test]
     fn a_key_with_an_id_is_compared_with_a_call_that_has_the_key() {
-        let duplicate = Verdict::Duplicate(Some("first".parse().unwrap()));
-        let newest = |found| verdict(Naming::IdAndKey, Place::Newest, found);
+        let duplicate = Conclusion::Duplicate(Some("first".parse().unwrap()));
+        let newest = |found| conclusion(Naming::IdAndKey, MessageLocation::Newest, found);
         assert_eq!(newest(Some(found(Some(MESSAGE_ID), Some(DIGEST)))), duplicate);
-        assert_eq!(newest(Some(found(Some(MESSAGE_ID), Some("other")))), Verdict::KeyReused);
+        assert_eq!(newest(Some(found(Some(MESSAGE_ID), Some("other")))), Conclusion::KeyReused);
         // Another call with the id, even with the same content; or the pending call has ended.
         for other in [Some(found(Some("k.2"), Some(DIGEST))), Some(found(None, Some(DIGEST))), None]
         {
-            assert_eq!(newest(other), Verdict::PublishUnguarded);
+            assert_eq!(newest(other), Conclusion::PublishUnguarded);
         }
         // The server answers that it has the key.
-        let same_key = |found| verdict(Naming::IdAndKey, Place::At(7), found);
+        let same_key = |found| conclusion(Naming::IdAndKey, MessageLocation::Sequence(7), found);
         assert_eq!(same_key(Some(found(None, Some(DIGEST)))), duplicate);
-        assert_eq!(same_key(Some(found(Some(MESSAGE_ID), Some("other")))), Verdict::KeyReused);
-        assert_eq!(same_key(None), Verdict::Duplicate(None));
+        assert_eq!(same_key(Some(found(Some(MESSAGE_ID), Some("other")))), Conclusion::KeyReused);
+        assert_eq!(same_key(None), Conclusion::Duplicate(None));
     }
 }

@@ -5,12 +5,13 @@
 
 use async_nats::jetstream::Context;
 
-use super::{BUCKET, Mark, Tombstone, parse, publish};
+use super::{Mark, Tombstone, parse, publish};
 use crate::{
+    buckets::TOMBSTONES,
+    call::CallRef,
     call_id::CallId,
-    cancel::StoredCall,
-    name::QueueName,
-    peek::{NatsError, failed, last_message},
+    jetstream::{NatsError, last_message},
+    names::QueueName,
 };
 
 /// Maximum number of attempts to write. Each failed attempt found the tombstone of another call
@@ -21,7 +22,7 @@ const MAX_CAS_ATTEMPTS: usize = 10;
 pub(super) async fn read(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
 ) -> Result<Option<Tombstone>, NatsError> {
     let tombstone = newest(js, queue.as_str(), &call.id).await?;
     Ok(tombstone.filter(|tombstone| tombstone.call == *call))
@@ -33,8 +34,8 @@ pub(super) async fn newest(
     queue: &str,
     id: &CallId,
 ) -> Result<Option<Tombstone>, NatsError> {
-    let subject = BUCKET.subject(&format!("{queue}.{id}"));
-    Ok(last_message(js, &BUCKET.stream(), &subject).await?.and_then(|message| parse(&message)))
+    let subject = TOMBSTONES.subject(&format!("{queue}.{id}"));
+    Ok(last_message(js, &TOMBSTONES.stream(), &subject).await?.and_then(|message| parse(&message)))
 }
 
 /// Writes the entry unless it is of this call already, and returns the mark of the call then.
@@ -42,10 +43,10 @@ pub(super) async fn newest(
 pub(super) async fn write_once(
     js: &Context,
     queue: &QueueName,
-    call: &StoredCall,
+    call: &CallRef,
     mark: Mark,
 ) -> Result<Option<Mark>, NatsError> {
-    let subject = BUCKET.subject(&format!("{queue}.{}", call.id));
+    let subject = TOMBSTONES.subject(&format!("{queue}.{}", call.id));
     // Version 0.1 knows two marks, and takes anything else for the tombstone of another call.
     let value = match mark {
         Mark::Cancelled { .. } => Mark::Cancelled { confirmed: false },
@@ -68,5 +69,5 @@ pub(super) async fn write_once(
             other => revision = other.map_or(0, |other| other.revision),
         }
     }
-    Err(failed("write the tombstone")("others with the same id were written each time"))
+    Err(NatsError::during("write the tombstone")("others with the same id were written each time"))
 }

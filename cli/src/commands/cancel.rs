@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use asyncqueue::{
     CallId, QueueName,
-    cancel::{self, Tally, Verdict},
+    cancel::{self, CancelCounts, CancelOutcome},
 };
 use clap::Args;
 
@@ -41,28 +41,28 @@ pub(crate) async fn run(session: &Session, arguments: &CancelArgs) -> anyhow::Re
     let CancelArgs { queue: QueueFilter(queue), call_id } = arguments;
     let query = lookup::query(call_id);
     let places = lookup::candidate_places(&session.js, queue.as_ref(), &query).await?;
-    let outcome = match cancel::request(&session.js, &places, &query, CONFIRM_TIMEOUT).await? {
-        Verdict::Cancelled(tally) => describe_cancelled(&tally),
-        Verdict::NotCertain => anyhow::bail!(
+    let outcome = match cancel::cancel_calls(&session.js, &places, &query, CONFIRM_TIMEOUT).await? {
+        CancelOutcome::Cancelled(tally) => describe_cancelled(&tally),
+        CancelOutcome::Unconfirmed => anyhow::bail!(
             "cancellation of call `{call_id}` not confirmed: a worker that has the call does not \
              respond; retry"
         ),
-        Verdict::Ended { end, status } => {
+        CancelOutcome::Ended { end, status } => {
             let how =
                 status.map_or_else(|| end.to_string(), |status| status::describe(&status.state));
             anyhow::bail!("call `{call_id}` can't be cancelled, it has ended: {how}")
         }
-        Verdict::Unknown => return Err(lookup::not_found(call_id, queue.as_ref())),
+        CancelOutcome::NotFound => return Err(lookup::not_found(call_id, queue.as_ref())),
     };
     Ok(output::print(&format!("{call_id}: {outcome}\n"))?)
 }
 
-fn describe_cancelled(tally: &Tally) -> String {
+fn describe_cancelled(tally: &CancelCounts) -> String {
     match tally {
-        Tally { cancelled: 1, before: 1, .. } => "already cancelled".to_owned(),
-        Tally { cancelled: 1, running: 1, .. } => "cancelled while running".to_owned(),
-        Tally { cancelled: 1, .. } => "cancelled, it will not start".to_owned(),
-        Tally { cancelled, running, before, .. } => {
+        CancelCounts { cancelled: 1, before: 1, .. } => "already cancelled".to_owned(),
+        CancelCounts { cancelled: 1, running: 1, .. } => "cancelled while running".to_owned(),
+        CancelCounts { cancelled: 1, .. } => "cancelled, it will not start".to_owned(),
+        CancelCounts { cancelled, running, before, .. } => {
             format!(
                 "{cancelled} calls with this id cancelled: {running} while running, {before} \
                  already before"

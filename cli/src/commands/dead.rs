@@ -2,8 +2,7 @@
 
 use asyncqueue::{
     CallId, FunctionName, QueueName,
-    dead_letters::{DeadLetters, Selection},
-    message::dead_letter::{DeadLetter, Kind},
+    dead_letters::{DeadLetter, DeadLetterKind, DeadLetters, Selection},
 };
 use asyncqueue_runtime::program::UsageError;
 use clap::{Args, Subcommand, ValueEnum};
@@ -102,8 +101,8 @@ impl SelectionArgs {
 impl KindFilter {
     fn matches(self, letter: &DeadLetter) -> bool {
         match self {
-            Self::Call => letter.kind == Kind::Call,
-            Self::Callback => letter.kind == Kind::Callback,
+            Self::Call => letter.kind == DeadLetterKind::Call,
+            Self::Callback => letter.kind == DeadLetterKind::Callback,
             Self::All => true,
         }
     }
@@ -151,10 +150,10 @@ fn no_dead_letter(queue_args: &QueueArgs, call: &CallId, kind: KindFilter) -> St
     )
 }
 
-fn kind_name(kind: Kind) -> &'static str {
+fn kind_name(kind: DeadLetterKind) -> &'static str {
     match kind {
-        Kind::Call => "call",
-        Kind::Callback => "callback",
+        DeadLetterKind::Call => "call",
+        DeadLetterKind::Callback => "callback",
     }
 }
 
@@ -163,8 +162,8 @@ fn label(letter: &DeadLetter) -> String {
     let function =
         letter.function.as_ref().map(|function| format!(" {function}")).unwrap_or_default();
     match letter.kind {
-        Kind::Call => format!("{}{function}", letter.call_id),
-        Kind::Callback => format!("{}{function} (callback)", letter.call_id),
+        DeadLetterKind::Call => format!("{}{function}", letter.call_id),
+        DeadLetterKind::Callback => format!("{}{function} (callback)", letter.call_id),
     }
 }
 
@@ -176,17 +175,17 @@ fn count(letters: u64) -> String {
 /// Sample dead letters for the tests of all commands.
 #[cfg(test)]
 mod samples {
-    use asyncqueue::message::dead_letter::{Death, Omitted};
+    use asyncqueue::dead_letters::{DeathInfo, Omitted};
 
     use super::*;
 
-    pub(super) fn letter(call_id: &str, kind: Kind) -> DeadLetter {
+    pub(super) fn letter(call_id: &str, kind: DeadLetterKind) -> DeadLetter {
         DeadLetter {
             sequence: 7,
             kind,
             call_id: call_id.parse().unwrap(),
             function: Some(FunctionName::new("figlet", "dev").unwrap()),
-            death: Death {
+            death: DeathInfo {
                 reason: "the function answered 500".into(),
                 attempts: 3,
                 status: Some(500),
@@ -207,7 +206,7 @@ mod tests {
 
     #[test]
     fn call_without_dead_letter_is_missing_if_selected_by_id() {
-        let letters = [letter("a", Kind::Call)];
+        let letters = [letter("a", DeadLetterKind::Call)];
         let calls = Selection::Calls(["a", "b"].map(|id| id.parse().unwrap()).into());
         assert_eq!(missing(&calls, &letters), [&"b".parse().unwrap()]);
         assert!(missing(&Selection::All, &letters).is_empty());
@@ -215,8 +214,8 @@ mod tests {
 
     #[test]
     fn dead_letters_have_labels_and_counts() {
-        assert_eq!(label(&letter("a", Kind::Call)), "a figlet.dev");
-        assert_eq!(label(&letter("a", Kind::Callback)), "a figlet.dev (callback)");
+        assert_eq!(label(&letter("a", DeadLetterKind::Call)), "a figlet.dev");
+        assert_eq!(label(&letter("a", DeadLetterKind::Callback)), "a figlet.dev (callback)");
         assert_eq!([0, 1, 2].map(count), ["0 dead letters", "1 dead letter", "2 dead letters"]);
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use async_nats::jetstream::{Context, consumer};
 use asyncqueue::{
     QueueName,
-    stats::{self, Workers},
+    stats::{self, WorkerReplies},
 };
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
@@ -81,7 +81,7 @@ struct ConsumerSummary {
 pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Result<()> {
     let inventory = inventory::read(&session.js).await?;
     let names: Vec<QueueName> = inventory.queues.keys().cloned().collect();
-    let mut workers = stats::ask(&session.js.client(), &names).await?;
+    let mut workers = stats::request_stats(&session.js.client(), &names).await?;
     let now = Timestamp::now();
     let consumers: Vec<(QueueName, Option<ConsumerSummary>)> = futures::stream::iter(names)
         .map(async |queue| {
@@ -136,7 +136,7 @@ fn summarize(
     inventory: &QueueInventory,
     queue: &QueueName,
     consumer: Option<ConsumerSummary>,
-    workers: &Workers,
+    workers: &WorkerReplies,
     now: Timestamp,
 ) -> QueueSummary {
     let calls = inventory.call_stream(queue);
@@ -237,17 +237,17 @@ mod tests {
     }
 
     /// Creates workers that run so many calls, with one entry for each worker.
-    fn running(calls: &[u32]) -> Workers {
+    fn running(calls: &[u32]) -> WorkerReplies {
         let worker = |(number, running): (usize, &u32)| WorkerStats {
             worker: format!("w-{number}"),
             running: *running,
             max_inflight: 5,
             blocked: Vec::new(),
         };
-        Workers::Answered(calls.iter().enumerate().map(worker).collect())
+        WorkerReplies::Replied(calls.iter().enumerate().map(worker).collect())
     }
 
-    fn jobs(consumer: Option<ConsumerSummary>, workers: &Workers) -> QueueSummary {
+    fn jobs(consumer: Option<ConsumerSummary>, workers: &WorkerReplies) -> QueueSummary {
         summarize(
             &inventory(),
             &"jobs".parse().unwrap(),
@@ -265,7 +265,7 @@ mod tests {
             &inventory(),
             &"left".parse().unwrap(),
             None,
-            &Workers::None,
+            &WorkerReplies::None,
             Timestamp::UNIX_EPOCH,
         );
         let lines = render(&[jobs.clone(), left]);
@@ -285,14 +285,14 @@ mod tests {
 
     #[test]
     fn all_calls_are_pending_without_a_consumer() {
-        let jobs = jobs(None, &Workers::None);
+        let jobs = jobs(None, &WorkerReplies::None);
         assert_eq!((jobs.pending, jobs.retrying, jobs.inflight), (5, Some(0), Some(0)));
     }
 
     #[test]
     fn counts_are_unknown_if_workers_do_not_report_them() {
         let consumer = ConsumerSummary { pending: 4, unacknowledged: 1, redelivered: 0 };
-        let jobs = jobs(Some(consumer), &Workers::Silent);
+        let jobs = jobs(Some(consumer), &WorkerReplies::NoReply);
         assert_eq!(
             (jobs.pending, jobs.retrying, jobs.inflight, jobs.workers),
             (4, None, None, None)
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn queues_without_workers_are_noted() {
-        let idle = jobs(None, &Workers::None);
+        let idle = jobs(None, &WorkerReplies::None);
         let note = idle_note(&[idle, jobs(None, &running(&[0]))]).unwrap();
         assert_eq!(note, "calls are waiting but no worker is connected: jobs");
     }

@@ -2,8 +2,8 @@
 
 use asyncqueue::{
     CallId, QueueName,
-    locate::Found,
-    status::{self, CallStatus, CallbackState, State},
+    call::{CallState, CallStatus, CallbackState, Lookup},
+    status,
 };
 use clap::Args;
 
@@ -36,14 +36,14 @@ pub(crate) struct StatusArgs {
 pub(crate) async fn run(session: &Session, arguments: &StatusArgs) -> anyhow::Result<()> {
     let StatusArgs { call_id, queue, output } = arguments;
     let status = match lookup::look_up(&session.js, queue.as_ref(), call_id).await? {
-        Found::Stored { newest, others } => {
+        Lookup::Pending { newest, others } => {
             let mut status =
-                status::of_stored(&session.js, &lookup::query(call_id), &newest).await?;
+                status::status_of_pending(&session.js, &lookup::query(call_id), &newest).await?;
             status.others = Some(others).filter(|others| *others > 0);
             status
         }
-        Found::Ended(ended) | Found::BeingCancelled(ended) => ended,
-        Found::Unknown => return Err(lookup::not_found(call_id, queue.as_ref())),
+        Lookup::Ended(ended) | Lookup::Cancelling(ended) => ended,
+        Lookup::NotFound => return Err(lookup::not_found(call_id, queue.as_ref())),
     };
     match output {
         Format::Table => output::print(&render(&status))?,
@@ -64,18 +64,20 @@ fn render(status: &CallStatus) -> String {
 }
 
 /// Describes a state in one line.
-pub(crate) fn describe(state: &State) -> String {
+pub(crate) fn describe(state: &CallState) -> String {
     match state {
-        State::Queued { position: None } => "queued".to_owned(),
-        State::Queued { position: Some(position) } => format!("queued, {position} calls before it"),
-        State::Delivered => "running, or waiting for its next attempt".to_owned(),
-        State::Running { worker, attempt, max_attempts, since, blocked } => {
+        CallState::Queued { position: None } => "queued".to_owned(),
+        CallState::Queued { position: Some(position) } => {
+            format!("queued, {position} calls before it")
+        }
+        CallState::Delivered => "running, or waiting for its next attempt".to_owned(),
+        CallState::Running { worker, attempt, max_attempts, since, blocked } => {
             let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
             format!(
                 "running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}"
             )
         }
-        State::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until } => {
+        CallState::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until } => {
             let why = failure
                 .as_ref()
                 .map(|failure| format!(": {}", failure.last_error))
@@ -93,15 +95,15 @@ pub(crate) fn describe(state: &State) -> String {
                 }
             }
         }
-        State::Done { status, callback: CallbackState::Pending, .. } => {
+        CallState::Done { status, callback: CallbackState::Pending, .. } => {
             format!("done with status {status}, the callback is not delivered yet")
         }
-        State::Done { status, callback: CallbackState::Dead, .. } => {
+        CallState::Done { status, callback: CallbackState::Dead, .. } => {
             format!("done with status {status}, the callback failed and is a dead letter")
         }
-        State::Dead { reason, since, .. } => format!("dead since {since:.0}: {reason}"),
-        State::Cancelled { since } => format!("cancelled at {since:.0}"),
-        State::Expired { since } => {
+        CallState::Dead { reason, since, .. } => format!("dead since {since:.0}: {reason}"),
+        CallState::Cancelled { since } => format!("cancelled at {since:.0}"),
+        CallState::Expired { since } => {
             format!("expired at {since:.0}: older than the maximum age of its queue")
         }
     }
@@ -109,15 +111,15 @@ pub(crate) fn describe(state: &State) -> String {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::status::Failure;
+    use asyncqueue::call::AttemptFailure;
 
     use super::*;
 
     #[test]
     fn waiting_call_shows_its_last_error() {
         let failure =
-            Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
-        let waiting = |failure| State::Waiting {
+            AttemptFailure { last_status: 500, last_error: "the function answered 500".to_owned() };
+        let waiting = |failure| CallState::Waiting {
             attempt: 1,
             max_attempts: 3,
             next_attempt: "2026-11-24T10:00:00.5Z".parse().unwrap(),
@@ -135,7 +137,7 @@ mod tests {
             call_id: "id-1".to_owned(),
             function: Some("figlet.dev".to_owned()),
             queue: "jobs".parse().unwrap(),
-            state: State::Running {
+            state: CallState::Running {
                 worker: "w-1".to_owned(),
                 attempt: 2,
                 max_attempts: 10,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use asyncqueue_runtime::program::{self, Threads};
+use asyncqueue_runtime::program::{self, RuntimeFlavor};
 use clap::Parser;
 
 mod attempts;
@@ -14,7 +14,10 @@ mod settings;
 fn main() -> ExitCode {
     let settings = settings::Settings::parse();
     let log = settings.log.clone();
-    program::run("asyncqueue-example-function", &log, Threads::AllProcessors, async |shutdown| {
-        function::run(settings, shutdown.requested).await
-    })
+    program::run(
+        "asyncqueue-example-function",
+        &log,
+        RuntimeFlavor::MultiThread,
+        async |shutdown| function::run(settings, shutdown.graceful).await,
+    )
 }

@@ -2,11 +2,8 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use asyncqueue::{
-    ensure::{EnsureError, ensure},
-    stream::Refusal,
-};
-use asyncqueue_runtime::nats::jetstream::JetStreamOff;
+use asyncqueue::stream::{EnsureError, PlanError, ensure_queue};
+use asyncqueue_runtime::nats::jetstream_check::JetStreamOff;
 use k8s_openapi::{
     api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
 };
@@ -147,12 +144,12 @@ impl StreamError {
             Self::Invalid(invalid) => matches!(invalid, ValidationError::Conflict(_)),
             Self::Ensure(EnsureError::SubjectOverlap { .. }) => true,
             Self::Ensure(EnsureError::Refused(refusal)) => match refusal {
-                Refusal::Owned { .. }
-                | Refusal::Namesake { .. }
-                | Refusal::Released { .. }
-                | Refusal::NotAllowed { .. }
-                | Refusal::Unowned { .. } => true,
-                Refusal::Immutable { .. } => false,
+                PlanError::OtherOwner { .. }
+                | PlanError::PreviousInstance { .. }
+                | PlanError::Released { .. }
+                | PlanError::NotAllowed { .. }
+                | PlanError::Unowned { .. } => true,
+                PlanError::ImmutableField { .. } => false,
             },
             Self::Ensure(_)
             | Self::Disconnected { .. }
@@ -232,7 +229,7 @@ async fn ensure_stream(
     let queue = &desired.queue;
     let failed = |error| {
         let servers = connection.servers().to_owned();
-        match (JetStreamOff::of_error(&error), error) {
+        match (JetStreamOff::from_error(&error), error) {
             (Some(off), _) => StreamError::NoJetStream { off, servers },
             (None, error @ EnsureError::Unavailable { .. }) => {
                 StreamError::NoResponse { servers, source: error }
@@ -241,7 +238,7 @@ async fn ensure_stream(
         }
     };
     connection.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
-    let ensured = ensure(&connection.js, queue, desired.adopt).await.map_err(failed)?;
+    let ensured = ensure_queue(&connection.js, queue, desired.adopt).await.map_err(failed)?;
     Ok(StreamState {
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),
@@ -369,15 +366,19 @@ mod tests {
     fn only_a_stream_of_another_owner_is_not_owned() {
         let stream = || "s".to_owned();
         let refused = |refusal| StreamError::Ensure(EnsureError::Refused(refusal));
-        assert!(refused(Refusal::Unowned { stream: stream() }).is_not_owned());
+        assert!(refused(PlanError::Unowned { stream: stream() }).is_not_owned());
         assert!(
-            refused(Refusal::Owned { stream: stream(), owner: "ns/o".to_owned() }).is_not_owned()
+            refused(PlanError::OtherOwner { stream: stream(), owner: "ns/o".to_owned() })
+                .is_not_owned()
         );
         assert!(
             StreamError::Ensure(EnsureError::SubjectOverlap { subject: stream() }).is_not_owned()
         );
         assert!(!StreamError::Disconnected { why: String::new() }.is_not_owned());
         let (name, is, wanted) = (stream(), "File".to_owned(), "Memory".to_owned());
-        assert!(!refused(Refusal::Immutable { name, field: "storage", is, wanted }).is_not_owned());
+        assert!(
+            !refused(PlanError::ImmutableField { name, field: "storage", is, wanted })
+                .is_not_owned()
+        );
     }
 }

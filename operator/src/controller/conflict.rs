@@ -5,9 +5,8 @@
 //! among the others, the oldest has precedence.
 
 use asyncqueue::{
-    claims::{Clash, clash},
-    name::NameError,
-    stream::QueueSpec,
+    NameError,
+    stream::{Overlap, QueueSpec, find_overlap},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -101,9 +100,9 @@ fn overlap(queue: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, Na
     if queue.queue == theirs.queue {
         return Ok(Some(Conflict::Name { other }));
     }
-    Ok(clash(queue, &theirs).map(|clash| match clash {
-        Clash::Stream(stream) => Conflict::Stream { stream, other },
-        Clash::Subject { subject, others: other_subject } => {
+    Ok(find_overlap(queue, &theirs).map(|clash| match clash {
+        Overlap::Stream(stream) => Conflict::Stream { stream, other },
+        Overlap::Subject { subject, others: other_subject } => {
             Conflict::Subject { subject, other_subject, other }
         }
     }))

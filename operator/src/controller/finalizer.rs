@@ -3,10 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use asyncqueue::{
-    ensure::{EnsureError, Removal, RemovalPolicy, remove},
-    stream::QueueSpec,
-};
+use asyncqueue::stream::{EnsureError, QueueSpec, Removal, RemovalPolicy, remove_queue};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{Resource, runtime::controller::Action};
 use tracing::info;
@@ -84,7 +81,7 @@ async fn release_streams(
     if !connection.is_connected() {
         return Err("not connected to NATS".to_owned());
     }
-    let removal: Result<_, EnsureError> = remove(&connection.js, spec, policy).await;
+    let removal: Result<_, EnsureError> = remove_queue(&connection.js, spec, policy).await;
     removal.map_err(|error| crate::error::chain(&error))
 }
 
@@ -96,7 +93,7 @@ async fn publish_removal_event(
 ) {
     let (object, stream, events) = (queue.object_ref(&()), &spec.stream, &context.events);
     match removal {
-        Removal::NotOurs => {}
+        Removal::NotOwned => {}
         Removal::Deleted => {
             events
                 .normal(&object, reason::STREAM_DELETED, format!("Deleted stream {stream}."))

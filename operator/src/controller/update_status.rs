@@ -1,6 +1,10 @@
 //! The last step: derives the status from the outcome. Pure, except for the write at the end.
 
-use asyncqueue::{FunctionName, ensure::EnsureError, stats::BlockedCalls, stream::Refusal};
+use asyncqueue::{
+    FunctionName,
+    stats::BlockedCalls,
+    stream::{EnsureError, PlanError},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt,
@@ -320,7 +324,7 @@ fn sequences_condition(stream: &Result<StreamState, StreamError>) -> ConditionVa
 /// Returns the reason why NATS does not have the desired state.
 fn refusal_reason(error: &EnsureError) -> &'static str {
     match error {
-        EnsureError::Refused(Refusal::Immutable { .. }) => reason::IMMUTABLE_FIELD_CHANGED,
+        EnsureError::Refused(PlanError::ImmutableField { .. }) => reason::IMMUTABLE_FIELD_CHANGED,
         EnsureError::Refused(_) => reason::RESOURCE_CONFLICT,
         EnsureError::SubjectOverlap { .. } => reason::SUBJECT_OVERLAP,
         EnsureError::Server { .. } => reason::NATS_REFUSED,
@@ -548,7 +552,7 @@ mod tests {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let refusal =
-            Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
+            PlanError::OtherOwner { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
         let stream = Err(StreamError::Ensure(EnsureError::Refused(refusal)));
         let outcome = ApplyOutcome { stream, workers: Ok(Workers::Absent), auxiliary: Ok(()) };
         let status = of(&queue, &outcome);

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use asyncqueue::{
-    name::NameError,
+    NameError,
     stream::{Adopt, QueueSpec},
 };
-use asyncqueue_runtime::nats::holds_credentials;
+use asyncqueue_runtime::nats::has_credentials;
 use k8s_openapi::{
     api::core::v1::ResourceRequirements,
     apimachinery::pkg::{
@@ -156,7 +156,7 @@ fn check_credentials(
     nats: &NatsSpec,
     dereferenced: &DereferencedObjects,
 ) -> Result<(), ValidationError> {
-    if nats.url.as_deref().is_some_and(holds_credentials) {
+    if nats.url.as_deref().is_some_and(has_credentials) {
         let problem = "its url contains credentials, which everyone who can read this object can \
                        see: put them, as USER:PASSWORD or a token, into a Secret in this \
                        namespace, and name that in credentialsSecretRef";

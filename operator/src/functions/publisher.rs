@@ -8,9 +8,9 @@ use std::{
 
 use asyncqueue::{
     QueueName,
-    bucket::BucketError,
     directory::{Contents, Directory, store::DirectoryStore},
     function_namespaces::FunctionNamespaces,
+    kv::BucketError,
 };
 use asyncqueue_runtime::health::Health;
 use tokio::{
@@ -205,7 +205,7 @@ impl DirectoryPublisher {
 
 /// Returns whether the bucket was read completely and contains exactly this directory.
 fn contains(contents: Option<&Contents>, directory: &Directory) -> bool {
-    contents.is_some_and(|contents| contents.is_whole && *contents.directory == *directory)
+    contents.is_some_and(|contents| contents.is_complete && *contents.directory == *directory)
 }
 
 // === impl Bucket ===

@@ -71,7 +71,7 @@ pub(crate) async fn run(
 /// Returns the events that are due. Until the directory is complete, no function is known not to
 /// exist.
 fn due(pending: &mut Pending, contents: Option<&Contents>) -> Vec<Due> {
-    let Some(Contents { directory, .. }) = contents.filter(|contents| contents.is_whole) else {
+    let Some(Contents { directory, .. }) = contents.filter(|contents| contents.is_complete) else {
         return Vec::new();
     };
     let exists = |function: &FunctionName| {

@@ -11,10 +11,10 @@ use std::{
 
 use anyhow::Context;
 use async_nats::{Client, connection::State, jetstream};
-use asyncqueue::{bucket::BucketError, directory::store::DirectoryStore, ensure::ensure_buckets};
+use asyncqueue::{directory::store::DirectoryStore, kv::BucketError, stream::ensure_buckets};
 use asyncqueue_runtime::{
     health::Health,
-    nats::{self, Authority, Credentials, Secrets, without_credentials},
+    nats::{self, CaBundle, Credentials, Secrets, without_credentials},
     settings::NatsSettings,
 };
 use kube::ResourceExt;
@@ -225,7 +225,7 @@ impl NatsPool {
             Some(secret) => {
                 let pem = secrets::read(&self.kubernetes, secret).await?;
                 Some(
-                    Authority::from_pem(&pem)
+                    CaBundle::from_pem(&pem)
                         .with_context(|| format!("{secret} is not a valid CA bundle"))?,
                 )
             }
@@ -239,7 +239,7 @@ impl NatsPool {
             })
         });
         let (settings, secrets) =
-            (NatsSettings::from_url(&*endpoint.url), Secrets { credentials, authority: ca });
+            (NatsSettings::from_url(&*endpoint.url), Secrets { credentials, ca });
         let mut registry = Registry::default();
         nats::connect_with(&settings, secrets, CONNECTION_NAME, health, &mut registry).await
     }

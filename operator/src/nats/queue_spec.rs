@@ -1,9 +1,8 @@
 //! Converts an `AsyncQueue` to the queue on `JetStream` that it asks for.
 
 use asyncqueue::{
-    QueueName,
-    name::NameError,
-    stream::{self, Adopt, DeadLetters, Limits, Owner, QueueSpec},
+    NameError, QueueName,
+    stream::{self, Adopt, DeadLetterSettings, Limits, Owner, QueueSpec},
 };
 use kube::ResourceExt;
 
@@ -53,7 +52,7 @@ pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
         duplicate_window: stream.duplicate_window.0,
         ack_wait: consumer.ack_wait.0,
         limits: limits(&object.spec.limits),
-        dead_letters: DeadLetters {
+        dead_letters: DeadLetterSettings {
             enabled: dead.enabled,
             max_age: dead.max_age.0,
             max_messages: dead.max_messages,

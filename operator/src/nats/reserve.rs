@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use asyncqueue::reserve::{self, Kept};
+use asyncqueue::reserve::{self, FillOutcome};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -21,19 +21,19 @@ pub(crate) async fn run(pool: &NatsPool, queues: &MultiStore<AsyncQueue>) {
         let own = pool.own();
         if own.is_connected() {
             let replicas = max_replicas(queues.all().iter().map(AsRef::as_ref));
-            match reserve::keep(&own.js, replicas).await {
-                Ok(Kept::Full) => is_short = false,
-                Ok(Kept::Filled) => {
+            match reserve::keep_full(&own.js, replicas).await {
+                Ok(FillOutcome::Full) => is_short = false,
+                Ok(FillOutcome::Filled) => {
                     is_short = false;
                     info!("refilled the reserve for ending calls");
                 }
-                Ok(Kept::NoSpace) if !std::mem::replace(&mut is_short, true) => {
+                Ok(FillOutcome::NoSpace) if !std::mem::replace(&mut is_short, true) => {
                     warn!(
                         "no space on NATS for the reserve: new calls are refused until there is \
                          space"
                     );
                 }
-                Ok(Kept::NoSpace) => {}
+                Ok(FillOutcome::NoSpace) => {}
                 Err(error) => debug!("failed to refill the reserve: {}", chain(&error)),
             }
         }

@@ -13,7 +13,7 @@ use http::{
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::timeout;
 
-use super::{counted::BytesRead, life::Life};
+use super::{counting_stream::BytesRead, lifetime::Lifetime};
 
 /// The destination of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub(super) struct Pool<B> {
 struct IdleConnections<B> {
     by_target: HashMap<Target, Vec<Idle<B>>>,
     /// Whether a task runs that closes connections after the idle timeout.
-    is_watched: bool,
+    has_cleanup_task: bool,
 }
 
 struct Idle<B> {
@@ -41,12 +41,12 @@ struct Idle<B> {
 
 struct Connection<B> {
     sender: SendRequest<B>,
-    life: Life,
-    read: BytesRead,
+    lifetime: Lifetime,
+    bytes_read: BytesRead,
 }
 
 /// A connection that serves a request. Dropping it closes the connection.
-pub(super) struct Lent<B> {
+pub(super) struct PooledConnection<B> {
     connection: Connection<B>,
     target: Target,
     pool: Weak<Pool<B>>,
@@ -57,7 +57,7 @@ pub(super) struct Lent<B> {
 impl Target {
     /// Returns the destination of a request to this URI. Returns `None` if the URI has none, or its
     /// scheme is not HTTP or HTTPS.
-    pub(super) fn of(uri: &Uri) -> Option<Self> {
+    pub(super) fn from_uri(uri: &Uri) -> Option<Self> {
         let scheme = uri.scheme()?;
         let authority = uri.authority()?.clone();
         let is_https = *scheme == Scheme::HTTPS;
@@ -92,33 +92,41 @@ impl Target {
 
 impl<B> Pool<B> {
     pub(super) fn new(idle_timeout: Duration) -> Arc<Self> {
-        let idle = IdleConnections { by_target: HashMap::new(), is_watched: false };
+        let idle = IdleConnections { by_target: HashMap::new(), has_cleanup_task: false };
         Arc::new(Self { idle_timeout, idle: Mutex::new(idle) })
     }
 
     /// Takes a connection that is ready for its next request.
-    pub(super) fn take(self: &Arc<Self>, target: &Target) -> Option<Lent<B>> {
+    pub(super) fn acquire(self: &Arc<Self>, target: &Target) -> Option<PooledConnection<B>> {
         let now = Instant::now();
         let mut idle = self.lock();
         let connections = idle.by_target.get_mut(target)?;
         while let Some(last) = connections.pop() {
             if last.is_usable(now, self.idle_timeout) {
                 let pool = Arc::downgrade(self);
-                return Some(Lent { connection: last.connection, target: target.clone(), pool });
+                return Some(PooledConnection {
+                    connection: last.connection,
+                    target: target.clone(),
+                    pool,
+                });
             }
         }
         None
     }
 
     /// Wraps a connection that was just opened.
-    pub(super) fn lend(
+    pub(super) fn wrap(
         self: &Arc<Self>,
         target: Target,
         sender: SendRequest<B>,
-        life: Life,
-        read: BytesRead,
-    ) -> Lent<B> {
-        Lent { connection: Connection { sender, life, read }, target, pool: Arc::downgrade(self) }
+        lifetime: Lifetime,
+        bytes_read: BytesRead,
+    ) -> PooledConnection<B> {
+        PooledConnection {
+            connection: Connection { sender, lifetime, bytes_read },
+            target,
+            pool: Arc::downgrade(self),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, IdleConnections<B>> {
@@ -127,15 +135,15 @@ impl<B> Pool<B> {
 }
 
 impl<B: Send + 'static> Pool<B> {
-    fn put(self: &Arc<Self>, target: Target, connection: Connection<B>) {
+    fn insert(self: &Arc<Self>, target: Target, connection: Connection<B>) {
         let now = Instant::now();
-        if connection.life.is_over(now) {
+        if connection.lifetime.is_expired(now) {
             return;
         }
         let mut idle = self.lock();
         idle.by_target.entry(target).or_default().push(Idle { connection, since: now });
-        if !std::mem::replace(&mut idle.is_watched, true) {
-            tokio::spawn(close_idle(Arc::downgrade(self), self.idle_timeout));
+        if !std::mem::replace(&mut idle.has_cleanup_task, true) {
+            tokio::spawn(close_idle_connections(Arc::downgrade(self), self.idle_timeout));
         }
     }
 
@@ -147,13 +155,13 @@ impl<B: Send + 'static> Pool<B> {
             connections.retain(|idle| idle.is_usable(now, self.idle_timeout));
             !connections.is_empty()
         });
-        idle.is_watched = !idle.by_target.is_empty();
-        idle.is_watched
+        idle.has_cleanup_task = !idle.by_target.is_empty();
+        idle.has_cleanup_task
     }
 }
 
 /// Closes connections after the idle timeout, until none are left.
-async fn close_idle<B: Send + 'static>(pool: Weak<Pool<B>>, idle_timeout: Duration) {
+async fn close_idle_connections<B: Send + 'static>(pool: Weak<Pool<B>>, idle_timeout: Duration) {
     loop {
         tokio::time::sleep(idle_timeout / 2).await;
         let is_done = pool.upgrade().is_none_or(|pool| !pool.close_unusable());
@@ -167,38 +175,40 @@ async fn close_idle<B: Send + 'static>(pool: Weak<Pool<B>>, idle_timeout: Durati
 
 impl<B> Idle<B> {
     fn is_usable(&self, now: Instant, idle_timeout: Duration) -> bool {
-        let Connection { sender, life, .. } = &self.connection;
-        sender.is_ready() && !life.is_over(now) && now.duration_since(self.since) < idle_timeout
+        let Connection { sender, lifetime, .. } = &self.connection;
+        sender.is_ready()
+            && !lifetime.is_expired(now)
+            && now.duration_since(self.since) < idle_timeout
     }
 }
 
-// === impl Lent ===
+// === impl PooledConnection ===
 
-impl<B> Lent<B> {
+impl<B> PooledConnection<B> {
     pub(super) fn sender(&mut self) -> &mut SendRequest<B> {
         &mut self.connection.sender
     }
 
     /// Returns how many bytes were read from the connection so far.
-    pub(super) fn read(&self) -> u64 {
-        self.connection.read.get()
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.connection.bytes_read.get()
     }
 }
 
-impl<B: Send + 'static> Lent<B> {
+impl<B: Send + 'static> PooledConnection<B> {
     /// Returns the connection to the pool after a response was read. It is used again once the
     /// whole request was sent, too.
-    pub(super) fn give_back(self) {
+    pub(super) fn release(self) {
         let Self { mut connection, target, pool } = self;
-        connection.life.count();
+        connection.lifetime.count_request();
         let Some(pool) = pool.upgrade() else { return };
         if connection.sender.is_ready() {
-            pool.put(target, connection);
+            pool.insert(target, connection);
         } else if !connection.sender.is_closed() {
             tokio::spawn(async move {
                 let ready = timeout(pool.idle_timeout, connection.sender.ready()).await;
                 if matches!(ready, Ok(Ok(()))) {
-                    pool.put(target, connection);
+                    pool.insert(target, connection);
                 }
             });
         }

@@ -84,7 +84,7 @@ async fn send(
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Bytes>, Error> {
     let (head, body) = client.send(request, |request| Some(request.clone())).await?.into_parts();
-    let body = body.collect().await.map_err(Error::NoAnswer)?.to_bytes();
+    let body = body.collect().await.map_err(Error::NoResponse)?.to_bytes();
     Ok(Response::from_parts(head, body))
 }
 
@@ -135,7 +135,7 @@ async fn a_request_is_not_sent_a_third_time() {
     let server = Server::start(&[&[OK, ""], &[""], &[OK]]).await;
     let client = client(LIMITS);
     post(&client, &server).await.unwrap();
-    assert!(matches!(post(&client, &server).await, Err(Error::NoAnswer(_))));
+    assert!(matches!(post(&client, &server).await, Err(Error::NoResponse(_))));
     assert_eq!(server.connections(), 2);
 }
 
@@ -146,17 +146,17 @@ async fn a_request_is_not_sent_again_without_need_or_leave() {
     let begun = Server::start(&[&[OK, "HTTP/1.1 2"], &[OK]]).await;
     let client = client(LIMITS);
     post(&client, &begun).await.unwrap();
-    assert!(matches!(post(&client, &begun).await, Err(Error::NoAnswer(_))));
+    assert!(matches!(post(&client, &begun).await, Err(Error::NoResponse(_))));
     assert_eq!(begun.connections(), 1);
 
     let once = Server::start(&[&[OK, ""], &[OK]]).await;
     post(&client, &once).await.unwrap();
     let sent = client.send(once.request(Method::POST, "hi"), |_| None).await;
-    assert!(matches!(sent, Err(Error::NoAnswer(_))));
+    assert!(matches!(sent, Err(Error::NoResponse(_))));
     assert_eq!(once.connections(), 1);
 
     let first = Server::start(&[&[""], &[OK]]).await;
-    assert!(matches!(post(&client, &first).await, Err(Error::NoAnswer(_))));
+    assert!(matches!(post(&client, &first).await, Err(Error::NoResponse(_))));
     assert_eq!(first.connections(), 1);
 }
 
@@ -224,7 +224,7 @@ async fn a_head_that_cannot_be_read_is_an_error_of_its_own() {
         let scripts: &'static [Script] = Box::leak(Box::new([script]));
         let server = Server::start(scripts).await;
         let answer = post(&client(LIMITS), &server).await;
-        assert!(matches!(answer, Err(Error::Unreadable(_))), "{piece:.60}: {answer:?}");
+        assert!(matches!(answer, Err(Error::InvalidResponse(_))), "{piece:.60}: {answer:?}");
     }
 }
 
@@ -235,9 +235,9 @@ async fn an_idle_connection_is_closed_in_time() {
     let client: TestClient =
         Client::new(tcp(GaiResolver::new()), Config { idle_timeout, ..Config::new(LIMITS) });
     post(&client, &server).await.unwrap();
-    let target = Target::of(&server.uri).unwrap();
+    let target = Target::from_uri(&server.uri).unwrap();
     tokio::time::sleep(idle_timeout * 3).await;
-    assert!(client.inner.pool.take(&target).is_none());
+    assert!(client.inner.pool.acquire(&target).is_none());
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn the_host_is_named_without_credentials_and_an_implied_port() {
         ("ftp://h/", None),
         ("/path", None),
     ] {
-        let target = Target::of(&uri.parse().unwrap());
+        let target = Target::from_uri(&uri.parse().unwrap());
         let named = target.and_then(|target| target.host_header());
         assert_eq!(named.as_ref().map(|host| host.to_str().unwrap()), host, "{uri}");
     }

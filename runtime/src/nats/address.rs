@@ -25,14 +25,14 @@ pub(super) enum Login {
 
 /// Returns whether a list of servers contains credentials.
 #[must_use]
-pub fn holds_credentials(urls: &str) -> bool {
+pub fn has_credentials(urls: &str) -> bool {
     urls.contains('@')
 }
 
 /// Returns a list of servers without its credentials, to be shown to others.
 #[must_use]
 pub fn without_credentials(urls: &str) -> String {
-    if !holds_credentials(urls) {
+    if !has_credentials(urls) {
         return urls.to_owned();
     }
     let bare = urls.split(',').map(|url| {
@@ -191,8 +191,8 @@ mod tests {
             ("nats://u:p@ss@a", "nats://a"),
         ] {
             assert_eq!(without_credentials(urls), bare, "{urls}");
-            assert_eq!(holds_credentials(urls), urls != bare);
-            assert!(!holds_credentials(bare));
+            assert_eq!(has_credentials(urls), urls != bare);
+            assert!(!has_credentials(bare));
         }
     }
 

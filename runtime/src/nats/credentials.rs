@@ -8,14 +8,14 @@ use futures::future::BoxFuture;
 use nkeys::KeyPair;
 
 /// Beginning of the lines before JWT and seed, in a file as `nsc generate creds` writes it.
-const BEGIN: &str = "-----BEGIN";
+const BEGIN_MARKER: &str = "-----BEGIN";
 
 /// Provides the content of a credentials file for each new connection.
 #[derive(Clone)]
 pub struct Credentials(Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<String>> + Send + Sync>);
 
 /// The parsed content of a credentials file.
-enum Parsed {
+enum ParsedCredentials {
     /// A JWT and the key that it was issued for.
     Jwt { jwt: String, key: Box<KeyPair> },
     /// A user and a password.
@@ -27,12 +27,12 @@ enum Parsed {
 // === impl Credentials ===
 
 impl Credentials {
-    /// Creates credentials that `give` provides.
-    pub fn new<F>(give: impl Fn() -> F + Send + Sync + 'static) -> Self
+    /// Creates credentials that `load` provides.
+    pub fn new<F>(load: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = anyhow::Result<String>> + Send + 'static,
     {
-        Self(Arc::new(move || Box::pin(give())))
+        Self(Arc::new(move || Box::pin(load())))
     }
 
     /// Creates credentials from a file, which is read for each connection.
@@ -52,16 +52,16 @@ impl Credentials {
     /// # Errors
     ///
     /// The credentials are missing, or have no known form.
-    pub async fn check(&self) -> anyhow::Result<()> {
-        Parsed::read(&(self.0)().await?).map(|_| ())
+    pub async fn validate(&self) -> anyhow::Result<()> {
+        ParsedCredentials::read(&(self.0)().await?).map(|_| ())
     }
 
     /// Returns the login for a server. `nonce` is what must be signed.
-    pub(super) async fn answer(&self, nonce: Vec<u8>) -> Result<Auth, AuthError> {
+    pub(super) async fn sign_nonce(&self, nonce: Vec<u8>) -> Result<Auth, AuthError> {
         // In a task of its own, since the client requires a future that is `Sync`.
-        let given = tokio::spawn((self.0)()).await.map_err(AuthError::new)?;
-        given
-            .and_then(|text| Parsed::read(&text)?.auth(&nonce))
+        let loaded = tokio::spawn((self.0)()).await.map_err(AuthError::new)?;
+        loaded
+            .and_then(|text| ParsedCredentials::read(&text)?.auth(&nonce))
             .map_err(|error| AuthError::new(format!("{error:#}")))
     }
 }
@@ -72,26 +72,27 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-// === impl Parsed ===
+// === impl ParsedCredentials ===
 
-impl Parsed {
+impl ParsedCredentials {
     /// Parses a credentials file. The errors show none of its content.
     fn read(text: &str) -> anyhow::Result<Self> {
-        if text.contains(BEGIN) { Self::read_jwt(text) } else { Self::read_line(text) }
+        if text.contains(BEGIN_MARKER) { Self::read_jwt(text) } else { Self::read_line(text) }
     }
 
-    /// Parses the lines after the first two lines that begin with [`BEGIN`].
+    /// Parses the lines after the first two lines that begin with [`BEGIN_MARKER`].
     fn read_jwt(text: &str) -> anyhow::Result<Self> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let mut begun =
-            lines.windows(2).filter(|pair| pair[0].starts_with(BEGIN)).map(|pair| pair[1]);
+            lines.windows(2).filter(|pair| pair[0].starts_with(BEGIN_MARKER)).map(|pair| pair[1]);
         let (Some(jwt), Some(seed)) = (begun.next(), begun.next()) else {
             bail!(
-                "it is no credentials file: a JWT and a seed are missing, as `nsc generate creds` writes them"
+                "not a credentials file: a JWT and a seed are missing, as `nsc generate creds` \
+                 writes them"
             );
         };
         let Ok(key) = KeyPair::from_seed(seed) else {
-            bail!("it is no credentials file: its seed is none")
+            bail!("not a credentials file: its seed is not valid")
         };
         Ok(Self::Jwt { jwt: jwt.to_owned(), key: Box::new(key) })
     }
@@ -109,8 +110,8 @@ impl Parsed {
                 })
             }
             _ => bail!(
-                "it is no credentials file: it must hold a JWT and a seed, as `nsc generate creds` writes them, or one \
-                 line USER:PASSWORD, or one line with a token"
+                "not a credentials file: it must contain a JWT and a seed, as `nsc generate creds` \
+                 writes them, or one line USER:PASSWORD, or one line with a token"
             ),
         }
     }
@@ -121,7 +122,7 @@ impl Parsed {
         match self {
             Self::Jwt { jwt, key } => {
                 auth.signature =
-                    Some(key.sign(nonce).context("the server's nonce can't be signed")?);
+                    Some(key.sign(nonce).context("failed to sign the nonce of the server")?);
                 auth.jwt = Some(jwt);
             }
             Self::Password { user, password } => {
@@ -153,7 +154,7 @@ mod tests {
         let credentials = Credentials::file(file.path().to_owned());
         for key in [first, second] {
             std::fs::write(file.path(), creds(&key.seed().unwrap())).unwrap();
-            let auth = credentials.answer(b"nonce".to_vec()).await.unwrap();
+            let auth = credentials.sign_nonce(b"nonce".to_vec()).await.unwrap();
             assert_eq!(auth.jwt.as_deref(), Some("eyJ0.e30.c2ln"));
             assert!(key.verify(b"nonce", &auth.signature.unwrap()).is_ok());
         }
@@ -164,7 +165,7 @@ mod tests {
         let answer = async |text: &str| {
             let text = text.to_owned();
             let credentials = Credentials::new(move || std::future::ready(Ok(text.clone())));
-            let auth = credentials.answer(Vec::new()).await.unwrap();
+            let auth = credentials.sign_nonce(Vec::new()).await.unwrap();
             assert!(auth.jwt.is_none() && auth.signature.is_none());
             (auth.username, auth.password, auth.token)
         };
@@ -179,11 +180,14 @@ mod tests {
         for bad in ["", "hunter2 hunter2", "u:hunter2\nhunter2", &creds("hunter2"), &unmarked] {
             let text = bad.to_owned();
             let credentials = Credentials::new(move || std::future::ready(Ok(text.clone())));
-            let error = format!("{:#}", credentials.check().await.unwrap_err());
-            assert!(error.contains("no credentials file") && !error.contains("hunter2"), "{error}");
+            let error = format!("{:#}", credentials.validate().await.unwrap_err());
+            assert!(
+                error.contains("not a credentials file") && !error.contains("hunter2"),
+                "{error}"
+            );
         }
         let missing = Credentials::file("/does/not/exist".into());
-        let error = format!("{:#}", missing.check().await.unwrap_err());
+        let error = format!("{:#}", missing.validate().await.unwrap_err());
         assert!(error.contains("nats_creds_file `/does/not/exist` can't be read"), "{error}");
     }
 }

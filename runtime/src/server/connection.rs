@@ -20,29 +20,30 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use crate::memory::{Account, Taken};
+use crate::memory::{Account, MemoryPermit};
 
 /// Idle time of a connection before the system sends a keepalive probe, and the interval between
 /// two probes.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Number of unanswered probes after which the client is considered gone.
-const KEEPALIVE_QUESTIONS: u32 = 4;
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// How long a client may read nothing of what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Maximum number of bytes that hyper reads at once. A larger read makes hyper allocate larger
 /// buffers, which it keeps.
-const READ_BYTES: u64 = SMALL_HEAD as u64 - 1;
+const MAX_READ_BYTES: u64 = SMALL_HEAD_BYTES as u64 - 1;
 
 /// Maximum size of a head that fits into the buffer that each connection has, in bytes.
-const SMALL_HEAD: usize = 8 * 1024;
+const SMALL_HEAD_BYTES: usize = 8 * 1024;
 
 /// The response to a head for which there is no memory.
-const NO_MEMORY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
-                         Content-Length: 71\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
-                         no memory for a head of this size (memory_budget): send less, or again\n";
+const NO_MEMORY_RESPONSE: &str = "HTTP/1.1 503 Service Unavailable\r\n\
+     Content-Type: text/plain; charset=utf-8\r\n\
+     Content-Length: 71\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
+     no memory for a head of this size (memory_budget): send less, or again\n";
 
 /// A connection. The server and hyper share it.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ pub(super) struct Connection {
     half: OwnedWriteHalf,
     /// The account for large heads, and the memory that one takes.
     heads: Option<(Account, usize)>,
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
 }
 
 /// The socket of a connection, for hyper.
@@ -65,12 +66,12 @@ pub(super) struct Socket {
 }
 
 #[derive(Debug)]
-struct State {
-    reading: Reading,
+struct ConnectionState {
+    reading: ReadState,
     /// Bytes read since the last request was passed to the handler.
     unparsed: usize,
     /// Memory for a large head. hyper keeps the buffer for as long as the connection lasts.
-    memory: Option<Taken>,
+    memory: Option<MemoryPermit>,
     is_refused: bool,
 }
 
@@ -78,14 +79,14 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
     /// It sends no more, but may still read.
-    OnItsSide,
+    HalfClosed,
     /// It is gone.
-    ByReset,
+    Reset,
 }
 
 /// What the next bytes belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
+enum ReadState {
     /// The head of a request.
     Head,
     /// The body of a request that is being answered.
@@ -108,39 +109,44 @@ impl Connection {
         // Otherwise a machine that is gone would keep its connection open until something is sent
         // to it.
         let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE)
-            .with_retries(KEEPALIVE_QUESTIONS);
+            .with_time(KEEPALIVE_INTERVAL)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let state = State { reading: Reading::Head, unparsed: 0, memory: None, is_refused: false };
+        let state = ConnectionState {
+            reading: ReadState::Head,
+            unparsed: 0,
+            memory: None,
+            is_refused: false,
+        };
         let (reader, half) = stream.into_split();
         let connection = Arc::new(Self { half, heads, state: Mutex::new(state) });
         let socket = Socket {
             connection: connection.clone(),
-            reader: reader.take(READ_BYTES),
+            reader: reader.take(MAX_READ_BYTES),
             stalled: None,
         };
         Ok((connection, socket))
     }
 
     /// Records that the handler begins to answer a request.
-    pub(super) fn begin_answer(&self) {
+    pub(super) fn begin_response(&self) {
         let mut state = self.state();
-        state.reading = Reading::Body;
+        state.reading = ReadState::Body;
         state.unparsed = 0;
     }
 
     /// Records that the head of the response is complete. `has_body` says whether more of the
     /// request may follow.
-    pub(super) fn end_answer(&self, has_body: bool) {
+    pub(super) fn end_response(&self, has_body: bool) {
         let mut state = self.state();
-        state.reading = if has_body { Reading::Either } else { Reading::Head };
+        state.reading = if has_body { ReadState::Either } else { ReadState::Head };
         state.unparsed = 0;
     }
 
     /// Returns whether a request waits for its response.
     pub(super) fn is_unanswered(&self) -> bool {
-        self.state().reading == Reading::Body
+        self.state().reading == ReadState::Body
     }
 
     /// Returns whether this connection should be closed to free memory: it has had a large head,
@@ -163,8 +169,8 @@ impl Connection {
     pub(super) async fn reset_or_half_closed(&self) -> Closed {
         // Not `READABLE`, which data that was sent before keeps ready: this waits for the end only.
         match self.stream().ready(Interest::ERROR | Interest::PRIORITY).await {
-            Ok(ready) if !ready.is_error() => Closed::OnItsSide,
-            _ => Closed::ByReset,
+            Ok(ready) if !ready.is_error() => Closed::HalfClosed,
+            _ => Closed::Reset,
         }
     }
 
@@ -173,7 +179,7 @@ impl Connection {
     #[cfg(not(target_os = "linux"))]
     pub(super) async fn reset_or_half_closed(&self) -> Closed {
         self.reset().await;
-        Closed::ByReset
+        Closed::Reset
     }
 
     /// Reads for a moment after a head was refused, so that the client gets the response: a
@@ -199,17 +205,17 @@ impl Connection {
     /// Counts what was read, and returns whether there is memory for it.
     fn has_room(&self, read: usize) -> bool {
         let mut state = self.state();
-        let Some((heads, bytes)) = self.heads.as_ref().filter(|_| state.reading != Reading::Body)
+        let Some((heads, bytes)) = self.heads.as_ref().filter(|_| state.reading != ReadState::Body)
         else {
             return true;
         };
         state.unparsed += read;
-        if state.unparsed > SMALL_HEAD && state.memory.is_none() {
+        if state.unparsed > SMALL_HEAD_BYTES && state.memory.is_none() {
             state.memory = heads.try_take(*bytes);
             state.is_refused = state.memory.is_none();
-            if state.is_refused && state.reading == Reading::Head {
+            if state.is_refused && state.reading == ReadState::Head {
                 // What does not fit into the system's buffer is lost; but the buffer is empty.
-                let _ = self.stream().try_write(NO_MEMORY.as_bytes());
+                let _ = self.stream().try_write(NO_MEMORY_RESPONSE.as_bytes());
             }
         }
         !state.is_refused
@@ -219,7 +225,7 @@ impl Connection {
         self.half.as_ref()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -233,7 +239,7 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        self.reader.set_limit(READ_BYTES);
+        self.reader.set_limit(MAX_READ_BYTES);
         ready!(Pin::new(&mut self.reader).poll_read(cx, buf))?;
         if self.connection.has_room(buf.filled().len() - before) {
             Poll::Ready(Ok(()))
@@ -295,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_refusal_says_its_own_length() {
-        let (head, body) = NO_MEMORY.split_once("\r\n\r\n").unwrap();
+        let (head, body) = NO_MEMORY_RESPONSE.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 /// Maximum number of connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
+const LISTEN_BACKLOG: i32 = 1024;
 
 /// The error number of a kernel without IPv6: "Address family not supported by protocol".
 const EAFNOSUPPORT: i32 = 97;
@@ -50,7 +50,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 

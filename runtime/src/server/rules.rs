@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, Request, Uri, Version, header, uri::Authority};
 
 /// What a server does with the head of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RequestCheck {
     /// Passes it to the handler.
     Handle,
     /// Answers 204: `OPTIONS *` asks whether there is a server (RFC 9110, 9.3.7).
@@ -14,10 +14,10 @@ pub(super) enum Verdict {
 }
 
 /// Checks the host and the form of the target.
-pub(super) fn check<B>(request: &Request<B>) -> Verdict {
+pub(super) fn check<B>(request: &Request<B>) -> RequestCheck {
     match check_host(request.version(), request.headers()) {
         Ok(()) => check_target(request.method(), request.uri()),
-        Err(refused) => Verdict::Refuse(refused),
+        Err(refused) => RequestCheck::Refuse(refused),
     }
 }
 
@@ -40,20 +40,20 @@ fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str>
 }
 
 /// Checks the form of the target. RFC 9112, 3.2.1 to 3.2.4: each form has its methods.
-fn check_target(method: &Method, uri: &Uri) -> Verdict {
+fn check_target(method: &Method, uri: &Uri) -> RequestCheck {
     let is_connect = *method == Method::CONNECT;
     match (uri.scheme_str(), uri.authority()) {
-        (None, None) if uri.path() == "*" && *method == Method::OPTIONS => Verdict::Ping,
+        (None, None) if uri.path() == "*" && *method == Method::OPTIONS => RequestCheck::Ping,
         (None, None) if uri.path() == "*" => {
-            Verdict::Refuse("the target `*` is for OPTIONS alone: write it as /path")
+            RequestCheck::Refuse("the target `*` is for OPTIONS alone: write it as /path")
         }
-        (None, None) => Verdict::Handle,
-        (None, Some(_)) if is_connect => Verdict::Handle,
-        (None, Some(_)) => Verdict::Refuse("the target is not a path: write it as /path"),
+        (None, None) => RequestCheck::Handle,
+        (None, Some(_)) if is_connect => RequestCheck::Handle,
+        (None, Some(_)) => RequestCheck::Refuse("the target is not a path: write it as /path"),
         (Some("http" | "https"), Some(host)) if is_host(host.as_str().as_bytes()) => {
-            Verdict::Handle
+            RequestCheck::Handle
         }
-        (Some(_), _) => Verdict::Refuse(
+        (Some(_), _) => RequestCheck::Refuse(
             "the target is not a path or an http URL without credentials: write it as /path",
         ),
     }
@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    fn verdict(method: &str, target: &str, version: Version, hosts: &[&[u8]]) -> Verdict {
+    fn verdict(method: &str, target: &str, version: Version, hosts: &[&[u8]]) -> RequestCheck {
         let mut request = Request::builder().method(method).uri(target).version(version);
         for host in hosts {
             request = request.header("host", *host);
@@ -84,18 +84,23 @@ mod tests {
     fn a_request_has_one_valid_host() {
         let get = |version, hosts: &[&[u8]]| verdict("GET", "/", version, hosts);
         for good in [&b"h"[..], b"h:80", b"h:", b"", b"127.0.0.1:8080", b"[::1]:8080", b"a_b.c"] {
-            assert_eq!(get(Version::HTTP_11, &[good]), Verdict::Handle, "{}", good.escape_ascii());
+            assert_eq!(
+                get(Version::HTTP_11, &[good]),
+                RequestCheck::Handle,
+                "{}",
+                good.escape_ascii()
+            );
         }
-        assert_eq!(get(Version::HTTP_10, &[]), Verdict::Handle);
+        assert_eq!(get(Version::HTTP_10, &[]), RequestCheck::Handle);
         for bad in [&b"h/p"[..], b"u@h", b"u:p@h", b"h:http", b"h:99999", b"a b", b"[::1", b"\xff"]
         {
-            let refused = matches!(get(Version::HTTP_11, &[bad]), Verdict::Refuse(_));
+            let refused = matches!(get(Version::HTTP_11, &[bad]), RequestCheck::Refuse(_));
             assert!(refused, "{}", bad.escape_ascii());
         }
         for (version, hosts) in
             [(Version::HTTP_11, &[][..]), (Version::HTTP_10, &[&b"a"[..], b"a"])]
         {
-            assert!(matches!(get(version, hosts), Verdict::Refuse(_)), "{version:?}");
+            assert!(matches!(get(version, hosts), RequestCheck::Refuse(_)), "{version:?}");
         }
     }
 
@@ -109,16 +114,16 @@ mod tests {
             ("CONNECT", "other:443"),
             ("OPTIONS", "/"),
         ] {
-            assert_eq!(of(method, target), Verdict::Handle, "{method} {target}");
+            assert_eq!(of(method, target), RequestCheck::Handle, "{method} {target}");
         }
-        assert_eq!(of("OPTIONS", "*"), Verdict::Ping);
+        assert_eq!(of("OPTIONS", "*"), RequestCheck::Ping);
         for (method, target) in [
             ("GET", "*"),
             ("GET", "other:443"),
             ("GET", "ftp://other/"),
             ("GET", "http://u:p@other/"),
         ] {
-            assert!(matches!(of(method, target), Verdict::Refuse(_)), "{method} {target}");
+            assert!(matches!(of(method, target), RequestCheck::Refuse(_)), "{method} {target}");
         }
     }
 }

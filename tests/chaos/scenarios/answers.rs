@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::datetime::parse_rfc3339;
-use asyncqueue::message::HEADER_ROOM;
+use asyncqueue::message::RESERVED_HEADER_BYTES;
 use futures::FutureExt;
 use test_support::{
     history::event::Excuse,
@@ -27,7 +27,7 @@ const ODD: &[Answer] =
 const MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// The longest body that the gateway takes.
-const MAX_BODY: usize = MAX_PAYLOAD - HEADER_ROOM;
+const MAX_BODY: usize = MAX_PAYLOAD - RESERVED_HEADER_BYTES;
 
 /// For an answer that can't be stored as it is, and then for all calls that waited for a slot.
 const SOON: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ pub(super) fn all() -> Vec<Scenario> {
         calls: 60,
         over: Duration::from_secs(6),
         bytes: (MAX_BODY, MAX_BODY),
-        header_bytes: (HEADER_ROOM - 1000, HEADER_ROOM - 300),
+        header_bytes: (RESERVED_HEADER_BYTES - 1000, RESERVED_HEADER_BYTES - 300),
         failing: 100,
         fails: &[ALWAYS],
         repeated: 0,

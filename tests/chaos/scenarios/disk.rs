@@ -3,7 +3,7 @@
 
 use std::{fs::File, io::Write, path::PathBuf, time::Duration};
 
-use asyncqueue::uncounted;
+use asyncqueue::buckets;
 use futures::FutureExt;
 use test_support::{
     history::event::{Excuse, Step, What},
@@ -73,7 +73,7 @@ async fn slow(stage: &mut Stage) {
 /// Whether a write is answered well within a lease: what waited before it is written.
 async fn writes_at_once(stage: &Stage) -> bool {
     let begun = Instant::now();
-    let subject = uncounted::BUCKET.subject("chaos.probe.1");
+    let subject = buckets::ATTEMPT_OFFSETS.subject("chaos.probe.1");
     let written = async { stage.js.publish(subject, "0".into()).await?.await };
     written.await.is_ok() && begun.elapsed() < AT_ONCE
 }

@@ -1,6 +1,6 @@
 //! What a 202 is worth, by where a stream keeps its messages.
 
-use asyncqueue::{ensure::ensure, stream::Storage};
+use asyncqueue::stream::{Storage, ensure_queue};
 use futures::FutureExt;
 use test_support::{
     history::{checker::Rule, event::Excuse},
@@ -91,7 +91,7 @@ async fn back(stage: &mut Stage) {
     stage.recorder.fault("nats-server is back", Excuse::Ends);
     // The streams themselves may be gone too.
     for spec in &stage.specs {
-        until("the queue is there", async || ensure(&stage.js, spec, false).await.ok()).await;
+        until("the queue is there", async || ensure_queue(&stage.js, spec, false).await.ok()).await;
     }
     stage.add_worker();
     stage.add_bystanders();

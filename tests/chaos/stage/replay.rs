@@ -4,9 +4,10 @@
 use std::{collections::BTreeSet, time::SystemTime};
 
 use asyncqueue::{
-    dead_letters::{DeadLetters, Selection},
+    dead_letters::{
+        DeadLetter, DeadLetterContent, DeadLetterKind, DeadLetters, Omitted, Selection,
+    },
     directory::QueueEntry,
-    message::dead_letter::{Content, DeadLetter, Kind, Omitted},
 };
 use test_support::{
     history::event::{CallNumber, Step},
@@ -66,11 +67,11 @@ impl Stage {
         })
         .await;
         let mut numbered = Vec::new();
-        for letter in letters.into_iter().filter(|letter| letter.kind == Kind::Call) {
+        for letter in letters.into_iter().filter(|letter| letter.kind == DeadLetterKind::Call) {
             let content = until_in(PATIENCE, "the dead letter is read", async || {
                 self.open(queue).await?.content(&letter).await.ok()
             });
-            if let Some(Content::Call(call)) = content.await
+            if let Some(DeadLetterContent::Call(call)) = content.await
                 && let Some(number) = function::number_in(call.query.as_deref())
             {
                 numbered.push((letter, number));

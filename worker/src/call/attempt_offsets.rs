@@ -3,9 +3,9 @@
 use async_nats::jetstream::Context;
 use asyncqueue::{
     QueueName,
-    peek::NatsError,
-    stored_call::StoredCall,
-    uncounted::{self, Addition, Offset},
+    attempt_offset::{self, AttemptOffset, OffsetIncrement},
+    call::CallRef,
+    jetstream::NatsError,
 };
 use tracing::{debug, warn};
 
@@ -26,18 +26,14 @@ pub(crate) struct AttemptOffsets {
 
 impl AttemptOffsets {
     /// Returns how many deliveries before this one did not count as attempts.
-    pub(crate) async fn read(
-        &self,
-        delivery: &Delivery,
-        call: &StoredCall,
-    ) -> Result<u64, NatsError> {
-        let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await?;
+    pub(crate) async fn read(&self, delivery: &Delivery, call: &CallRef) -> Result<u64, NatsError> {
+        let stored = attempt_offset::get(&self.js, &self.queue, &call.id, call.sequence).await?;
         let offset = stored.at(delivery.num_delivered);
-        if let Offset::Made(_) = stored {
+        if let AttemptOffset::Attempts(_) = stored {
             // From now on, deliveries count again: if this worker crashes, this one was an attempt.
-            let written = Offset::Deliveries(offset);
+            let written = AttemptOffset::Deliveries(offset);
             if let Err(error) =
-                uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
+                attempt_offset::set(&self.js, &self.queue, &call.id, call.sequence, written).await
             {
                 debug!(call_id = %call.id, %error, "failed to write the attempt offset");
             }
@@ -46,8 +42,8 @@ impl AttemptOffsets {
     }
 
     /// Excludes deliveries of a call from its attempts, if that succeeds at once.
-    pub(crate) async fn exclude(&self, call: &StoredCall, deliveries: u64) {
-        match Addition::new(&self.queue, call, deliveries).write(&self.js).await {
+    pub(crate) async fn exclude(&self, call: &CallRef, deliveries: u64) {
+        match OffsetIncrement::new(&self.queue, call, deliveries).write(&self.js).await {
             Ok(()) => {
                 debug!(call_id = %call.id, deliveries, "deliveries excluded from the attempts");
             }
@@ -62,13 +58,8 @@ impl AttemptOffsets {
     }
 
     /// Excludes more deliveries of a call from its attempts.
-    pub(crate) async fn add(
-        &self,
-        call: &StoredCall,
-        deliveries: u64,
-        permit: &mut InFlightPermit,
-    ) {
-        let addition = Addition::new(&self.queue, call, deliveries);
+    pub(crate) async fn add(&self, call: &CallRef, deliveries: u64, permit: &mut InFlightPermit) {
+        let addition = OffsetIncrement::new(&self.queue, call, deliveries);
         let written = self.store.store_with_retries(
             Record::AttemptOffset,
             permit,
@@ -85,14 +76,20 @@ impl AttemptOffsets {
     }
 
     /// Stores which deliveries of a call did not count as attempts.
-    pub(crate) async fn set(&self, call: &Call<'_>, offset: Offset, permit: &mut InFlightPermit) {
+    pub(crate) async fn set(
+        &self,
+        call: &Call<'_>,
+        offset: AttemptOffset,
+        permit: &mut InFlightPermit,
+    ) {
         let stored = &call.stored;
         let written = self.store.store_with_retries(
             Record::AttemptOffset,
             permit,
             |_| {},
             async || {
-                uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
+                attempt_offset::set(&self.js, &self.queue, &stored.id, stored.sequence, offset)
+                    .await
             },
         );
         if let Err(failure) = written.await {
@@ -114,11 +111,11 @@ pub(super) fn offset_after(
     is_attempt: bool,
     redeliveries: u64,
     is_lease_certain: bool,
-) -> Option<Offset> {
+) -> Option<AttemptOffset> {
     let made = call.attempts.number - u64::from(!is_attempt);
     match (is_lease_certain, redeliveries + u64::from(!is_attempt)) {
-        (false, _) => Some(Offset::Made(made)),
+        (false, _) => Some(AttemptOffset::Attempts(made)),
         (true, 0) => None,
-        (true, uncounted) => Some(Offset::Deliveries(call.offset() + uncounted)),
+        (true, uncounted) => Some(AttemptOffset::Deliveries(call.offset() + uncounted)),
     }
 }

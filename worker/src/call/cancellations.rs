@@ -14,12 +14,12 @@ use std::{
 
 use async_nats::{Client, Subject, jetstream::Context};
 use asyncqueue::{
-    QueueName,
-    cancel::{HAS_ENDED, IS_HELD, IS_WAITING, WAS_RUNNING, broadcast_subject},
-    connection::flaps,
-    poll::{Polled, poll},
-    stored_call::StoredCall,
+    QueueName, buckets,
+    call::CallRef,
+    connection::wait_until_flapping,
+    kv::{PollEvent, poll_bucket},
     tombstone::{self, Mark},
+    worker_requests::{REPLY_ENDED, REPLY_HELD, REPLY_RUNNING, REPLY_WAITING, cancel_subject},
 };
 use futures::StreamExt;
 use tokio::time::sleep;
@@ -56,8 +56,8 @@ pub(crate) struct Cancellations {
 
 #[derive(Debug)]
 struct State {
-    cancelled: RecentMap<StoredCall, CancelReply>,
-    in_flight: HashMap<StoredCall, Stage>,
+    cancelled: RecentMap<CallRef, CancelReply>,
+    in_flight: HashMap<CallRef, Stage>,
     ended: RecentlyEnded,
 }
 
@@ -103,7 +103,7 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) struct CallGuard {
     cancellations: Cancellations,
-    call: StoredCall,
+    call: CallRef,
 }
 
 // === impl State ===
@@ -126,25 +126,25 @@ impl Cancellations {
     }
 
     /// Records that this worker has a call in flight.
-    pub(crate) fn register(&self, call: StoredCall) -> CallGuard {
+    pub(crate) fn register(&self, call: CallRef) -> CallGuard {
         self.lock().in_flight.insert(call.clone(), Stage::Idle);
         CallGuard { cancellations: self.clone(), call }
     }
 
     /// Records that a call is cancelled, and stops it if it runs here. Returns the answer, or
     /// `None` if it is not known yet: it is then sent to the inbox later.
-    fn cancel(&self, call: &StoredCall, inbox: Option<&Subject>) -> Option<&'static str> {
+    fn cancel(&self, call: &CallRef, inbox: Option<&Subject>) -> Option<&'static str> {
         let mut state = self.lock();
         let State { cancelled, in_flight, ended } = &mut *state;
         if matches!(in_flight.get(call), Some(Stage::Ended(_)))
             || ended.ends.contains_key(&call.sequence)
         {
-            return Some(HAS_ENDED);
+            return Some(REPLY_ENDED);
         }
         let reply = cancelled.get_or_insert(call.clone(), || CancelReply::Pending(Vec::new()));
         match in_flight.get(call) {
             Some(Stage::Running(token)) => token.cancel(),
-            None if self.statuses.is_waiting(call) => *reply = reply.or_final(IS_WAITING),
+            None if self.statuses.is_waiting(call) => *reply = reply.or_final(REPLY_WAITING),
             // Its task checks for a cancellation before it starts the call, and answers then.
             Some(Stage::Idle | Stage::Ended(_)) | None => {}
         }
@@ -161,8 +161,8 @@ impl Cancellations {
 
     /// Receives cancellations for as long as it is polled.
     pub(crate) async fn run(&self, js: &Context, queue: &QueueName) {
-        let broadcast = responder::answer(&self.client, broadcast_subject(queue), |call, inbox| {
-            self.cancel(&StoredCall::decode(call)?, inbox).map(Into::into)
+        let broadcast = responder::answer(&self.client, cancel_subject(queue), |call, inbox| {
+            self.cancel(&CallRef::decode(call)?, inbox).map(Into::into)
         });
         tokio::join!(broadcast, self.receive_tombstones(js, queue));
     }
@@ -177,18 +177,18 @@ impl Cancellations {
                     }
                     sleep(RETRY_INTERVAL).await;
                 }
-                () = flaps(&client) => self.poll_tombstones(js, queue).await,
+                () = wait_until_flapping(&client) => self.poll_tombstones(js, queue).await,
             }
         }
     }
 
     async fn poll_tombstones(&self, js: &Context, queue: &QueueName) {
         let apply = |polled| {
-            if let Polled::Entry(key, Some(value)) = polled {
+            if let PollEvent::Entry(key, Some(value)) = polled {
                 self.apply_tombstone(js, queue, &key, &value);
             }
         };
-        poll(js, &tombstone::BUCKET, &tombstone::keys_of_queue(queue), apply).await;
+        poll_bucket(js, &buckets::TOMBSTONES, &tombstone::keys_of_queue(queue), apply).await;
     }
 
     fn apply_tombstone(&self, js: &Context, queue: &QueueName, key: &str, value: &[u8]) {
@@ -196,7 +196,7 @@ impl Cancellations {
         else {
             return;
         };
-        if self.cancel(&call, None) == Some(HAS_ENDED)
+        if self.cancel(&call, None) == Some(REPLY_ENDED)
             && !confirmed
             && self.record_late_tombstone(&call)
         {
@@ -215,7 +215,7 @@ impl Cancellations {
         js: &Context,
         queue: &QueueName,
     ) -> Result<(), async_nats::Error> {
-        let store = tombstone::BUCKET.open(js).await?;
+        let store = buckets::TOMBSTONES.open(js).await?;
         let mut entries = store.watch_with_history(tombstone::keys_of_queue(queue)).await?;
         while let Some(entry) = entries.next().await {
             let entry = entry?;
@@ -227,7 +227,7 @@ impl Cancellations {
     /// Records a tombstone of a call that had ended by itself here. Returns whether that end is
     /// settled: the tombstone must then say so. The writer of the tombstone may stop before it
     /// asks, and a request after the delivery of the result would find only the tombstone.
-    fn record_late_tombstone(&self, call: &StoredCall) -> bool {
+    fn record_late_tombstone(&self, call: &CallRef) -> bool {
         let mut state = self.lock();
         let State { in_flight, ended, .. } = &mut *state;
         let end = match in_flight.get_mut(call) {
@@ -261,7 +261,7 @@ impl CancelReply {
 
 impl CallGuard {
     /// Returns the call.
-    pub(crate) fn call(&self) -> &StoredCall {
+    pub(crate) fn call(&self) -> &CallRef {
         &self.call
     }
 
@@ -317,7 +317,7 @@ impl CallGuard {
         if !is_lease_certain {
             sleep(MAX_GAP).await;
         }
-        let text = if was_running { WAS_RUNNING } else { IS_HELD };
+        let text = if was_running { REPLY_RUNNING } else { REPLY_HELD };
         let inboxes = {
             let mut state = self.cancellations.lock();
             state.in_flight.insert(self.call.clone(), Stage::Idle);
@@ -366,8 +366,8 @@ impl RecentlyEnded {
 mod tests {
     use super::*;
 
-    fn call(sequence: u64) -> StoredCall {
-        StoredCall { id: "id-1".parse().unwrap(), sequence }
+    fn call(sequence: u64) -> CallRef {
+        CallRef { id: "id-1".parse().unwrap(), sequence }
     }
 
     /// Creates cancellations without a connection: nothing that is sent arrives.
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(cancellations.cancel(&call(1), None), None);
         assert!(held.try_start().is_none() && held.is_cancelled() && !held.try_end());
         held.confirm_stopped(false, true).await;
-        assert_eq!(cancellations.cancel(&call(1), None), Some(IS_HELD));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_HELD));
     }
 
     #[tokio::test]
@@ -403,9 +403,9 @@ mod tests {
         assert_eq!(cancellations.cancel(&call(1), Some(&"inbox".into())), None);
         assert!(token.is_cancelled());
         running.confirm_stopped(true, true).await;
-        assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_RUNNING));
         drop(running);
-        assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_RUNNING));
     }
 
     #[tokio::test]
@@ -413,9 +413,9 @@ mod tests {
         let cancellations = cancellations().await;
         let ended = cancellations.register(call(1));
         assert!(ended.try_start().is_some() && ended.try_end());
-        assert_eq!(cancellations.cancel(&call(1), None), Some(HAS_ENDED));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_ENDED));
         drop(ended);
-        assert_eq!(cancellations.cancel(&call(1), None), Some(HAS_ENDED));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_ENDED));
         for sequence in 2..MAX_RECENTLY_ENDED as u64 + 2 {
             let call = cancellations.register(call(sequence));
             assert!(call.try_end());

@@ -7,13 +7,12 @@ use std::time::{Duration, SystemTime};
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
     EndState, QueueName, Rounded,
-    cancel::CANCELLED,
-    message::dead_letter::Death,
-    peek::{NatsError, is_stored},
+    call::{CANCELLED_STATUS, CallRef, Phase},
+    dead_letters::DeathInfo,
+    jetstream::{NatsError, is_stored},
     publish_failure::PublishFailure,
-    status::{Phase, worker_report},
-    stored_call::StoredCall,
-    tombstone::{self, Mark, Written},
+    status::request_worker_report,
+    tombstone::{self, Mark, WriteOutcome},
 };
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -95,14 +94,14 @@ impl Finisher {
         reason: String,
         permit: &mut InFlightPermit,
     ) -> AckKind {
-        let death = Death { reason, attempts: delivery.num_delivered, status: None };
+        let death = DeathInfo { reason, attempts: delivery.num_delivered, status: None };
         self.dead_letters.write(delivery.into(), None, death, permit).await.ack()
     }
 
     /// Hands back a call that can't be started now. This delivery does not count as an attempt.
     pub(crate) async fn redeliver_later(
         &self,
-        call: &StoredCall,
+        call: &CallRef,
         permit: &mut InFlightPermit,
     ) -> AckKind {
         self.offsets.add(call, 1 + permit.redeliveries(), permit).await;
@@ -125,8 +124,8 @@ impl Finisher {
             Outcome::Retry { .. } => guard.is_cancelled(),
             Outcome::Dead(_) => {
                 match self.write_tombstone(call, Mark::Dead, status.as_ref(), permit).await {
-                    Some(Written { mark: Mark::Dead, .. }) => false,
-                    Some(Written { mark, .. }) => {
+                    Some(WriteOutcome { mark: Mark::Dead, .. }) => false,
+                    Some(WriteOutcome { mark, .. }) => {
                         return self.finish_as_marked(delivery, prepared, mark, permit).await;
                     }
                     // It is not known whether the call is cancelled: it is delivered again, and
@@ -208,10 +207,10 @@ impl Finisher {
             return AckKind::Nak(Some(lease));
         }
         match self.write_tombstone(call, mark, Some(&status), permit).await {
-            Some(Written { mark: Mark::Dead, .. }) => {
+            Some(WriteOutcome { mark: Mark::Dead, .. }) => {
                 self.finish_crashed(delivery, call, &status, permit).await
             }
-            Some(Written { mark, .. }) => {
+            Some(WriteOutcome { mark, .. }) => {
                 self.finish_as_marked(delivery, prepared, mark, permit).await
             }
             None => AckKind::Nak(Some(UNKNOWN_STATE_DELAY)),
@@ -231,7 +230,7 @@ impl Finisher {
         if !is_stored(&self.js, &self.stream, call.stored.sequence).await? {
             return Ok(true);
         }
-        let report = worker_report(&self.js, &self.queue, &call.stored).await?;
+        let report = request_worker_report(&self.js, &self.queue, &call.stored).await?;
         let is_own = |worker: &str| worker == self.statuses.worker();
         Ok(report.is_some_and(|report| {
             matches!(report.phase, Phase::Running { .. }) && !is_own(&report.worker)
@@ -247,17 +246,17 @@ impl Finisher {
         mark: Mark,
         status: Option<&StatusGuard>,
         permit: &mut InFlightPermit,
-    ) -> Option<Written> {
+    ) -> Option<WriteOutcome> {
         let on_blocked = blocked_reporter(status);
         let written =
             self.store.store_with_retries(Record::Tombstone, permit, on_blocked, async || {
                 let written =
                     tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await;
-                written.and_then(|written| written.ok_or_else(tombstone::no_bucket))
+                written.and_then(|written| written.ok_or_else(tombstone::bucket_not_found))
             });
         match written.await {
             Ok(written) => Some(written),
-            Err(PublishFailure::NoStream) => Some(Written { mark, is_new: true }),
+            Err(PublishFailure::NoStream) => Some(WriteOutcome { mark, is_new: true }),
             Err(_) => None,
         }
     }
@@ -313,7 +312,7 @@ impl Finisher {
         info!(%call_id, %function, "Cancelled {}", function.name());
         self.metrics.record_end_without_run(EndState::Cancelled);
         let (end, reply) = (EndState::Cancelled, Reply::empty());
-        self.results.publish(call, end, CANCELLED, reply, None, permit).await;
+        self.results.publish(call, end, CANCELLED_STATUS, reply, None, permit).await;
         AckKind::Ack
     }
 
@@ -348,7 +347,7 @@ impl Finisher {
         if is_new && published == ResultOutcome::HasOtherEnd {
             return self.finish_already_done(call).await;
         }
-        let death = Death { reason, attempts: call.attempts.number, status: Some(code) };
+        let death = DeathInfo { reason, attempts: call.attempts.number, status: Some(code) };
         let name = Some(call.function_and_id());
         self.dead_letters.write(delivery.into(), name, death, permit).await.ack()
     }
@@ -375,7 +374,7 @@ impl Finisher {
             return self.finish_already_done(call).await;
         }
         let reason = format!("its worker crashed during the last of {attempts} attempts");
-        let death = Death { reason, attempts, status: None };
+        let death = DeathInfo { reason, attempts, status: None };
         let name = Some((function, call_id));
         self.dead_letters.write(delivery.into(), name, death, permit).await.ack()
     }

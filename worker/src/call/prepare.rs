@@ -4,9 +4,9 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use asyncqueue::{
     CallId, Invocation,
+    call::CallRef,
     directory::Directory,
     message::{self, Fallback},
-    stored_call::StoredCall,
 };
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -67,7 +67,7 @@ impl Preparer {
                 return Err(Unprepared::DeadLetter(format!("undecodable: {error}")));
             }
         };
-        let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivery.sequence };
+        let stored = CallRef { id: invocation.call_id.clone(), sequence: delivery.sequence };
         let guard = self.cancellations.register(stored.clone());
         let offset = if delivery.num_delivered == 1 {
             Ok(0)
@@ -96,14 +96,14 @@ impl Preparer {
     }
 
     /// Returns the call in a delivered message, or `None` if the message is not a call.
-    pub(crate) fn call_of(&self, delivery: &Delivery) -> Option<StoredCall> {
+    pub(crate) fn call_of(&self, delivery: &Delivery) -> Option<CallRef> {
         let invocation = self.decode(delivery).ok()?;
-        Some(StoredCall { id: invocation.call_id, sequence: delivery.sequence })
+        Some(CallRef { id: invocation.call_id, sequence: delivery.sequence })
     }
 
     fn decode(&self, delivery: &Delivery) -> Result<Invocation, message::DecodeError> {
         let decoded = message::decode(delivery.headers(), &delivery.message.payload, || Fallback {
-            call_id: CallId::of_sequence(delivery.sequence),
+            call_id: CallId::from_sequence(delivery.sequence),
             stored_at: delivery.stored_at,
             namespace: self.function_namespace.clone(),
         });

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_nats::jetstream::Context;
 use asyncqueue::{
     EndState, QueueName,
-    cancel::CANCELLED,
-    forward::strip_connection_headers,
-    message::{callback::Callback, dead_letter::Death},
+    call::CANCELLED_STATUS,
+    dead_letters::DeathInfo,
+    hop_by_hop::strip_connection_headers,
+    message::callback::Callback,
     stored_result,
     subject::result_subject,
-    tombstone::{self, Mark, Written},
+    tombstone::{self, Mark, WriteOutcome},
 };
 use tokio::time::sleep;
 use tracing::{error, warn};
@@ -112,12 +113,17 @@ impl ResultPublisher {
         // Tried once: without room for this mark, there is no room for the mark of a cancellation
         // either.
         let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
-        let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else {
+        let Ok(Some(WriteOutcome { mark: Mark::Cancelled { .. }, .. })) = written else {
             return Some(callback);
         };
         let sequence = call.stored.sequence;
-        let cancelled =
-            Callback::new(&call.invocation, callback.url, sequence, EndState::Cancelled, CANCELLED);
+        let cancelled = Callback::new(
+            &call.invocation,
+            callback.url,
+            sequence,
+            EndState::Cancelled,
+            CANCELLED_STATUS,
+        );
         let is_stored = self.results.put(&cancelled).await.is_ok();
         (!is_stored).then_some(cancelled)
     }
@@ -149,7 +155,7 @@ impl ResultPublisher {
             sequence: *sequence,
         };
         let reason = format!("callback: {reason}");
-        let death = Death { reason, attempts: attempt, status: Some(callback.status) };
+        let death = DeathInfo { reason, attempts: attempt, status: Some(callback.status) };
         let name = Some((function, call_id));
         if self.dead_letters.write(message, name, death, permit).await
             == DeadLetterOutcome::NotStored

@@ -9,9 +9,10 @@ use std::{
 
 use async_nats::Client;
 use asyncqueue::{
-    QueueName, stats,
-    status::{Failure, Phase, WorkerReport, question_subject},
-    stored_call::StoredCall,
+    QueueName,
+    call::{AttemptFailure, CallRef, Phase, WorkerReport},
+    stats,
+    worker_requests::status_request_subject,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -29,7 +30,7 @@ const MAX_ERROR_CHARS: usize = 200;
 #[derive(Clone, Debug)]
 pub(crate) struct CallStatuses {
     worker: String,
-    calls: Arc<Mutex<HashMap<StoredCall, StatusEntry>>>,
+    calls: Arc<Mutex<HashMap<CallRef, StatusEntry>>>,
 }
 
 /// What is known about a call.
@@ -38,7 +39,7 @@ struct StatusEntry {
     attempt: Attempt,
     phase: Phase,
     blocked: Option<String>,
-    failure: Option<Failure>,
+    failure: Option<AttemptFailure>,
     not_counted_until: Option<Timestamp>,
 }
 
@@ -46,7 +47,7 @@ struct StatusEntry {
 #[derive(Debug)]
 pub(crate) struct StatusGuard {
     statuses: CallStatuses,
-    call: StoredCall,
+    call: CallRef,
     attempt: Attempt,
     is_waiting: bool,
 }
@@ -64,7 +65,7 @@ impl CallStatuses {
     }
 
     /// Reports a call as running until the guard is dropped.
-    pub(crate) fn track_running(&self, call: StoredCall, attempt: Attempt) -> StatusGuard {
+    pub(crate) fn track_running(&self, call: CallRef, attempt: Attempt) -> StatusGuard {
         let phase = Phase::Running { since: Timestamp::now() };
         self.lock().insert(call.clone(), StatusEntry::new(attempt, phase));
         StatusGuard { statuses: self.clone(), call, attempt, is_waiting: false }
@@ -78,21 +79,21 @@ impl CallStatuses {
         statistics: &WorkerStatistics,
     ) {
         let answer = |request: &[u8], _inbox: Option<&_>| {
-            if request == stats::QUESTION.as_bytes() {
+            if request == stats::STATS_REQUEST.as_bytes() {
                 statistics.encode()
             } else {
                 self.answer(request)
             }
         };
-        responder::answer(client, question_subject(queue), answer).await;
+        responder::answer(client, status_request_subject(queue), answer).await;
     }
 
     fn answer(&self, request: &[u8]) -> Option<Bytes> {
-        let report = self.report(&StoredCall::decode(request)?, Timestamp::now())?;
+        let report = self.report(&CallRef::decode(request)?, Timestamp::now())?;
         serde_json::to_vec(&report).ok().map(Bytes::from)
     }
 
-    fn report(&self, call: &StoredCall, now: Timestamp) -> Option<WorkerReport> {
+    fn report(&self, call: &CallRef, now: Timestamp) -> Option<WorkerReport> {
         let StatusEntry { attempt, phase, blocked, failure, not_counted_until } =
             self.lock().get(call)?.clone();
         if !is_current(phase, now) {
@@ -112,14 +113,14 @@ impl CallStatuses {
     }
 
     /// Returns whether this worker has handed back a call whose next attempt is not due yet.
-    pub(crate) fn is_waiting(&self, call: &StoredCall) -> bool {
+    pub(crate) fn is_waiting(&self, call: &CallRef) -> bool {
         let phase = self.lock().get(call).map(|entry| entry.phase);
         phase.is_some_and(|phase| {
             matches!(phase, Phase::Waiting { .. }) && is_current(phase, Timestamp::now())
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StoredCall, StatusEntry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CallRef, StatusEntry>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -149,7 +150,7 @@ impl StatusGuard {
     pub(crate) fn mark_waiting(
         mut self,
         wait: Duration,
-        mut failure: Failure,
+        mut failure: AttemptFailure,
         not_counted_for: Option<Duration>,
     ) {
         if let Some((end, _)) = failure.last_error.char_indices().nth(MAX_ERROR_CHARS) {
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn a_call_is_reported_until_its_next_attempt_is_due() {
         let statuses = CallStatuses::new("w".to_owned());
-        let call = StoredCall { id: "id-1".parse().unwrap(), sequence: 7 };
+        let call = CallRef { id: "id-1".parse().unwrap(), sequence: 7 };
         let now = Timestamp::now();
         assert_eq!(statuses.report(&call, now), None);
         let guard = statuses.track_running(call.clone(), Attempt { number: 2, max: 10 });
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!((report.worker.as_str(), report.attempt, report.max_attempts), ("w", 2, 10));
         assert!(matches!(report.phase, Phase::Running { .. }));
 
-        let failure = Failure { last_status: 503, last_error: "é".repeat(900) };
+        let failure = AttemptFailure { last_status: 503, last_error: "é".repeat(900) };
         guard.mark_waiting(Duration::from_secs(60), failure.clone(), None);
         let report = statuses.report(&call, now).unwrap();
         assert!(

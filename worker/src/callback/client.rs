@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use asyncqueue::{
-    CallbackUrl, error::cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
+    CallbackUrl, error::find_cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
     message::callback::Callback,
 };
 use asyncqueue_runtime::{
     client::{self, Client, Config, ConnectionLimits},
-    error::describe,
+    error::error_chain,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -117,9 +117,9 @@ impl CallbackClient {
         };
         match timeout(self.time_limit, exchange).await {
             Ok(Ok(head)) => classify(head.status, &head.headers),
-            Ok(Err(error)) => match cause::<BlockedTarget>(&error) {
+            Ok(Err(error)) => match find_cause::<BlockedTarget>(&error) {
                 Some(blocked) => PostResult::Refused(blocked.to_string()),
-                None => PostResult::Failed(InvocationEnd::Unreachable, describe(&error)),
+                None => PostResult::Failed(InvocationEnd::Unreachable, error_chain(&error)),
             },
             Err(_) => PostResult::Failed(
                 InvocationEnd::TimedOut,

@@ -318,7 +318,7 @@ impl fmt::Display for HostAllowList {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::error::cause;
+    use asyncqueue::error::find_cause;
 
     use super::*;
 
@@ -431,13 +431,13 @@ mod tests {
         };
         let error = resolve("").await.unwrap_err();
         assert!(
-            matches!(cause::<BlockedTarget>(&*error), Some(BlockedTarget::Loopback(_))),
+            matches!(find_cause::<BlockedTarget>(&*error), Some(BlockedTarget::Loopback(_))),
             "{error}"
         );
         assert!(resolve("localhost").await.unwrap().count() > 0);
         assert!(resolve("127.0.0.0/8,::1").await.unwrap().count() > 0);
         assert!(matches!(
-            cause::<BlockedTarget>(&*resolve("10.0.0.0/8").await.unwrap_err()),
+            find_cause::<BlockedTarget>(&*resolve("10.0.0.0/8").await.unwrap_err()),
             Some(BlockedTarget::NotListed(_))
         ));
     }

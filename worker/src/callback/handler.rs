@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
-    QueueName,
-    end_state::EndState,
-    message::{callback::Callback, dead_letter::Death},
-    reserve,
-    stored_call::StoredCall,
-    tombstone,
-    uncounted::{OfCallback, Offset},
+    EndState, QueueName,
+    attempt_offset::{AttemptOffset, CallbackAttempts},
+    call::CallRef,
+    dead_letters::DeathInfo,
+    message::callback::Callback,
+    reserve, tombstone,
 };
 use tracing::warn;
 
@@ -51,7 +50,7 @@ impl Handler for CallbackHandler {
         permit: &mut InFlightPermit,
     ) -> AckKind {
         let reason = format!("not a result of a call: {reason}");
-        let death = Death { reason, attempts: delivery.num_delivered, status: None };
+        let death = DeathInfo { reason, attempts: delivery.num_delivered, status: None };
         self.dead_letters.write(delivery.into(), None, death, permit).await.ack()
     }
 }
@@ -67,7 +66,7 @@ impl CallbackHandler {
                     "not the result of a call: moving the message to the dead-letter stream"
                 );
                 let reason = format!("not a result of a call: {error}");
-                let death = Death { reason, attempts: delivery.num_delivered, status: None };
+                let death = DeathInfo { reason, attempts: delivery.num_delivered, status: None };
                 return self.dead_letters.write(delivery.into(), None, death, permit).await.ack();
             }
         };
@@ -82,13 +81,13 @@ impl CallbackHandler {
             DeliveryOutcome::Retry(wait) => {
                 // With the other kind of offset, the next delivery counts as the next attempt
                 // anyway.
-                if let Offset::Made(_) = offset {
-                    self.set_offset(&callback, Offset::Made(attempt)).await;
+                if let AttemptOffset::Attempts(_) = offset {
+                    self.set_offset(&callback, AttemptOffset::Attempts(attempt)).await;
                 }
                 AckKind::Nak(Some(wait))
             }
             DeliveryOutcome::HostBusy => {
-                let made = Offset::Made(attempt - 1);
+                let made = AttemptOffset::Attempts(attempt - 1);
                 if offset != made {
                     self.set_offset(&callback, made).await;
                 }
@@ -100,7 +99,7 @@ impl CallbackHandler {
             DeliveryOutcome::Undeliverable(reason) => {
                 let reason = format!("callback: {reason}");
                 let call = Some((&callback.function, &callback.call_id));
-                let death = Death { reason, attempts: attempt, status: Some(callback.status) };
+                let death = DeathInfo { reason, attempts: attempt, status: Some(callback.status) };
                 self.dead_letters.write(delivery.into(), call, death, permit).await.ack()
             }
         }
@@ -110,9 +109,9 @@ impl CallbackHandler {
     /// run ends later might be taken for done, and a repeat of the cancellation would be answered
     /// so.
     async fn record(&self, callback: &Callback) {
-        let call = StoredCall { id: callback.call_id.clone(), sequence: callback.sequence };
+        let call = CallRef { id: callback.call_id.clone(), sequence: callback.sequence };
         let write = || tombstone::record_result(&self.js, &self.queue, &call);
-        if let Err(error) = reserve::with_room(&self.js, write).await {
+        if let Err(error) = reserve::with_space(&self.js, write).await {
             warn!(
                 call_id = %call.id, %error,
                 "failed to record that the result of a cancellation is delivered"
@@ -122,9 +121,9 @@ impl CallbackHandler {
 
     /// Returns which deliveries of a result did not count as attempts. If that is unknown, each
     /// delivery counts as an attempt.
-    async fn offset(&self, callback: &Callback, delivery: u64) -> Offset {
+    async fn offset(&self, callback: &Callback, delivery: u64) -> AttemptOffset {
         if delivery <= 1 {
-            return Offset::Deliveries(0);
+            return AttemptOffset::Deliveries(0);
         }
         let stored = self.attempts(callback).get().await;
         stored.unwrap_or_else(|error| {
@@ -134,11 +133,11 @@ impl CallbackHandler {
                 "failed to read the attempt offset of a callback: each delivery counts as an \
                  attempt"
             );
-            Offset::Deliveries(0)
+            AttemptOffset::Deliveries(0)
         })
     }
 
-    async fn set_offset(&self, callback: &Callback, offset: Offset) {
+    async fn set_offset(&self, callback: &Callback, offset: AttemptOffset) {
         if let Err(error) = self.attempts(callback).set(offset).await {
             let call_id = &callback.call_id;
             warn!(
@@ -148,8 +147,8 @@ impl CallbackHandler {
         }
     }
 
-    fn attempts<'a>(&'a self, callback: &'a Callback) -> OfCallback<'a> {
+    fn attempts<'a>(&'a self, callback: &'a Callback) -> CallbackAttempts<'a> {
         let Callback { call_id, sequence, .. } = callback;
-        OfCallback { js: &self.js, queue: &self.queue, call: call_id, sequence: *sequence }
+        CallbackAttempts { js: &self.js, queue: &self.queue, call: call_id, sequence: *sequence }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use asyncqueue_runtime::nats::Authority;
+use asyncqueue_runtime::nats::CaBundle;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -102,7 +102,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
 
 /// Creates a configuration that trusts the public roots and the certificates in the text of a file.
 fn config_for_ca(file: &Path, pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
-    let authority = Authority::from_pem(pem);
+    let authority = CaBundle::from_pem(pem);
     let authority =
         authority.with_context(|| format!("callback_ca_file `{}` is not valid", file.display()))?;
     let mut roots = public_roots();

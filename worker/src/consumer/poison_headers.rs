@@ -1,5 +1,5 @@
 //! Finds the messages of a consumer that this program's NATS client can't read
-//! ([`asyncqueue::readable`]).
+//! ([`asyncqueue::raw_message`]).
 //!
 //! The client closes the connection each time that such a message is delivered, so that the calls
 //! behind it wait. So the messages that were delivered and not acknowledged are checked in two
@@ -10,7 +10,7 @@ use async_nats::{
     HeaderMap, Message,
     jetstream::{Context, consumer::Info},
 };
-use asyncqueue::readable::{RawMessage, message_from};
+use asyncqueue::raw_message::{RawMessage, next_raw_message};
 
 use super::delivery::Delivery;
 
@@ -39,7 +39,7 @@ pub(super) async fn scan(js: &Context, consumer: &Info) -> ScanResult {
         return result;
     }
     for _ in 0..MAX_SCANNED {
-        let Ok(Some(message)) = message_from(js, &consumer.stream_name, ">", next).await else {
+        let Ok(Some(message)) = next_raw_message(js, &consumer.stream_name, ">", next).await else {
             break;
         };
         if message.sequence > consumer.delivered.stream_sequence {

@@ -9,10 +9,10 @@ use async_nats::{
         consumer::{Info, PullConsumer},
     },
 };
-use asyncqueue::{connection::Connection, remove::remove};
+use asyncqueue::{connection::Connection, jetstream::delete_message};
 use asyncqueue_runtime::{
-    error::describe, health::Health, memory::Account, nats::jetstream::JetStreamOff,
-    program::Shutdown,
+    error::error_chain, health::Health, memory::Account, nats::jetstream_check::JetStreamOff,
+    shutdown::Shutdown,
 };
 use futures::{FutureExt, StreamExt};
 use tokio::{
@@ -136,7 +136,7 @@ impl<H: Handler> Puller<H> {
     /// Pulls until `shutdown`. Then gives running tasks `grace` to finish, and hands the rest back
     /// at once.
     pub(crate) async fn run(self, shutdown: Shutdown, grace: Duration) {
-        let Shutdown { requested, hurry: forced } = &shutdown;
+        let Shutdown { graceful: requested, forced } = &shutdown;
         let nak_now = CancellationToken::new();
         let mut state = State::new(self.max);
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
@@ -233,8 +233,13 @@ impl<H: Handler> Puller<H> {
             let mut permit = InFlightPermit::without_slot();
             let ack = self.handler.on_undecodable(&delivery, reason, &mut permit).await;
             if let AckKind::Ack = ack
-                && let Err(error) =
-                    remove(&self.js, stream, sequence, "remove a message that can't be read").await
+                && let Err(error) = delete_message(
+                    &self.js,
+                    stream,
+                    sequence,
+                    "remove a message that can't be read",
+                )
+                .await
             {
                 debug!(sequence, %error, "failed to remove an undecodable message: will retry");
             }
@@ -274,10 +279,10 @@ impl<H: Handler> Puller<H> {
                     Err(error) => error,
                 },
             };
-            let reason = match JetStreamOff::of_error(&error) {
+            let reason = match JetStreamOff::from_error(&error) {
                 // The condition `jetstream` says what to do.
                 Some(_) => "JetStream is not enabled".to_owned(),
-                None => describe(&error),
+                None => error_chain(&error),
             };
             // The reason may change during the wait: the server is unavailable, then the stream is
             // missing, then the consumer.
@@ -348,7 +353,7 @@ impl<H: Handler> Puller<H> {
         let (client, mut connection_checks) =
             (self.js.client(), interval(session.connection_check_interval()));
         connection_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut connection = Connection::of(&client);
+        let mut connection = Connection::current(&client);
         let mut shutdown = pin!(shutdown.cancelled());
         loop {
             // The process may have been suspended past the deadline: what it receives after that
@@ -379,7 +384,7 @@ impl<H: Handler> Puller<H> {
                     }
                 }
                 _ = connection_checks.tick() => {
-                    let now = Connection::of(&client);
+                    let now = Connection::current(&client);
                     if now.is_another_to_the_same_server(&connection) {
                         return StopReason::Reconnected;
                     }

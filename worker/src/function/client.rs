@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use asyncqueue::{
-    Invocation, directory::Directory, function_namespaces::FunctionNamespaces, status::Failure,
+    Invocation, call::AttemptFailure, directory::Directory, function_namespaces::FunctionNamespaces,
 };
 use asyncqueue_runtime::{
     client::{self, Client, Config, ConnectionLimits},
-    error::describe,
+    error::error_chain,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, header};
@@ -65,7 +65,7 @@ impl FunctionClient {
         memory: ResponseMemory,
         limits: ConnectionLimits,
     ) -> Self {
-        let config = Config { max_answer_head: READ_BYTES, ..Config::new(limits) };
+        let config = Config { max_response_head_bytes: READ_BYTES, ..Config::new(limits) };
         let client = Client::new(client::tcp(GaiResolver::new()), config);
         Self { client, target, namespaces, time_limit, max_response, memory }
     }
@@ -96,10 +96,10 @@ impl FunctionClient {
         {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
-                let reason = describe(&*error);
+                let reason = error_chain(&*error);
                 match error.downcast_ref() {
-                    Some(client::Error::Unreadable(cause)) => Reply::without_response(
-                        InvocationEnd::Unreadable(describe(&**cause)),
+                    Some(client::Error::InvalidResponse(cause)) => Reply::without_response(
+                        InvocationEnd::Unreadable(error_chain(&**cause)),
                         reason,
                     ),
                     _ => Reply::without_response(InvocationEnd::Unreachable, reason),
@@ -176,13 +176,13 @@ impl Reply {
 
     /// Returns what the status of the call says about this failed attempt. It contains nothing of
     /// the response but its status code: the body may contain secrets.
-    pub(crate) fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> AttemptFailure {
         let reason = self.end.reason();
         let last_error = match &self.error {
             Some(cause) if *cause != reason => format!("{reason}: {cause}"),
             _ => reason,
         };
-        Failure { last_status: self.end.status(), last_error }
+        AttemptFailure { last_status: self.end.status(), last_error }
     }
 }
 
@@ -214,7 +214,10 @@ mod tests {
             ),
         ];
         for (reply, last_status, last_error) in cases {
-            assert_eq!(reply.failure(), Failure { last_status, last_error: last_error.to_owned() });
+            assert_eq!(
+                reply.failure(),
+                AttemptFailure { last_status, last_error: last_error.to_owned() }
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
-    FunctionName, Invocation, directory::Directory, forward::strip_connection_headers,
+    FunctionName, Invocation, directory::Directory, hop_by_hop::strip_connection_headers,
     idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH, message::native,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};

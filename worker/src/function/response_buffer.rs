@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use asyncqueue_runtime::memory::{Account, Taken};
+use asyncqueue_runtime::memory::{Account, MemoryPermit};
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -33,7 +33,7 @@ pub(crate) struct ResponseBuffer {
     /// Announced length of the response, at most `limit`; 0 if unknown.
     announced: usize,
     memory: ResponseMemory,
-    permits: Vec<Taken>,
+    permits: Vec<MemoryPermit>,
     over_budget: Option<OwnedMutexGuard<()>>,
 }
 

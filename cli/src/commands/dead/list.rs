@@ -1,6 +1,6 @@
 //! `kubectl aq dead list`
 
-use asyncqueue::{dead_letters::Selection, message::dead_letter::DeadLetter};
+use asyncqueue::dead_letters::{DeadLetter, Selection};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -110,15 +110,15 @@ fn render(letters: &[DeadLetter]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::message::dead_letter::Kind;
+    use asyncqueue::dead_letters::DeadLetterKind;
 
     use super::{super::samples::letter, *};
 
     #[test]
     fn dead_letter_is_one_line() {
-        let mut unknown = letter("seq-3", Kind::Call);
+        let mut unknown = letter("seq-3", DeadLetterKind::Call);
         (unknown.function, unknown.death.status) = (None, None);
-        let table = render(&[letter("a", Kind::Callback), unknown]);
+        let table = render(&[letter("a", DeadLetterKind::Callback), unknown]);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].starts_with("CALL ID   FUNCTION"), "{table}");
         assert_eq!(
@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn json_fields_are_stable() {
         assert_eq!(
-            serde_json::to_string(&Item::from_dead_letter(&letter("a", Kind::Call))).unwrap(),
+            serde_json::to_string(&Item::from_dead_letter(&letter("a", DeadLetterKind::Call)))
+                .unwrap(),
             concat!(
                 r#"{"callId":"a","function":"figlet.dev","kind":"call","#,
                 r#""reason":"the function answered 500","attempts":3,"status":500,"#,

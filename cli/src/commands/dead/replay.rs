@@ -4,11 +4,10 @@ use std::collections::HashSet;
 
 use asyncqueue::{
     CallId,
-    dead_letters::{DeadLetters, ReplayError, Replayed},
+    dead_letters::{DeadLetter, DeadLetterKind, DeadLetters, ReplayError, ReplayOutcome},
     directory::QueueEntry,
-    message::dead_letter::{DeadLetter, Kind},
 };
-use asyncqueue_runtime::error::describe;
+use asyncqueue_runtime::error::error_chain;
 use clap::Args;
 use futures::future::join_all;
 
@@ -89,11 +88,11 @@ fn choose(
     }
     let calls: HashSet<(CallId, Option<u64>)> = letters
         .iter()
-        .filter(|letter| letter.kind == Kind::Call)
+        .filter(|letter| letter.kind == DeadLetterKind::Call)
         .map(|letter| (letter.call_id.clone(), call_sequence(letter)))
         .collect();
     letters.into_iter().partition(|letter| {
-        letter.kind == Kind::Call
+        letter.kind == DeadLetterKind::Call
             || !calls.contains(&(letter.call_id.clone(), call_sequence(letter)))
     })
 }
@@ -104,8 +103,8 @@ fn choose(
 fn call_sequence(letter: &DeadLetter) -> Option<u64> {
     let origin = letter.origin.as_ref()?;
     match letter.kind {
-        Kind::Call => Some(origin.sequence),
-        Kind::Callback => origin.subject.rsplit('.').next()?.parse().ok(),
+        DeadLetterKind::Call => Some(origin.sequence),
+        DeadLetterKind::Callback => origin.subject.rsplit('.').next()?.parse().ok(),
     }
 }
 
@@ -115,8 +114,8 @@ async fn entry(
     queue_args: &QueueArgs,
     letters: &[DeadLetter],
 ) -> anyhow::Result<QueueEntry> {
-    if letters.iter().all(|letter| letter.kind == Kind::Callback) {
-        return Ok(QueueEntry::named(&queue_args.queue));
+    if letters.iter().all(|letter| letter.kind == DeadLetterKind::Callback) {
+        return Ok(QueueEntry::with_default_names(&queue_args.queue));
     }
     inventory::queue_entry(&session.js, &queue_args.queue).await
 }
@@ -135,7 +134,7 @@ async fn replay(
         tried += chunk.len();
         let mut stop = false;
         for (letter, result) in chunk.iter().zip(results) {
-            stop |= result.as_ref().is_err_and(|error| !error.is_of_this_letter());
+            stop |= result.as_ref().is_err_and(|error| !error.is_per_letter());
             report(letter, &result, counts)?;
         }
         if stop && tried < letters.len() {
@@ -150,42 +149,42 @@ async fn replay(
 
 fn report(
     letter: &DeadLetter,
-    result: &Result<Replayed, ReplayError>,
+    result: &Result<ReplayOutcome, ReplayError>,
     counts: &mut ReplayCounts,
 ) -> std::io::Result<()> {
     let label = label(letter);
     match result {
         Ok(replayed) => {
-            counts.replayed += u64::from(*replayed != Replayed::Gone);
+            counts.replayed += u64::from(*replayed != ReplayOutcome::NotFound);
             output::print(&format!("{label}: {}\n", describe_outcome(*replayed)))
         }
         Err(error) => {
             counts.failed += 1;
-            output::print_error(&format!("{label}: {}", describe(error)));
+            output::print_error(&format!("{label}: {}", error_chain(error)));
             Ok(())
         }
     }
 }
 
-fn describe_outcome(replayed: Replayed) -> &'static str {
+fn describe_outcome(replayed: ReplayOutcome) -> &'static str {
     match replayed {
-        Replayed::Now => "replayed",
-        Replayed::Before => "already replayed; deleted its dead letter",
-        Replayed::Gone => "already replayed or deleted",
+        ReplayOutcome::Replayed => "replayed",
+        ReplayOutcome::AlreadyReplayed => "already replayed; deleted its dead letter",
+        ReplayOutcome::NotFound => "already replayed or deleted",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::message::dead_letter::{Omitted, Origin};
+    use asyncqueue::dead_letters::{Omitted, Origin};
 
     use super::{super::samples::letter, *};
 
     /// Creates a dead letter of the call that was stored at this sequence.
-    fn letter_of_call(sequence: u64, kind: Kind) -> DeadLetter {
+    fn letter_of_call(sequence: u64, kind: DeadLetterKind) -> DeadLetter {
         let origin = match kind {
-            Kind::Call => Origin { subject: "jobs.dev.figlet.a".to_owned(), sequence },
-            Kind::Callback => {
+            DeadLetterKind::Call => Origin { subject: "jobs.dev.figlet.a".to_owned(), sequence },
+            DeadLetterKind::Callback => {
                 Origin { subject: format!("jobs-callbacks.dev.figlet.a.{sequence}"), sequence: 7 }
             }
         };
@@ -194,9 +193,10 @@ mod tests {
 
     #[test]
     fn call_is_replayed_without_its_callback_by_default() {
-        let (call, callback) = (letter_of_call(1, Kind::Call), letter_of_call(1, Kind::Callback));
+        let (call, callback) =
+            (letter_of_call(1, DeadLetterKind::Call), letter_of_call(1, DeadLetterKind::Callback));
         // Another call with the same id, of which only the callback is dead.
-        let other = letter_of_call(2, Kind::Callback);
+        let other = letter_of_call(2, DeadLetterKind::Callback);
         let all = vec![call.clone(), callback.clone(), other.clone()];
         let chosen = |kind| choose(all.clone(), kind);
         assert_eq!(chosen(None), (vec![call.clone(), other.clone()], vec![callback.clone()]));
@@ -207,10 +207,10 @@ mod tests {
 
     #[test]
     fn dead_letter_that_is_gone_is_not_counted() {
-        let (letter, mut counts) = (letter("a", Kind::Call), ReplayCounts::default());
-        report(&letter, &Ok(Replayed::Now), &mut counts).unwrap();
-        report(&letter, &Ok(Replayed::Before), &mut counts).unwrap();
-        report(&letter, &Ok(Replayed::Gone), &mut counts).unwrap();
+        let (letter, mut counts) = (letter("a", DeadLetterKind::Call), ReplayCounts::default());
+        report(&letter, &Ok(ReplayOutcome::Replayed), &mut counts).unwrap();
+        report(&letter, &Ok(ReplayOutcome::AlreadyReplayed), &mut counts).unwrap();
+        report(&letter, &Ok(ReplayOutcome::NotFound), &mut counts).unwrap();
         let incomplete = ReplayError::Incomplete(Omitted { headers: 0, body: 1 });
         report(&letter, &Err(incomplete), &mut counts).unwrap();
         assert_eq!(counts, ReplayCounts { replayed: 2, failed: 1 });

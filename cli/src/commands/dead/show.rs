@@ -2,8 +2,7 @@
 
 use asyncqueue::{
     CallId, CallbackUrl,
-    dead_letters::Selection,
-    message::dead_letter::{Content, DeadLetter},
+    dead_letters::{DeadLetter, DeadLetterContent, Selection},
 };
 use bytes::Bytes;
 use clap::Args;
@@ -89,16 +88,16 @@ pub(super) async fn run(session: &Session, arguments: &ShowArgs) -> anyhow::Resu
 }
 
 /// Returns the body: for a call, that of the request; for a callback, that of the result.
-fn body_of(content: &Content) -> &Bytes {
+fn body_of(content: &DeadLetterContent) -> &Bytes {
     match content {
-        Content::Call(call) => &call.body,
-        Content::Callback(callback) => &callback.body,
-        Content::Unreadable { payload, .. } => payload,
+        DeadLetterContent::Call(call) => &call.body,
+        DeadLetterContent::Callback(callback) => &callback.body,
+        DeadLetterContent::Unreadable { payload, .. } => payload,
     }
 }
 
 /// Formats a dead letter without its body.
-fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
+fn render(letter: &DeadLetter, content: &DeadLetterContent, reveal: bool) -> String {
     let mut fields =
         vec![("Call ID", letter.call_id.to_string()), ("Kind", kind_name(letter.kind).to_owned())];
     fields.extend(letter.function.as_ref().map(|function| ("Function", function.to_string())));
@@ -109,7 +108,7 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
     fields.push(("Worker", letter.worker.clone()));
     fields.push(("Sequence", letter.sequence.to_string()));
     match content {
-        Content::Call(call) => {
+        DeadLetterContent::Call(call) => {
             fields.push(("Submitted at", format!("{:.0}", call.submitted_at)));
             fields.push(("Method", call.method.to_string()));
             fields.extend(
@@ -120,12 +119,14 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
                 call.callback_url.as_ref().map(|url| ("Callback URL", callback_url(url, reveal))),
             );
         }
-        Content::Callback(callback) => {
+        DeadLetterContent::Callback(callback) => {
             fields.push(("Callback URL", callback_url(&callback.url, reveal)));
             fields.push(("Result", callback.status.to_string()));
             fields.push(("Duration", format!("{:.3}s", callback.duration.as_secs_f64())));
         }
-        Content::Unreadable { error, .. } => fields.push(("Decode error", error.to_string())),
+        DeadLetterContent::Unreadable { error, .. } => {
+            fields.push(("Decode error", error.to_string()));
+        }
     }
     for (name, bytes) in
         [("Omitted headers", letter.omitted.headers), ("Omitted body", letter.omitted.body)]
@@ -134,9 +135,9 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
     }
     fields.push(("Body", format!("{} bytes", body_of(content).len())));
     let headers = match content {
-        Content::Call(call) => header_lines(&call.headers, reveal),
-        Content::Callback(callback) => header_lines(&callback.headers, reveal),
-        Content::Unreadable { .. } => String::new(),
+        DeadLetterContent::Call(call) => header_lines(&call.headers, reveal),
+        DeadLetterContent::Callback(callback) => header_lines(&callback.headers, reveal),
+        DeadLetterContent::Unreadable { .. } => String::new(),
     };
     format!("{}{headers}", table::fields(&fields))
 }
@@ -168,11 +169,8 @@ mod tests {
 
     use asyncqueue::{
         FunctionName, Invocation,
-        message::{
-            DecodeError,
-            callback::Callback,
-            dead_letter::{Kind, Omitted},
-        },
+        dead_letters::{DeadLetterKind, Omitted},
+        message::{DecodeError, callback::Callback},
         retry::RetryOverrides,
     };
 
@@ -186,8 +184,8 @@ mod tests {
         headers
     }
 
-    fn call() -> Content {
-        Content::Call(Box::new(Invocation {
+    fn call() -> DeadLetterContent {
+        DeadLetterContent::Call(Box::new(Invocation {
             call_id: "id-1".parse().unwrap(),
             function: FunctionName::new("figlet", "dev").unwrap(),
             written_name: None,
@@ -205,7 +203,7 @@ mod tests {
 
     #[test]
     fn body_and_secrets_are_hidden() {
-        let text = render(&letter("id-1", Kind::Call), &call(), false);
+        let text = render(&letter("id-1", DeadLetterKind::Call), &call(), false);
         for part in [
             "Call ID:        id-1\n",
             "Function:       figlet.dev\n",
@@ -224,7 +222,7 @@ mod tests {
     #[test]
     fn omitted_parts_are_shown_with_their_size() {
         let omitted = Omitted { headers: 70_000, body: 1_048_000 };
-        let letter = DeadLetter { omitted, ..letter("id-1", Kind::Call) };
+        let letter = DeadLetter { omitted, ..letter("id-1", DeadLetterKind::Call) };
         let text = render(&letter, &call(), false);
         assert!(text.contains("70000 bytes\n") && text.contains("1048000 bytes\n"), "{text}");
         assert!(text.contains("Omitted headers:") && text.contains("Omitted body:"), "{text}");
@@ -232,14 +230,14 @@ mod tests {
 
     #[test]
     fn secrets_are_shown_with_reveal() {
-        let text = render(&letter("id-1", Kind::Call), &call(), true);
+        let text = render(&letter("id-1", DeadLetterKind::Call), &call(), true);
         assert!(text.contains("authorization: Bearer s3cret"), "{text}");
         assert!(text.contains("http://u:s3cret@h/cb?t=s3cret"), "{text}");
     }
 
     #[test]
     fn callback_shows_the_result() {
-        let content = Content::Callback(Box::new(Callback {
+        let content = DeadLetterContent::Callback(Box::new(Callback {
             call_id: "id-1".parse().unwrap(),
             sequence: 7,
             end: asyncqueue::EndState::Done,
@@ -254,7 +252,7 @@ mod tests {
             headers: headers(),
             body: Bytes::from_static(b"answer"),
         }));
-        let text = render(&letter("id-1", Kind::Callback), &content, false);
+        let text = render(&letter("id-1", DeadLetterKind::Callback), &content, false);
         assert!(text.contains("Result:         202\nDuration:       1.500s\n"), "{text}");
         assert_eq!(body_of(&content), "answer");
     }
@@ -262,8 +260,9 @@ mod tests {
     #[test]
     fn undecodable_letter_shows_the_error() {
         let error = DecodeError::Missing("Async-Call-Id");
-        let content = Content::Unreadable { error, payload: Bytes::from_static(b"garbage") };
-        let text = render(&letter("seq-1", Kind::Call), &content, false);
+        let content =
+            DeadLetterContent::Unreadable { error, payload: Bytes::from_static(b"garbage") };
+        let text = render(&letter("seq-1", DeadLetterKind::Call), &content, false);
         assert!(text.contains("header Async-Call-Id is missing"), "{text}");
         assert_eq!(body_of(&content), "garbage");
     }

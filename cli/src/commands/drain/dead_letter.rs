@@ -3,12 +3,12 @@
 use async_nats::jetstream::Context;
 use asyncqueue::{
     Invocation, QueueName,
-    dead_letter_store::store_once,
-    message::dead_letter::{self, Death, UNKNOWN},
+    dead_letters::{DeathInfo, store_once},
+    message::dead_letter::{self, UNKNOWN_TOKEN},
     publish_failure::PublishFailure,
     subject::call_subject,
 };
-use asyncqueue_runtime::error::describe;
+use asyncqueue_runtime::error::error_chain;
 use jiff::Timestamp;
 use tracing::warn;
 
@@ -45,7 +45,7 @@ impl NewDeadLetter<'_> {
         let subject = self.subject(&stream)?;
         let from = source_id.subject(identity);
         let id = dead_letter::message_id(&from, sequence);
-        let death = Death { reason: reason.to_owned(), attempts: 0, status: None };
+        let death = DeathInfo { reason: reason.to_owned(), attempts: 0, status: None };
         let headers =
             dead_letter::headers(Some(&message.headers), &from, &death, WORKER, Timestamp::now());
         loop {
@@ -62,9 +62,9 @@ impl NewDeadLetter<'_> {
                 );
                 return Ok(true);
             };
-            match PublishFailure::of(&error) {
+            match PublishFailure::from_error(&error) {
                 PublishFailure::TooLarge(_) | PublishFailure::NoStream => {
-                    let why = describe(&error);
+                    let why = error_chain(&error);
                     warn!(
                         source = source_id.label(),
                         sequence,
@@ -74,7 +74,7 @@ impl NewDeadLetter<'_> {
                     );
                     return Ok(false);
                 }
-                _ => retry.wait_before_retry(&describe(&error)).await,
+                _ => retry.wait_before_retry(&error_chain(&error)).await,
             }
         }
     }
@@ -82,7 +82,9 @@ impl NewDeadLetter<'_> {
     fn subject(&self, stream: &str) -> anyhow::Result<String> {
         Ok(match self.call {
             Some(call) => call_subject(stream, &call.function, &call.call_id),
-            None => format!("{stream}.{UNKNOWN}.{UNKNOWN}.{}", self.identity.call_id()?),
+            None => {
+                format!("{stream}.{UNKNOWN_TOKEN}.{UNKNOWN_TOKEN}.{}", self.identity.call_id()?)
+            }
         })
     }
 }

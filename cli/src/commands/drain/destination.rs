@@ -12,8 +12,9 @@ use async_nats::{
 };
 use asyncqueue::{
     FunctionName, QueueName,
-    directory::{BUCKET, Directory, QueueEntry, watch::follow},
-    peek::is_missing_stream,
+    buckets::DIRECTORY,
+    directory::{Directory, QueueEntry, watch::watch},
+    jetstream::is_stream_not_found,
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -162,13 +163,17 @@ fn route(
     default_queue: &QueueName,
 ) -> (QueueName, QueueEntry) {
     let queue = directory.route(function, default_queue).queue;
-    let entry = directory.queues.get(&queue).cloned().unwrap_or_else(|| QueueEntry::named(&queue));
+    let entry = directory
+        .queues
+        .get(&queue)
+        .cloned()
+        .unwrap_or_else(|| QueueEntry::with_default_names(&queue));
     (queue, entry)
 }
 
 /// Follows the directory, and waits until it is read.
 async fn read_directory(js: &Context) -> anyhow::Result<watch::Receiver<Option<Arc<Directory>>>> {
-    let mut directory = follow(js.clone());
+    let mut directory = watch(js.clone());
     timeout(DIRECTORY_TIMEOUT, directory.wait_for(Option::is_some))
         .await
         .with_context(|| {
@@ -176,7 +181,7 @@ async fn read_directory(js: &Context) -> anyhow::Result<watch::Receiver<Option<A
             format!(
                 "failed to read the directory (KV bucket {}) within {seconds}s: check that the \
                  operator is running",
-                BUCKET.name
+                DIRECTORY.name
             )
         })?
         .context("failed to watch the directory")?;
@@ -187,7 +192,7 @@ async fn read_directory(js: &Context) -> anyhow::Result<watch::Receiver<Option<A
 async fn find_stream(js: &Context, name: &str) -> anyhow::Result<Option<Stream>> {
     match js.get_stream(name).await {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if is_missing_stream(&error) => Ok(None),
+        Err(error) if is_stream_not_found(&error) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("failed to look up stream `{name}`")),
     }
 }
@@ -209,6 +214,9 @@ mod tests {
         let default_queue = "faas-request".parse().unwrap();
         let routed = |name| route(&directory, &function(name), &default_queue);
         assert_eq!(routed("a"), (slow, QueueEntry::new("SLOW", "jobs.slow")));
-        assert_eq!(routed("b"), (default_queue.clone(), QueueEntry::named(&default_queue)));
+        assert_eq!(
+            routed("b"),
+            (default_queue.clone(), QueueEntry::with_default_names(&default_queue))
+        );
     }
 }

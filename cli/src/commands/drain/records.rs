@@ -12,7 +12,7 @@ use async_nats::jetstream::{
     Context,
     kv::{CreateErrorKind, Store},
 };
-use asyncqueue::{bucket::Bucket, directory, timestamp::from_server};
+use asyncqueue::{buckets, jetstream::timestamp_from_server, kv::Bucket};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -75,7 +75,12 @@ impl TransferRecords {
         let clock = store.entry(CLOCK_KEY).await.with_context(failed)?.with_context(failed)?;
         // Unique, as inboxes are.
         let in_progress = format!("{BEGUN} {}", js.client().new_inbox());
-        Ok(Self { store, in_progress, server_time: from_server(clock.created), requested_at })
+        Ok(Self {
+            store,
+            in_progress,
+            server_time: timestamp_from_server(clock.created),
+            requested_at,
+        })
     }
 
     /// Returns the server's time, which the records have as their time. The clock of this machine
@@ -97,7 +102,7 @@ impl TransferRecords {
             self.store.entry(&key).await.context("failed to read the record of a message")?;
         // It has just expired.
         let Some(entry) = entry else { return Ok(TransferState::New) };
-        Ok(parse(&entry.value, from_server(entry.created), &self.in_progress))
+        Ok(parse(&entry.value, timestamp_from_server(entry.created), &self.in_progress))
     }
 
     /// Removes the record that a message is about to be stored.
@@ -140,7 +145,7 @@ fn parse(value: &[u8], written_at: Timestamp, own: &str) -> TransferState {
 
 /// Returns as many replicas as the directory has, or one if there is no directory.
 async fn directory_replicas(js: &Context) -> usize {
-    let directory = js.get_stream(directory::BUCKET.stream()).await;
+    let directory = js.get_stream(buckets::DIRECTORY.stream()).await;
     directory.map_or(1, |stream| stream.cached_info().config.num_replicas)
 }
 

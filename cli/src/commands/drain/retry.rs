@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_nats::Client;
-use asyncqueue_runtime::{error::describe, nats};
+use asyncqueue_runtime::{error::error_chain, nats};
 use tracing::warn;
 
 /// Pause before a request is repeated.
@@ -41,7 +41,7 @@ impl Retry {
             self.wait_connected().await;
             match request().await {
                 Ok(done) => return done,
-                Err(error) => self.wait_before_retry(&describe(error.as_ref())).await,
+                Err(error) => self.wait_before_retry(&error_chain(error.as_ref())).await,
             }
         }
     }

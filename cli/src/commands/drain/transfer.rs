@@ -9,7 +9,7 @@ use asyncqueue::{
     FunctionName, IdempotencyKey, Invocation, QueueName,
     message::{self, DecodeError, Fallback, native},
     subject::call_subject,
-    submit::{SubmitError, Submitted, Submitter},
+    submit::{SubmitError, SubmitOutcome, Submitter},
 };
 use jiff::Timestamp;
 
@@ -143,9 +143,9 @@ impl Transfer {
                     .await;
             }
             match self.submitter.submit_with_key(&call, &key, subject).await {
-                Ok(Submitted::Stored) => return Ok(TransferOutcome::Stored),
+                Ok(SubmitOutcome::Stored) => return Ok(TransferOutcome::Stored),
                 // Refers to the key alone, which no other message has.
-                Ok(Submitted::Duplicate { .. }) | Err(SubmitError::KeyReused { .. }) => {
+                Ok(SubmitOutcome::Duplicate { .. }) | Err(SubmitError::KeyReused { .. }) => {
                     return Ok(TransferOutcome::StoredBefore);
                 }
                 Err(error @ SubmitError::Unavailable { .. }) => {

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, pin::pin, time::Duration};
 
 use anyhow::Context;
-use asyncqueue_runtime::error::describe;
+use asyncqueue_runtime::error::error_chain;
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -135,7 +135,7 @@ async fn transfer_one<R: AckHandle>(
         warn!(
             sequence = identity.sequence,
             "failed to acknowledge a message: {}",
-            describe(error.as_ref())
+            error_chain(error.as_ref())
         );
     }
     Ok((identity, outcome))

@@ -13,7 +13,7 @@ use crate::history::{
 };
 
 /// What the callback of a cancelled call says.
-pub(super) const CANCELLED: u16 = asyncqueue::cancel::CANCELLED;
+pub(super) const CANCELLED: u16 = asyncqueue::call::CANCELLED_STATUS;
 
 /// What the callback of an expired call says.
 pub(super) const EXPIRED: u16 = 504;

@@ -10,7 +10,7 @@ use async_nats::jetstream::{
         pull::{MessagesErrorKind, Stream},
     },
 };
-use asyncqueue::timestamp::from_server;
+use asyncqueue::jetstream::timestamp_from_server;
 use futures::StreamExt;
 use tracing::warn;
 
@@ -71,7 +71,8 @@ impl Source for StreamSource {
             .info()
             .map_err(|error| anyhow!(error))
             .context("a message names no sequence")?;
-        let identity = self.source_id.message(info.stream_sequence, from_server(info.published));
+        let identity =
+            self.source_id.message(info.stream_sequence, timestamp_from_server(info.published));
         let content = Message {
             headers: message.headers.clone().unwrap_or_default(),
             payload: message.payload.clone(),

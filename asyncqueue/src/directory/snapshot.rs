@@ -8,14 +8,14 @@ use super::{Contents, Directory, Key, MARKER};
 
 /// How long a directory without a marker must be unchanged before it counts: an earlier version
 /// writes no marker.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLE_TIME: Duration = Duration::from_secs(10);
 
 /// The same if no directory is known yet. The first calls wait for it.
-const SETTLED_AT_START: Duration = Duration::from_secs(1);
+const INITIAL_SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// The entries that were read from the bucket since the watch began.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct Snapshot {
     directory: Arc<Directory>,
     /// How long a directory without a marker must be unchanged before it counts.
     settles_after: Duration,
@@ -27,15 +27,15 @@ pub(super) struct Reading {
     changed_at: Option<Instant>,
 }
 
-// === impl Reading ===
+// === impl Snapshot ===
 
-impl Reading {
+impl Snapshot {
     /// Begins to read. `was_known`: whether a directory was known before. `is_empty`: whether the
     /// bucket holds nothing.
     pub(super) fn new(was_known: bool, is_empty: bool) -> Self {
         Self {
             directory: Arc::default(),
-            settles_after: if was_known { SETTLED } else { SETTLED_AT_START },
+            settles_after: if was_known { SETTLE_TIME } else { INITIAL_SETTLE_TIME },
             is_current: is_empty,
             is_marked: false,
             is_accepted: false,
@@ -44,7 +44,7 @@ impl Reading {
     }
 
     /// Applies one entry of the bucket; `None` is an entry that was removed.
-    pub(super) fn take(
+    pub(super) fn apply(
         &mut self,
         key: &str,
         value: Option<&[u8]>,
@@ -61,7 +61,7 @@ impl Reading {
     }
 
     /// Records that all entries were read that were there when the watch began.
-    pub(super) fn is_current(&mut self) {
+    pub(super) fn mark_current(&mut self) {
         self.is_current = true;
     }
 
@@ -75,7 +75,8 @@ impl Reading {
     /// Returns the content of the bucket once it was read: for the program that writes it.
     pub(super) fn contents(&mut self) -> Option<Contents> {
         self.is_accepted |= self.is_current;
-        let contents = || Contents { directory: self.directory.clone(), is_whole: self.is_marked };
+        let contents =
+            || Contents { directory: self.directory.clone(), is_complete: self.is_marked };
         self.is_current.then(contents)
     }
 
@@ -102,29 +103,29 @@ mod tests {
 
     /// A gateway or a worker.
     struct Watch {
-        reading: Reading,
+        snapshot: Snapshot,
         known: Option<Arc<Directory>>,
         now: Instant,
     }
 
     impl Watch {
         fn new() -> Self {
-            Self { reading: Reading::new(false, true), known: None, now: Instant::now() }
+            Self { snapshot: Snapshot::new(false, true), known: None, now: Instant::now() }
         }
 
         /// Begins a watch of a bucket that holds these entries.
         fn reads(&mut self, entries: &[(&str, Option<&[u8]>)]) -> &mut Self {
-            self.reading = Reading::new(self.known.is_some(), entries.is_empty());
+            self.snapshot = Snapshot::new(self.known.is_some(), entries.is_empty());
             self.takes(entries);
-            self.reading.is_current();
+            self.snapshot.mark_current();
             self.takes(&[])
         }
 
         fn takes(&mut self, entries: &[(&str, Option<&[u8]>)]) -> &mut Self {
             for (key, value) in entries {
-                self.reading.take(key, *value, self.now).unwrap();
+                self.snapshot.apply(key, *value, self.now).unwrap();
             }
-            self.known = self.reading.directory(self.now).or(self.known.take());
+            self.known = self.snapshot.directory(self.now).or(self.known.take());
             self
         }
 
@@ -143,8 +144,8 @@ mod tests {
     #[tokio::test]
     async fn an_empty_bucket_is_not_read_until_its_marker_is_there() {
         let mut watch = Watch::new();
-        watch.reads(&[]).knows(None).after(SETTLED * 2).knows(None);
-        watch.takes(&[QUEUE]).after(SETTLED / 2).takes(&[MARK]).knows(Some(1));
+        watch.reads(&[]).knows(None).after(SETTLE_TIME * 2).knows(None);
+        watch.takes(&[QUEUE]).after(SETTLE_TIME / 2).takes(&[MARK]).knows(Some(1));
         // Complete and empty.
         Watch::new().reads(&[MARK]).knows(Some(0));
     }
@@ -153,7 +154,7 @@ mod tests {
     async fn a_recreated_bucket_changes_nothing_until_it_is_whole() {
         let mut watch = Watch::new();
         watch.reads(&[QUEUE, ANOTHER, MARK]).knows(Some(2));
-        watch.reads(&[]).knows(Some(2)).after(SETTLED * 2).knows(Some(2));
+        watch.reads(&[]).knows(Some(2)).after(SETTLE_TIME * 2).knows(Some(2));
         watch.takes(&[QUEUE]).knows(Some(2)).takes(&[MARK]).knows(Some(1));
         // From then on, each change counts.
         watch.takes(&[("queue.jobs", None)]).knows(Some(0));
@@ -162,39 +163,39 @@ mod tests {
     #[tokio::test]
     async fn a_directory_of_the_last_version_counts_without_a_marker() {
         let mut watch = Watch::new();
-        watch.reads(&[QUEUE, ANOTHER]).knows(None).after(SETTLED_AT_START).knows(Some(2));
+        watch.reads(&[QUEUE, ANOTHER]).knows(None).after(INITIAL_SETTLE_TIME).knows(Some(2));
         // That version writes it again: what is there may be incomplete.
         watch.reads(&[QUEUE]).knows(Some(2));
-        assert_eq!(watch.reading.settles_at(), Some(watch.now + SETTLED));
-        watch.after(SETTLED).knows(Some(1));
-        assert_eq!(watch.reading.settles_at(), None);
+        assert_eq!(watch.snapshot.settles_at(), Some(watch.now + SETTLE_TIME));
+        watch.after(SETTLE_TIME).knows(Some(1));
+        assert_eq!(watch.snapshot.settles_at(), None);
     }
 
     #[tokio::test]
     async fn a_writer_sees_that_a_bucket_is_not_whole() {
-        let (mut reading, now) = (Reading::new(true, false), Instant::now());
-        reading.take(QUEUE.0, QUEUE.1, now).unwrap();
-        assert_eq!(reading.contents(), None);
-        reading.is_current();
-        let seen = |reading: &mut Reading| {
-            reading.contents().map(|seen| (seen.directory.queues.len(), seen.is_whole))
+        let (mut snapshot, now) = (Snapshot::new(true, false), Instant::now());
+        snapshot.apply(QUEUE.0, QUEUE.1, now).unwrap();
+        assert_eq!(snapshot.contents(), None);
+        snapshot.mark_current();
+        let seen = |snapshot: &mut Snapshot| {
+            snapshot.contents().map(|seen| (seen.directory.queues.len(), seen.is_complete))
         };
-        assert_eq!(seen(&mut reading), Some((1, false)));
-        reading.take(MARK.0, MARK.1, now).unwrap();
-        assert_eq!(seen(&mut reading), Some((1, true)));
-        reading.take(MARKER, None, now).unwrap();
-        assert_eq!(seen(&mut reading), Some((1, false)));
-        assert_eq!(seen(&mut Reading::new(true, true)), Some((0, false)));
+        assert_eq!(seen(&mut snapshot), Some((1, false)));
+        snapshot.apply(MARK.0, MARK.1, now).unwrap();
+        assert_eq!(seen(&mut snapshot), Some((1, true)));
+        snapshot.apply(MARKER, None, now).unwrap();
+        assert_eq!(seen(&mut snapshot), Some((1, false)));
+        assert_eq!(seen(&mut Snapshot::new(true, true)), Some((0, false)));
     }
 
     #[tokio::test]
     async fn nothing_counts_before_all_is_read() {
-        let (mut reading, now) = (Reading::new(false, false), Instant::now());
+        let (mut snapshot, now) = (Snapshot::new(false, false), Instant::now());
         for (key, value) in [QUEUE, MARK] {
-            reading.take(key, value, now).unwrap();
-            assert_eq!(reading.directory(now + SETTLED * 2), None);
+            snapshot.apply(key, value, now).unwrap();
+            assert_eq!(snapshot.directory(now + SETTLE_TIME * 2), None);
         }
-        reading.is_current();
-        assert!(reading.directory(now).is_some());
+        snapshot.mark_current();
+        assert!(snapshot.directory(now).is_some());
     }
 }

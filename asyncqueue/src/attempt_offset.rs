@@ -6,62 +6,50 @@
 //! the platform did. Those few are counted here and subtracted. So are deliveries of results that
 //! had to wait for their host.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::jetstream::{Context, message::PublishMessage};
 
 use crate::{
-    bucket::Bucket,
+    buckets::ATTEMPT_OFFSETS,
+    call::CallRef,
     call_id::CallId,
-    name::QueueName,
-    peek::{NatsError, failed, last_message},
+    jetstream::{NatsError, last_message},
+    names::QueueName,
     publish_failure::PublishFailure,
-    stored_call::StoredCall,
-};
-
-/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, and `sequence` is that of the call
-/// on the stream. So does `<queue>.<call-id>.<sequence>-callback`, for the callback of that call.
-pub const BUCKET: Bucket = Bucket {
-    name: "asyncqueue-uncounted",
-    description: "deliveries of calls that are no attempts",
-    // Longer than a call may wait for the platform, which is a day.
-    max_age: Some(Duration::from_secs(48 * 3600)),
 };
 
 /// The stored record of the attempts of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offset {
+pub enum AttemptOffset {
     /// Number of deliveries that were not attempts.
     Deliveries(u64),
     /// Number of attempts, while the number of deliveries is not known: some were sent to a worker
     /// that had lost its connection. The next delivery is the next attempt, and its worker stores
     /// the offset that follows.
-    Made(u64),
+    Attempts(u64),
 }
 
 /// Further deliveries of a call that were not attempts, to be added to the stored ones. If it is
 /// written again because the server did not answer in time, it counts once.
 #[derive(Debug)]
-pub struct Addition<'a> {
+pub struct OffsetIncrement<'a> {
     queue: &'a QueueName,
-    call: &'a StoredCall,
+    call: &'a CallRef,
     deliveries: u64,
     /// The sum that was written without an answer; 0 if no such sum exists.
     unanswered: AtomicU64,
 }
 
-impl Offset {
-    const MADE: &str = "made ";
+impl AttemptOffset {
+    const ATTEMPTS_PREFIX: &str = "made ";
 
     /// Returns how many deliveries were not attempts, at this delivery.
     #[must_use]
     pub fn at(self, delivery: u64) -> u64 {
         match self {
             Self::Deliveries(deliveries) => deliveries,
-            Self::Made(attempts) => delivery.saturating_sub(attempts.saturating_add(1)),
+            Self::Attempts(attempts) => delivery.saturating_sub(attempts.saturating_add(1)),
         }
     }
 
@@ -69,45 +57,45 @@ impl Offset {
         match self {
             Self::Deliveries(deliveries) => deliveries.to_string(),
             // Version 0.1 reads this as no value: it counts each delivery.
-            Self::Made(attempts) => format!("{}{attempts}", Self::MADE),
+            Self::Attempts(attempts) => format!("{}{attempts}", Self::ATTEMPTS_PREFIX),
         }
     }
 
     fn decode(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
-        match text.strip_prefix(Self::MADE) {
-            Some(attempts) => attempts.parse().ok().map(Self::Made),
+        match text.strip_prefix(Self::ATTEMPTS_PREFIX) {
+            Some(attempts) => attempts.parse().ok().map(Self::Attempts),
             None => text.parse().ok().map(Self::Deliveries),
         }
     }
 }
 
-impl<'a> Addition<'a> {
+impl<'a> OffsetIncrement<'a> {
     /// Creates an addition of further deliveries of a call.
     #[must_use]
-    pub fn new(queue: &'a QueueName, call: &'a StoredCall, deliveries: u64) -> Self {
+    pub fn new(queue: &'a QueueName, call: &'a CallRef, deliveries: u64) -> Self {
         Self { queue, call, deliveries, unanswered: AtomicU64::new(0) }
     }
 
     /// Adds them, even if other programs do so at the same time. Adds nothing if only the number of
     /// attempts is stored.
     pub async fn write(&self, js: &Context) -> Result<(), NatsError> {
-        let subject = BUCKET.subject(&key(self.queue, &self.call.id, self.call.sequence));
+        let subject = ATTEMPT_OFFSETS.subject(&key(self.queue, &self.call.id, self.call.sequence));
         loop {
-            let value = last_message(js, &BUCKET.stream(), &subject).await?;
+            let value = last_message(js, &ATTEMPT_OFFSETS.stream(), &subject).await?;
             let revision = value.as_ref().map_or(0, |value| value.sequence);
             let before = value
-                .and_then(|value| Offset::decode(&value.payload))
-                .unwrap_or(Offset::Deliveries(0));
-            let Offset::Deliveries(before) = before else { return Ok(()) };
+                .and_then(|value| AttemptOffset::decode(&value.payload))
+                .unwrap_or(AttemptOffset::Deliveries(0));
+            let AttemptOffset::Deliveries(before) = before else { return Ok(()) };
             let Some(sum) = self.sum(before) else { return Ok(()) };
             let entry = PublishMessage::build()
-                .payload(Offset::Deliveries(sum).encode().into())
+                .payload(AttemptOffset::Deliveries(sum).encode().into())
                 .expected_last_subject_sequence(revision);
             let written = async { js.send_publish(subject.clone(), entry).await?.await };
-            match written.await.map_err(failed("write the attempt offset")) {
+            match written.await.map_err(NatsError::during("write the attempt offset")) {
                 Ok(_) => return Ok(()),
-                Err(error) if PublishFailure::of(&error) == PublishFailure::Conflict => {
+                Err(error) if PublishFailure::from_error(&error) == PublishFailure::Conflict => {
                     self.unanswered.store(0, Ordering::Relaxed);
                 }
                 Err(error) => return Err(error),
@@ -133,7 +121,7 @@ pub async fn get(
     queue: &QueueName,
     call: &CallId,
     sequence: u64,
-) -> Result<Offset, NatsError> {
+) -> Result<AttemptOffset, NatsError> {
     read(js, &key(queue, call, sequence)).await
 }
 
@@ -143,14 +131,14 @@ pub async fn set(
     queue: &QueueName,
     call: &CallId,
     sequence: u64,
-    offset: Offset,
+    offset: AttemptOffset,
 ) -> Result<(), NatsError> {
     write(js, &key(queue, call, sequence), offset).await
 }
 
 /// The attempts to deliver the result of a call.
 #[derive(Clone, Copy, Debug)]
-pub struct OfCallback<'a> {
+pub struct CallbackAttempts<'a> {
     /// The connection.
     pub js: &'a Context,
     /// The queue of the call.
@@ -161,14 +149,14 @@ pub struct OfCallback<'a> {
     pub sequence: u64,
 }
 
-impl OfCallback<'_> {
+impl CallbackAttempts<'_> {
     /// Returns their stored record. Default: each delivery was an attempt.
-    pub async fn get(&self) -> Result<Offset, NatsError> {
+    pub async fn get(&self) -> Result<AttemptOffset, NatsError> {
         read(self.js, &self.key()).await
     }
 
     /// Stores their record.
-    pub async fn set(&self, offset: Offset) -> Result<(), NatsError> {
+    pub async fn set(&self, offset: AttemptOffset) -> Result<(), NatsError> {
         write(self.js, &self.key(), offset).await
     }
 
@@ -177,15 +165,17 @@ impl OfCallback<'_> {
     }
 }
 
-async fn read(js: &Context, key: &str) -> Result<Offset, NatsError> {
-    let value = last_message(js, &BUCKET.stream(), &BUCKET.subject(key)).await?;
-    Ok(value.and_then(|value| Offset::decode(&value.payload)).unwrap_or(Offset::Deliveries(0)))
+async fn read(js: &Context, key: &str) -> Result<AttemptOffset, NatsError> {
+    let value = last_message(js, &ATTEMPT_OFFSETS.stream(), &ATTEMPT_OFFSETS.subject(key)).await?;
+    Ok(value
+        .and_then(|value| AttemptOffset::decode(&value.payload))
+        .unwrap_or(AttemptOffset::Deliveries(0)))
 }
 
-async fn write(js: &Context, key: &str, offset: Offset) -> Result<(), NatsError> {
-    let subject = BUCKET.subject(key);
+async fn write(js: &Context, key: &str, offset: AttemptOffset) -> Result<(), NatsError> {
+    let subject = ATTEMPT_OFFSETS.subject(key);
     let written = async { js.publish(subject, offset.encode().into()).await?.await };
-    written.await.map(drop).map_err(failed("write the attempt offset"))
+    written.await.map(drop).map_err(NatsError::during("write the attempt offset"))
 }
 
 fn key(queue: &QueueName, call: &CallId, sequence: u64) -> String {
@@ -198,20 +188,20 @@ mod tests {
 
     #[test]
     fn offsets_are_read_as_they_are_written() {
-        for offset in [Offset::Deliveries(3), Offset::Made(2)] {
-            assert_eq!(Offset::decode(offset.encode().as_bytes()), Some(offset));
+        for offset in [AttemptOffset::Deliveries(3), AttemptOffset::Attempts(2)] {
+            assert_eq!(AttemptOffset::decode(offset.encode().as_bytes()), Some(offset));
         }
-        assert_eq!(Offset::Deliveries(3).encode(), "3");
+        assert_eq!(AttemptOffset::Deliveries(3).encode(), "3");
         for other in ["", "made", "made x", "-1"] {
-            assert_eq!(Offset::decode(other.as_bytes()), None, "{other}");
+            assert_eq!(AttemptOffset::decode(other.as_bytes()), None, "{other}");
         }
     }
 
     #[test]
     fn an_addition_counts_once_however_often_it_is_written() {
         let (queue, call) =
-            ("jobs".parse().unwrap(), StoredCall { id: "id-1".parse().unwrap(), sequence: 7 });
-        let addition = Addition::new(&queue, &call, 2);
+            ("jobs".parse().unwrap(), CallRef { id: "id-1".parse().unwrap(), sequence: 7 });
+        let addition = OffsetIncrement::new(&queue, &call, 2);
         assert_eq!(addition.sum(1), Some(3));
         // The server did not answer: it had written the sum, or not.
         assert_eq!(addition.sum(1), Some(3));
@@ -220,8 +210,8 @@ mod tests {
 
     #[test]
     fn the_delivery_after_lost_ones_is_the_next_attempt() {
-        assert_eq!(5 - Offset::Made(1).at(5), 2);
-        assert_eq!(Offset::Made(4).at(3), 0);
-        assert_eq!(Offset::Deliveries(2).at(5), 2);
+        assert_eq!(5 - AttemptOffset::Attempts(1).at(5), 2);
+        assert_eq!(AttemptOffset::Attempts(4).at(3), 0);
+        assert_eq!(AttemptOffset::Deliveries(2).at(5), 2);
     }
 }

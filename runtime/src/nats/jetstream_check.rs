@@ -31,11 +31,11 @@ use crate::{health::Health, log_limit::LogLimit, program::UsageError, settings::
 pub const CONDITION: &str = "jetstream";
 
 /// The request for the account's use of JetStream, which is the cheapest one that needs JetStream.
-const INFO: &str = "$JS.API.INFO";
+const INFO_SUBJECT: &str = "$JS.API.INFO";
 
 /// Interval between two requests while JetStream is not enabled, and between two checks for a new
 /// connection.
-const INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Where JetStream is not enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +60,10 @@ struct ApiError {
 
 /// Asks the server. Returns `None` if JetStream is enabled, or if that can't be determined.
 pub async fn probe(client: &Client) -> Option<JetStreamOff> {
-    match client.request(INFO, "".into()).await {
+    match client.request(INFO_SUBJECT, "".into()).await {
         Ok(answer) => {
             let answer: Answer = serde_json::from_slice(&answer.payload).ok()?;
-            JetStreamOff::of_code(answer.error?.err_code)
+            JetStreamOff::from_code(answer.error?.err_code)
         }
         Err(error) if error.kind() == ClientErrorKind::NoResponders => Some(JetStreamOff::Server),
         Err(_) => None,
@@ -95,7 +95,7 @@ pub async fn report(client: &Client, servers: &str, health: &Health) {
         let off = probe(client).await;
         if let Some(off) = off {
             let message = off.message(servers);
-            if limit.pass(Instant::now()).is_some() {
+            if limit.allow(Instant::now()).is_some() {
                 warn!("{message}");
             }
             health.not_ready(CONDITION, message);
@@ -104,9 +104,9 @@ pub async fn report(client: &Client, servers: &str, health: &Health) {
             health.ready(CONDITION);
         }
         is_off = off.is_some();
-        sleep(INTERVAL).await;
+        sleep(CHECK_INTERVAL).await;
         while !is_off && client.statistics().connects.load(Ordering::Relaxed) == connection {
-            sleep(INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 }
@@ -122,8 +122,9 @@ impl JetStreamOff {
                 format!("JetStream is not enabled on {servers}: start nats-server with -js")
             }
             Self::Account => format!(
-                "JetStream is not enabled for the account of this program on {servers}: enable it there (`jetstream: enabled` \
-                 in the account's configuration), or use the credentials of an account that has it"
+                "JetStream is not enabled for the account of this program on {servers}: enable it \
+                 there (`jetstream: enabled` in the account's configuration), or use the \
+                 credentials of an account that has it"
             ),
         }
     }
@@ -131,15 +132,15 @@ impl JetStreamOff {
     /// Returns `Some` if an error of a JetStream API request means that JetStream is not enabled:
     /// no server answers such requests, or the server says so.
     #[must_use]
-    pub fn of_error(error: &(dyn Error + 'static)) -> Option<Self> {
-        std::iter::successors(Some(error), |&error| error.source()).find_map(Self::of_one)
+    pub fn from_error(error: &(dyn Error + 'static)) -> Option<Self> {
+        std::iter::successors(Some(error), |&error| error.source()).find_map(Self::from_cause)
     }
 
-    fn of_one(error: &(dyn Error + 'static)) -> Option<Self> {
+    fn from_cause(error: &(dyn Error + 'static)) -> Option<Self> {
         if let Some(error) = error.downcast_ref::<RequestError>() {
             return (error.kind() == RequestErrorKind::NoResponders).then_some(Self::Server);
         }
-        let refused = |error: jetstream::Error| Self::of_code(error.error_code().0);
+        let refused = |error: jetstream::Error| Self::from_code(error.error_code().0);
         if let Some(error) = error.downcast_ref::<GetStreamError>()
             && let GetStreamErrorKind::JetStream(error) = error.kind()
         {
@@ -160,7 +161,7 @@ impl JetStreamOff {
         error.downcast_ref().cloned().and_then(refused)
     }
 
-    fn of_code(code: u64) -> Option<Self> {
+    fn from_code(code: u64) -> Option<Self> {
         match code {
             code if code == ErrorCode::JETSTREAM_NOT_ENABLED.0 => Some(Self::Server),
             code if code == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT.0 => Some(Self::Account),
@@ -197,9 +198,9 @@ mod tests {
             (api(10059), None),
             (api(10008), None),
         ] {
-            assert_eq!(JetStreamOff::of_error(&Outer(error)), expected);
+            assert_eq!(JetStreamOff::from_error(&Outer(error)), expected);
         }
-        assert_eq!(JetStreamOff::of_error(&refused(10039)), Some(JetStreamOff::Account));
+        assert_eq!(JetStreamOff::from_error(&refused(10039)), Some(JetStreamOff::Account));
     }
 
     #[test]

@@ -11,25 +11,25 @@ use async_nats::jetstream::{
 };
 use jiff::Timestamp;
 
+use super::{
+    plan::{Adopt, Plan, PlanError, is_owner, plan_stream},
+    sequence::{ClockError, has_unique_sequences, with_first_sequence},
+    spec::{META_RELEASED, META_RELEASED_TO, QueueSpec},
+};
 use crate::{
-    bucket::{BucketError, refusal},
-    error::cause,
-    peek::is_missing_stream,
-    stream::{
-        Adopt, ClockError, META_RELEASED, META_RELEASED_TO, Plan, QueueSpec, Refusal,
-        has_unique_sequences, is_owner, plan_stream, with_first_sequence,
-    },
-    tombstone, uncounted,
+    buckets::{ATTEMPT_OFFSETS, TOMBSTONES},
+    jetstream::find_stream,
+    kv::{BucketError, api_error},
 };
 
 mod consumers;
 
 /// Maximum number of attempts to create a stream that others create or delete at the same time.
-const CREATIONS: usize = 5;
+const MAX_CREATE_ATTEMPTS: usize = 5;
 
 /// A queue that is in its desired state.
 #[derive(Debug)]
-pub struct Ensured {
+pub struct QueueState {
     /// The stream of calls.
     pub stream: Stream<()>,
     /// The server's information about the stream of calls.
@@ -48,12 +48,13 @@ pub struct Ensured {
 /// A queue could not be brought to its desired state.
 #[derive(Debug, thiserror::Error)]
 pub enum EnsureError {
-    /// The stream is not ours, or can't be changed. A repeat does not help.
+    /// The stream is not wanted, or can't be changed. A repeat does not help.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] PlanError),
     /// Another stream has the subjects already.
     #[error(
-        "subject `{subject}` overlaps with those of another stream: give this queue another spec.stream.subject"
+        "subject `{subject}` overlaps with those of another stream: give this queue another \
+         spec.stream.subject"
     )]
     SubjectOverlap {
         /// The queue's subject.
@@ -87,7 +88,7 @@ pub enum EnsureError {
 
 impl From<BucketError> for EnsureError {
     fn from(error: BucketError) -> Self {
-        match refusal(&error) {
+        match api_error(&error) {
             Some(source) => Self::Server { what: error.to_string(), source },
             None => unavailable("for a KV bucket", error),
         }
@@ -98,7 +99,7 @@ impl From<BucketError> for EnsureError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
     /// The stream did not exist, or belonged to another owner.
-    NotOurs,
+    NotOwned,
     /// The stream was deleted.
     Deleted,
     /// The stream was kept. The next queue with the namespace and name of its owner may take it
@@ -121,11 +122,11 @@ pub enum RemovalPolicy {
 }
 
 /// Ensures the streams and consumers of a queue.
-pub async fn ensure(
+pub async fn ensure_queue(
     js: &Context,
     spec: &QueueSpec,
     adopt: impl Into<Adopt>,
-) -> Result<Ensured, EnsureError> {
+) -> Result<QueueState, EnsureError> {
     // Boxed, here and below: the future is large, and most callers run it once.
     Box::pin(ensure_for_workers(js, spec, adopt.into())).await
 }
@@ -145,26 +146,26 @@ async fn ensure_for_workers(
     js: &Context,
     spec: &QueueSpec,
     adopt: Adopt,
-) -> Result<Ensured, EnsureError> {
+) -> Result<QueueState, EnsureError> {
     let mut changes = Vec::new();
     let planned = plan_all(js, spec, adopt).await?;
     // A consumer is created right after its stream: for a stream without one, KEDA takes the last
     // sequence as its depth. A consumer that can't be ensured does not prevent the other streams.
-    let calls = carry_out(js, planned.calls, &mut changes).await?;
-    let stream = handle(js, &calls).await?;
+    let calls = apply_plan(js, planned.calls, &mut changes).await?;
+    let stream = stream_handle(js, &calls).await?;
     let consumer = consumers::ensure(&stream, &spec.consumer_config(), &mut changes).await;
-    let callbacks = carry_out(js, planned.callbacks, &mut changes).await?;
-    let of_callbacks = handle(js, &callbacks).await?;
+    let callbacks = apply_plan(js, planned.callbacks, &mut changes).await?;
+    let of_callbacks = stream_handle(js, &callbacks).await?;
     let callback_consumer =
         consumers::ensure(&of_callbacks, &spec.callback_consumer_config(), &mut changes).await;
-    let dead_letters = carry_out_dead_letters(js, spec, planned.dead_letters, &mut changes).await?;
+    let dead_letters = apply_dead_letter_plan(js, spec, planned.dead_letters, &mut changes).await?;
 
     let of_consumer = |error| EnsureError::Consumer(Box::new(error));
     let consumer = consumer.map_err(of_consumer)?;
     callback_consumer.map_err(of_consumer)?;
     let all = [Some(&calls), Some(&callbacks), dead_letters.as_ref()];
     let repeating = all.into_iter().flatten().filter(|info| !has_unique_sequences(&info.state));
-    Ok(Ensured {
+    Ok(QueueState {
         stream,
         consumer,
         dead_letters: dead_letters.as_ref().map_or(0, |info| info.state.messages),
@@ -185,18 +186,19 @@ async fn ensure_for_producer(
         (planned.calls, spec.consumer_config()),
         (planned.callbacks, spec.callback_consumer_config()),
     ] {
-        let info = carry_out(js, planned, &mut changes).await?;
+        let info = apply_plan(js, planned, &mut changes).await?;
         if info.state.consumer_count == 0 {
-            consumers::create_first(&handle(js, &info).await?, &consumer, &mut changes).await?;
+            consumers::create_first(&stream_handle(js, &info).await?, &consumer, &mut changes)
+                .await?;
         }
     }
-    carry_out_dead_letters(js, spec, planned.dead_letters, &mut changes).await?;
+    apply_dead_letter_plan(js, spec, planned.dead_letters, &mut changes).await?;
     Ok(changes)
 }
 
 /// Ensures the buckets that the workers of all queues share, with at least `replicas` replicas.
 pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketError> {
-    for bucket in [tombstone::BUCKET, uncounted::BUCKET] {
+    for bucket in [TOMBSTONES, ATTEMPT_OFFSETS] {
         bucket.ensure(js, replicas).await?;
     }
     Ok(())
@@ -204,19 +206,19 @@ pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketE
 
 /// Deletes or releases the streams of a queue, as the policy says, if their owner is the one in
 /// `spec`. Removes a durable consumer only with its stream.
-pub async fn remove(
+pub async fn remove_queue(
     js: &Context,
     spec: &QueueSpec,
     policy: RemovalPolicy,
 ) -> Result<Removal, EnsureError> {
-    let heirs = &spec.release_to;
-    let removal = remove_stream(js, &spec.stream_config(), policy, heirs).await?;
+    let successors = &spec.release_to;
+    let removal = remove_stream(js, &spec.stream_config(), policy, successors).await?;
     // An empty stream of results or dead letters is useless. One with messages is needed, often
     // after the queue was deleted.
-    let beside =
+    let auxiliary_policy =
         if policy == RemovalPolicy::Delete { policy } else { RemovalPolicy::DeleteIfEmpty };
-    remove_stream(js, &spec.callback_config(), beside, heirs).await?;
-    remove_stream(js, &spec.dead_letter_config(), beside, heirs).await?;
+    remove_stream(js, &spec.callback_config(), auxiliary_policy, successors).await?;
+    remove_stream(js, &spec.dead_letter_config(), auxiliary_policy, successors).await?;
     Ok(removal)
 }
 
@@ -248,13 +250,13 @@ async fn plan_all(js: &Context, spec: &QueueSpec, adopt: Adopt) -> Result<AllPla
 async fn plan(js: &Context, wanted: Config, adopt: Adopt) -> Result<Planned, EnsureError> {
     let existing = stream_info(js, &wanted.name).await?;
     match plan_stream(existing.as_ref().map(|info| &info.config), &wanted, adopt) {
-        Plan::Refuse(refusal) => Err(refusal.into()),
+        Plan::Refuse(error) => Err(error.into()),
         plan => Ok(Planned { wanted, existing, plan, adopt }),
     }
 }
 
 /// Ensures the stream of dead letters, if they are kept now or were kept before.
-async fn carry_out_dead_letters(
+async fn apply_dead_letter_plan(
     js: &Context,
     spec: &QueueSpec,
     planned: Planned,
@@ -263,22 +265,22 @@ async fn carry_out_dead_letters(
     if !spec.dead_letters.enabled && planned.existing.is_none() {
         return Ok(None);
     }
-    carry_out(js, planned, changes).await.map(Some)
+    apply_plan(js, planned, changes).await.map(Some)
 }
 
-async fn carry_out(
+async fn apply_plan(
     js: &Context,
     mut planned: Planned,
     changes: &mut Vec<String>,
 ) -> Result<Info, EnsureError> {
-    for _ in 0..CREATIONS {
+    for _ in 0..MAX_CREATE_ATTEMPTS {
         let Planned { wanted, existing, adopt, .. } = planned;
         let name = &wanted.name;
         match (planned.plan, existing) {
             (Plan::Keep, Some(info)) => return Ok(info),
-            (Plan::Refuse(refusal), _) => return Err(refusal.into()),
+            (Plan::Refuse(error), _) => return Err(error.into()),
             (Plan::Update(config), _) => {
-                let info = js.update_stream(config).await.map_err(|e| refused(&wanted, e))?;
+                let info = js.update_stream(config).await.map_err(|e| update_error(&wanted, e))?;
                 changes.push(format!("updated stream {name}"));
                 return Ok(info);
             }
@@ -300,30 +302,30 @@ async fn create(js: &Context, wanted: &Config) -> Result<Option<Info>, EnsureErr
     let config = with_first_sequence(wanted, Timestamp::now())?;
     match js.create_stream(config).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),
-        Err(error) if is_taken(&error) => Ok(None),
-        Err(error) => Err(refused(wanted, error)),
+        Err(error) if is_name_taken(&error) => Ok(None),
+        Err(error) => Err(update_error(wanted, error)),
     }
 }
 
-async fn handle(js: &Context, info: &Info) -> Result<Stream<()>, EnsureError> {
+async fn stream_handle(js: &Context, info: &Info) -> Result<Stream<()>, EnsureError> {
     let name = &info.config.name;
     js.get_stream_no_info(name).await.map_err(|e| unavailable(&format!("for stream {name}"), e))
 }
 
 async fn remove_stream(
     js: &Context,
-    ours: &Config,
+    wanted: &Config,
     policy: RemovalPolicy,
-    heirs: &[String],
+    successors: &[String],
 ) -> Result<Removal, EnsureError> {
-    let name = &ours.name;
-    let Some(info) = stream_info(js, name).await? else { return Ok(Removal::NotOurs) };
-    if !is_owner(&info.config, ours) {
-        return Ok(Removal::NotOurs);
+    let name = &wanted.name;
+    let Some(info) = stream_info(js, name).await? else { return Ok(Removal::NotOwned) };
+    if !is_owner(&info.config, wanted) {
+        return Ok(Removal::NotOwned);
     }
     let messages = match policy {
         RemovalPolicy::DeleteIfEmpty if info.state.messages == 0 => {
-            close(js, ours, &info.config).await?
+            detach_subjects(js, wanted, &info.config).await?
         }
         _ => info.state.messages,
     };
@@ -336,47 +338,42 @@ async fn remove_stream(
     }
     let mut released = info.config;
     released.metadata.insert(META_RELEASED.to_owned(), "true".to_owned());
-    if !heirs.is_empty() {
-        released.metadata.insert(META_RELEASED_TO.to_owned(), heirs.join(","));
+    if !successors.is_empty() {
+        released.metadata.insert(META_RELEASED_TO.to_owned(), successors.join(","));
     }
-    js.update_stream(released).await.map_err(|e| refused(ours, e))?;
+    js.update_stream(released).await.map_err(|e| update_error(wanted, e))?;
     Ok(Removal::Released { messages })
 }
 
 /// Removes the stream from its subjects and returns how many messages it then holds. Without this,
 /// a call that is stored between the last check of the stream and its deletion would be lost, after
 /// its 202.
-async fn close(js: &Context, ours: &Config, existing: &Config) -> Result<u64, EnsureError> {
-    let subjects = vec![format!("asyncqueue.closed.{}", ours.name)];
+async fn detach_subjects(
+    js: &Context,
+    wanted: &Config,
+    existing: &Config,
+) -> Result<u64, EnsureError> {
+    let subjects = vec![format!("asyncqueue.closed.{}", wanted.name)];
     let closed = Config { subjects, ..existing.clone() };
-    js.update_stream(closed).await.map_err(|e| refused(ours, e))?;
-    Ok(stream_info(js, &ours.name).await?.map_or(0, |info| info.state.messages))
+    js.update_stream(closed).await.map_err(|e| update_error(wanted, e))?;
+    Ok(stream_info(js, &wanted.name).await?.map_or(0, |info| info.state.messages))
 }
 
 /// Returns the server's information about a stream; `None` if it does not exist.
 async fn stream_info(js: &Context, name: &str) -> Result<Option<Info>, EnsureError> {
-    match js.get_stream(name).await {
-        Ok(stream) => Ok(Some(stream.cached_info().clone())),
-        Err(error) if is_missing_stream(&error) => Ok(None),
-        Err(error) => Err(unavailable(&format!("for stream {name}"), error)),
-    }
+    let stream = find_stream(js, name).await;
+    let stream = stream.map_err(|error| unavailable(&format!("for stream {name}"), error))?;
+    Ok(stream.map(|stream| stream.cached_info().clone()))
 }
 
 /// Returns whether a stream of that name exists, with another configuration.
-fn is_taken(error: &CreateStreamError) -> bool {
+fn is_name_taken(error: &CreateStreamError) -> bool {
     use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
     matches!(error.kind(), Kind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
 
-/// Returns the server's own answer, if that is what caused an error.
-pub fn server_error<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a async_nats::jetstream::Error> {
-    cause(error)
-}
-
 /// Converts the error of a stream that could not be created or updated.
-fn refused(config: &Config, error: CreateStreamError) -> EnsureError {
+fn update_error(config: &Config, error: CreateStreamError) -> EnsureError {
     use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
     match error.kind() {
         Kind::JetStream(source) if source.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP => {

@@ -9,7 +9,11 @@ use async_nats::jetstream::{
 };
 use tracing::debug;
 
-use crate::error::cause;
+pub use poll::{PollEvent, poll_bucket};
+
+use crate::error::find_cause;
+
+mod poll;
 
 /// Describes a KV bucket: its name and how long it keeps entries.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +28,7 @@ pub struct Bucket {
 
 /// A bucket could not be read or written. The next attempt starts from the beginning.
 #[derive(Debug, thiserror::Error)]
-#[error("could not {action} the KV bucket {bucket}")]
+#[error("failed to {action} the KV bucket {bucket}")]
 pub struct BucketError {
     action: &'static str,
     bucket: &'static str,
@@ -34,11 +38,11 @@ pub struct BucketError {
 
 /// Returns the server's own answer, if that is why an operation on a bucket failed. An answer that
 /// is the kind of an error is not among its causes, so the kinds are checked too.
-pub(crate) fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<jetstream::Error> {
-    let kind = cause::<CreateStreamError>(error).map(CreateStreamError::kind);
+pub(crate) fn api_error(error: &(dyn std::error::Error + 'static)) -> Option<jetstream::Error> {
+    let kind = find_cause::<CreateStreamError>(error).map(CreateStreamError::kind);
     match kind {
         Some(CreateStreamErrorKind::JetStream(refusal)) => Some(refusal),
-        _ => cause::<jetstream::Error>(error).cloned(),
+        _ => find_cause::<jetstream::Error>(error).cloned(),
     }
 }
 
@@ -60,7 +64,7 @@ impl Bucket {
         let created = match created {
             // One queue that requests too many replicas must not prevent all others from having the
             // bucket.
-            Err(error) if replicas > 1 && refusal(&error).is_some() => {
+            Err(error) if replicas > 1 && api_error(&error).is_some() => {
                 js.create_key_value(self.config(1)).await
             }
             created => created,
@@ -89,7 +93,7 @@ impl Bucket {
         // Programs that request so many have streams with as many replicas, and report why they
         // can't have them.
         if let Err(error) = js.update_stream(config).await {
-            debug!(bucket = self.name, replicas, %error, "the replicas of a KV bucket can't be raised");
+            debug!(bucket = self.name, replicas, %error, "failed to raise the replicas of a bucket");
         }
     }
 

@@ -9,7 +9,10 @@ use async_nats::jetstream::{
 use futures::TryStreamExt;
 
 use super::{EnsureError, unavailable};
-use crate::stream::{META_OWNER_UID, Owner, Plan, plan_consumer};
+use crate::stream::{
+    plan::{Plan, plan_consumer},
+    spec::{META_OWNER_UID, Owner},
+};
 
 /// Ensures a consumer.
 pub(super) async fn ensure(
@@ -29,15 +32,17 @@ pub(super) async fn ensure(
     let config = config.transpose().map_err(|e| unavailable(&what, e))?;
     let (config, change) = match (plan_consumer(config.as_ref(), wanted), existing) {
         (Plan::Keep, Some(info)) => return pause(stream, info, wanted, changes).await,
-        (Plan::Refuse(refusal), _) => return Err(refusal.into()),
+        (Plan::Refuse(error), _) => return Err(error.into()),
         (Plan::Update(config), _) => (config, "updated"),
         (Plan::Create(_) | Plan::Keep, _) => (wanted.clone(), "created"),
     };
     let mut answer = stream.create_consumer(config.clone()).await;
-    if answer.as_ref().is_err_and(is_second) && remove_unused(stream, wanted, changes).await? {
+    if answer.as_ref().is_err_and(is_second_consumer)
+        && remove_unused(stream, wanted, changes).await?
+    {
         answer = stream.create_consumer(config).await;
     }
-    let consumer = answer.map_err(|error| refused(&what, error))?;
+    let consumer = answer.map_err(|error| update_error(&what, error))?;
     changes.push(format!("{change} consumer {name}"));
     pause(stream, consumer.cached_info().clone(), wanted, changes).await
 }
@@ -58,7 +63,7 @@ pub(super) async fn create_first(
     };
     match error.kind() {
         Kind::AlreadyExists => Ok(()),
-        Kind::JetStream(source) if is_there(source.error_code()) => Ok(()),
+        Kind::JetStream(source) if is_already_there(source.error_code()) => Ok(()),
         Kind::JetStream(source) => Err(EnsureError::Server { what, source }),
         _ => Err(unavailable(&what, error)),
     }
@@ -105,14 +110,14 @@ async fn pause(
         Some(until) => ("paused", stream.pause_consumer(name, until).await),
         None => ("resumed", stream.resume_consumer(name).await),
     };
-    let what = format!("to have consumer {name} {change}, which nats-server can since 2.11");
-    info.paused = answer.map_err(|error| refused(&what, error))?.paused;
+    let what = format!("to have consumer {name} {change}, which needs nats-server 2.11");
+    info.paused = answer.map_err(|error| update_error(&what, error))?.paused;
     changes.push(format!("{change} consumer {name}"));
     Ok(info)
 }
 
 /// Converts the error of a consumer that could not be created, updated or paused.
-fn refused(what: &str, error: ConsumerError) -> EnsureError {
+fn update_error(what: &str, error: ConsumerError) -> EnsureError {
     match error.kind() {
         ConsumerErrorKind::JetStream(source) => {
             EnsureError::Server { what: what.to_owned(), source }
@@ -122,11 +127,12 @@ fn refused(what: &str, error: ConsumerError) -> EnsureError {
 }
 
 /// Returns whether a consumer was refused because its stream has one with another name.
-fn is_second(error: &ConsumerError) -> bool {
-    matches!(error.kind(), ConsumerErrorKind::JetStream(e) if e.error_code() == ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED)
+fn is_second_consumer(error: &ConsumerError) -> bool {
+    let ConsumerErrorKind::JetStream(error) = error.kind() else { return false };
+    error.error_code() == ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED
 }
 
 /// Returns whether a consumer was not created because one exists, with that name or another.
-fn is_there(code: ErrorCode) -> bool {
+fn is_already_there(code: ErrorCode) -> bool {
     [ErrorCode::CONSUMER_ALREADY_EXISTS, ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED].contains(&code)
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct BytesRead(Arc<AtomicU64>);
 
 /// A stream that counts the bytes that are read from it.
-pub(super) struct Counted<S> {
+pub(super) struct CountingStream<S> {
     stream: TokioIo<S>,
     read: BytesRead,
 }
@@ -30,14 +30,14 @@ impl BytesRead {
     }
 }
 
-impl<S> Counted<S> {
+impl<S> CountingStream<S> {
     pub(super) fn new(stream: S) -> (Self, BytesRead) {
         let read = BytesRead::default();
         (Self { stream: TokioIo::new(stream), read: read.clone() }, read)
     }
 }
 
-impl<S: hyper::rt::Read + Unpin> AsyncRead for Counted<S> {
+impl<S: hyper::rt::Read + Unpin> AsyncRead for CountingStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -51,7 +51,7 @@ impl<S: hyper::rt::Read + Unpin> AsyncRead for Counted<S> {
     }
 }
 
-impl<S: hyper::rt::Write + Unpin> AsyncWrite for Counted<S> {
+impl<S: hyper::rt::Write + Unpin> AsyncWrite for CountingStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,6 +1,6 @@
 //! Follows a KV bucket without a watch: entry by entry over the JSON API.
 //!
-//! A watch delivers all entries, and an entry that the client can't read ([`crate::readable`])
+//! A watch delivers all entries, and an entry that the client can't read ([`crate::raw_message`])
 //! closes the connection each time. Such an entry can't be removed from a bucket: the bucket
 //! refuses deletions, and the key can't be named. So if the connection is lost repeatedly, the
 //! bucket is polled for a while, and such entries are skipped.
@@ -13,16 +13,16 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use crate::{
-    bucket::Bucket,
-    peek::NatsError,
-    readable::{RawMessage, message_from},
+    jetstream::NatsError,
+    kv::Bucket,
+    raw_message::{RawMessage, next_raw_message},
 };
 
 /// How long a bucket is polled before it is watched again.
-const POLLED_FOR: Duration = Duration::from_secs(10 * 60);
+const POLL_DURATION: Duration = Duration::from_secs(10 * 60);
 
 /// Interval between checks for new entries.
-const INTERVAL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Name of the header of an entry that removes a key, and its values.
 const OPERATION: &str = "KV-Operation";
@@ -30,7 +30,7 @@ const REMOVALS: [&str; 2] = ["DEL", "PURGE"];
 
 /// What polling a bucket finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Polled {
+pub enum PollEvent {
     /// An entry. Without a value, it was removed.
     Entry(String, Option<Bytes>),
     /// All existing entries were read.
@@ -38,22 +38,24 @@ pub enum Polled {
 }
 
 /// Polls the keys of a bucket that match a filter, for ten minutes or until NATS does not answer.
-pub async fn poll(js: &Context, bucket: &Bucket, filter: &str, mut take: impl FnMut(Polled)) {
-    warn!(
-        bucket = bucket.name,
-        "the connection to NATS is closed again and again: polling the bucket"
-    );
+pub async fn poll_bucket(
+    js: &Context,
+    bucket: &Bucket,
+    filter: &str,
+    mut handle: impl FnMut(PollEvent),
+) {
+    warn!(bucket = bucket.name, "the connection to NATS is closed repeatedly: polling the bucket");
     let (stream, filter, ends_at) =
-        (bucket.stream(), bucket.subject(filter), Instant::now() + POLLED_FOR);
+        (bucket.stream(), bucket.subject(filter), Instant::now() + POLL_DURATION);
     let mut next = 1;
     while Instant::now() < ends_at {
-        match read_new(js, bucket, &stream, &filter, &mut next, &mut take).await {
-            Ok(()) => take(Polled::Current),
+        match read_new(js, bucket, &stream, &filter, &mut next, &mut handle).await {
+            Ok(()) => handle(PollEvent::Current),
             Err(error) => {
-                return debug!(bucket = bucket.name, %error, "the bucket can't be polled now");
+                return debug!(bucket = bucket.name, %error, "failed to poll the bucket");
             }
         }
-        sleep(INTERVAL).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -64,13 +66,13 @@ async fn read_new(
     stream: &str,
     filter: &str,
     next: &mut u64,
-    take: &mut impl FnMut(Polled),
+    handle: &mut impl FnMut(PollEvent),
 ) -> Result<(), NatsError> {
-    while let Some(message) = message_from(js, stream, filter, *next).await? {
+    while let Some(message) = next_raw_message(js, stream, filter, *next).await? {
         *next = message.sequence + 1;
         match entry(bucket, message) {
-            Ok((key, value)) => take(Polled::Entry(key, value)),
-            Err(why) => warn!(bucket = bucket.name, "an entry is passed over: its {why}"),
+            Ok((key, value)) => handle(PollEvent::Entry(key, value)),
+            Err(why) => warn!(bucket = bucket.name, "skipped an entry: its {why}"),
         }
     }
     Ok(())

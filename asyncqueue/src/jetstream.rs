@@ -1,23 +1,18 @@
-//! Reads what NATS knows of a call without removing anything: messages on streams, and answers of
-//! workers.
-
-use std::time::Duration;
+//! Requests to JetStream that several modules have in common: they read and delete messages, and
+//! find streams.
 
 use async_nats::{
-    Client, Message, Subscriber,
+    datetime::DateTime,
     jetstream::{
         Context, ErrorCode,
         context::{GetStreamError, GetStreamErrorKind},
         message::StreamMessage,
-        stream::{RawMessageError, RawMessageErrorKind, Stream},
+        response::Response,
+        stream::{DeleteStatus, Info, RawMessageError, RawMessageErrorKind, Stream},
     },
 };
-use bytes::Bytes;
-use futures::StreamExt;
-use tokio::time::{Instant, timeout_at};
-
-/// How long workers have to answer a question. They answer within a millisecond or not at all.
-const ANSWERS: Duration = Duration::from_millis(250);
+use jiff::Timestamp;
+use serde_json::json;
 
 /// NATS is unavailable or refused the request. A repeat is safe.
 #[derive(Debug, thiserror::Error)]
@@ -30,22 +25,38 @@ pub struct NatsError {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// Returns a function that turns the cause of a failed action into an error.
-pub(crate) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-    action: &'static str,
-) -> impl Fn(E) -> NatsError {
-    move |error| NatsError { action, source: error.into() }
+// === impl NatsError ===
+
+impl NatsError {
+    /// Returns a function that turns the cause of a failed action into an error.
+    pub(crate) fn during<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        action: &'static str,
+    ) -> impl Fn(E) -> Self {
+        move |error| Self { action, source: error.into() }
+    }
 }
 
 /// Returns whether an error says that the stream does not exist.
 #[must_use]
-pub fn is_missing_stream(error: &GetStreamError) -> bool {
-    matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+pub fn is_stream_not_found(error: &GetStreamError) -> bool {
+    match error.kind() {
+        GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
+        _ => false,
+    }
+}
+
+/// Opens a stream; `None` if it does not exist.
+pub async fn find_stream(js: &Context, name: &str) -> Result<Option<Stream<Info>>, GetStreamError> {
+    match js.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if is_stream_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns a handle of a stream, whether the stream exists or not.
 pub(crate) async fn stream(js: &Context, name: &str) -> Result<Stream<()>, NatsError> {
-    js.get_stream_no_info(name).await.map_err(failed("open the stream"))
+    js.get_stream_no_info(name).await.map_err(NatsError::during("open the stream"))
 }
 
 /// Returns the last message of a stream on a subject, which may hold wildcards. `None` if there is
@@ -59,7 +70,7 @@ pub(crate) async fn last_message(
     stream_name: &str,
     subject: &str,
 ) -> Result<Option<StreamMessage>, NatsError> {
-    found(
+    not_found_as_none(
         stream(js, stream_name)
             .await?
             .raw_message_builder()
@@ -75,7 +86,7 @@ pub(crate) async fn first_message(
     stream_name: &str,
     subject: &str,
 ) -> Result<Option<StreamMessage>, NatsError> {
-    found(
+    not_found_as_none(
         stream(js, stream_name)
             .await?
             .raw_message_builder()
@@ -99,7 +110,7 @@ pub(crate) async fn next_message(
     from: u64,
 ) -> Result<Option<StreamMessage>, NatsError> {
     let request = stream(js, stream_name).await?.raw_message_builder();
-    found(request.sequence(from).next_by_subject(subject.to_owned()).send().await)
+    not_found_as_none(request.sequence(from).next_by_subject(subject.to_owned()).send().await)
 }
 
 /// Returns how many messages of a stream have a subject, which may hold wildcards. 0 if the stream
@@ -109,11 +120,11 @@ pub(crate) async fn count_messages(
     stream_name: &str,
     subject: &str,
 ) -> Result<u64, NatsError> {
-    let request = serde_json::json!({ "subjects_filter": subject });
+    let request = json!({ "subjects_filter": subject });
     let answer: serde_json::Value = js
         .request(format!("STREAM.INFO.{stream_name}"), &request)
         .await
-        .map_err(failed("count the calls"))?;
+        .map_err(NatsError::during("count the calls"))?;
     let subjects = answer["state"]["subjects"].as_object();
     Ok(subjects
         .into_iter()
@@ -128,10 +139,12 @@ pub(crate) async fn message_at(
     stream_name: &str,
     sequence: u64,
 ) -> Result<Option<StreamMessage>, NatsError> {
-    found(stream(js, stream_name).await?.raw_message_builder().sequence(sequence).send().await)
+    not_found_as_none(
+        stream(js, stream_name).await?.raw_message_builder().sequence(sequence).send().await,
+    )
 }
 
-fn found(
+fn not_found_as_none(
     answer: Result<StreamMessage, RawMessageError>,
 ) -> Result<Option<StreamMessage>, NatsError> {
     match answer {
@@ -143,63 +156,46 @@ fn found(
             {
                 Ok(None)
             }
-            _ => Err(failed("look for the call")(error)),
+            _ => Err(NatsError::during("find the call")(error)),
         },
     }
 }
 
-/// Asks the workers that listen on a subject, and returns the first answer that `read` understands.
-/// `None` if no worker listens, or none answers in time.
-pub(crate) async fn ask_workers<T>(
-    client: Client,
-    subject: String,
-    question: Bytes,
-    read: impl Fn(&Message) -> Option<T>,
-) -> Result<Option<T>, NatsError> {
-    Ok(Inquiry::send(&client, subject, question)
-        .await?
-        .answer(Instant::now() + ANSWERS, read)
-        .await)
+/// Removes the message at a sequence, and returns whether it was there. `action` names the purpose
+/// in an error.
+///
+/// A purge of the subject is not used. After it, nats-server counts the messages that a consumer
+/// received before that message as acknowledged, and never redelivers them (nats-server#5727, seen
+/// in 2.15.1).
+pub async fn delete_message(
+    js: &Context,
+    stream: &str,
+    sequence: u64,
+    action: &'static str,
+) -> Result<bool, NatsError> {
+    // Without `no_erase`, as in the client's `delete_message`, the server overwrites the message on
+    // disk. That takes fifty times as long, and is not done for a call that ends normally either.
+    let request = json!({ "seq": sequence, "no_erase": true });
+    match js
+        .request(format!("STREAM.MSG.DELETE.{stream}"), &request)
+        .await
+        .map_err(NatsError::during(action))?
+    {
+        Response::Ok(DeleteStatus { success }) => Ok(success),
+        // The server has one code for a missing message and for any other failure.
+        Response::Err { .. } if !is_stored(js, stream, sequence).await? => Ok(false),
+        Response::Err { error } => Err(NatsError::during(action)(error)),
+    }
 }
 
-/// A question to the workers of a queue, and their answers.
-pub(crate) struct Inquiry {
-    answers: Subscriber,
+/// Converts a time of the NATS client to ours. It is before the year 9999, as the server writes it.
+#[must_use]
+pub fn timestamp_from_server(at: DateTime) -> Timestamp {
+    Timestamp::from_nanosecond(at.unix_timestamp_nanos()).unwrap_or_default()
 }
 
-impl Inquiry {
-    /// Sends a question to the workers that listen on a subject.
-    pub(crate) async fn send(
-        client: &Client,
-        subject: String,
-        question: Bytes,
-    ) -> Result<Self, NatsError> {
-        let inbox = client.new_inbox();
-        let answers =
-            client.subscribe(inbox.clone()).await.map_err(failed("subscribe to the answers"))?;
-        client
-            .publish_with_reply(subject, inbox, question)
-            .await
-            .map_err(failed("ask the workers"))?;
-        Ok(Self { answers })
-    }
-
-    /// Returns the next answer that `read` understands; `None` if no worker listens, or none
-    /// answers in time.
-    pub(crate) async fn answer<T>(
-        &mut self,
-        deadline: Instant,
-        read: impl Fn(&Message) -> Option<T>,
-    ) -> Option<T> {
-        while let Ok(Some(answer)) = timeout_at(deadline, self.answers.next()).await {
-            // No responders: no worker is connected.
-            if answer.status.is_some() {
-                return None;
-            }
-            if let Some(read) = read(&answer) {
-                return Some(read);
-            }
-        }
-        None
-    }
+/// Returns when a message was stored, by the server's clock.
+#[must_use]
+pub(crate) fn stored_at(message: &StreamMessage) -> Timestamp {
+    timestamp_from_server(message.time)
 }

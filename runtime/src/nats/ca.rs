@@ -11,9 +11,9 @@ use rustls::{
 
 /// Certificates, one of which must have signed the server's certificate.
 #[derive(Clone, Debug)]
-pub struct Authority(Arc<RootCertStore>);
+pub struct CaBundle(Arc<RootCertStore>);
 
-impl Authority {
+impl CaBundle {
     /// Parses certificates in PEM.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ mod tests {
         for (bad, why) in
             [("", "no certificate"), ("hello", "no certificate"), (garbage, "can't be read")]
         {
-            let error = format!("{:#}", Authority::from_pem(bad).unwrap_err());
+            let error = format!("{:#}", CaBundle::from_pem(bad).unwrap_err());
             assert!(error.contains(why), "{error}");
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::peek::{NatsError, failed};
+use crate::jetstream::NatsError;
 
 /// The server's code if a stream has no (more) message.
 const NO_MESSAGE: u64 = 10037;
@@ -31,16 +31,18 @@ pub struct RawMessage {
 
 /// Returns the first message of a stream at or after a sequence whose subject matches a filter;
 /// `None` if no message does.
-pub async fn message_from(
+pub async fn next_raw_message(
     js: &Context,
     stream: &str,
     filter: &str,
     sequence: u64,
 ) -> Result<Option<RawMessage>, NatsError> {
-    const ACTION: &str = "look at a message";
+    const ACTION: &str = "read a message";
     let request = json!({ "seq": sequence, "next_by_subj": filter });
-    let answer: Value =
-        js.request(format!("STREAM.MSG.GET.{stream}"), &request).await.map_err(failed(ACTION))?;
+    let answer: Value = js
+        .request(format!("STREAM.MSG.GET.{stream}"), &request)
+        .await
+        .map_err(NatsError::during(ACTION))?;
     if answer["error"]["err_code"] == NO_MESSAGE {
         return Ok(None);
     }
@@ -56,7 +58,7 @@ pub async fn message_from(
             headers: bytes(&message["hdrs"]),
             payload: bytes(&message["data"]).into(),
         })),
-        None => Err(failed(ACTION)(
+        None => Err(NatsError::during(ACTION)(
             answer["error"]["description"].as_str().unwrap_or("no message").to_owned(),
         )),
     }
@@ -121,7 +123,7 @@ fn read_lines(headers: &[u8]) -> Result<HeaderMap, String> {
             continue;
         }
         let (name, value) = line.split_once(':').ok_or_else(|| "a line has no colon".to_owned())?;
-        let name = name.parse::<HeaderName>().map_err(|_| "a name is none".to_owned())?;
+        let name = name.parse::<HeaderName>().map_err(|_| "a name is not valid".to_owned())?;
         if let Some((name, value)) = last.replace((name, value.trim_start().to_owned())) {
             read.append(name, value.trim_end());
         }

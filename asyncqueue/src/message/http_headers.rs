@@ -20,7 +20,7 @@ pub(super) const H_HEADER: &str = "Async-Header";
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Adds a line for each HTTP header.
-pub fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
+pub(crate) fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
     for (name, value) in http {
         // Long enough if nothing is escaped, which is true of nearly every header.
         let mut line = String::with_capacity(name.as_str().len() + 2 + value.len());
@@ -31,7 +31,7 @@ pub fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
     }
 }
 
-/// Reads the lines that [`append`] wrote.
+/// Reads the lines that `append` wrote.
 pub fn read(nats: &NatsHeaders) -> Result<HeaderMap, DecodeError> {
     let mut headers = HeaderMap::new();
     for line in nats.get_all(NatsHeaderName::from_static(H_HEADER)) {
@@ -68,7 +68,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_header_value_survives(
-            value in prop::collection::vec(prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xff_u8], 0..64)
+            value in prop::collection::vec(
+                prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xff_u8],
+                0..64,
+            )
         ) {
             // HTTP itself trims the ends of a value.
             let value = HeaderValue::from_bytes(value.trim_ascii()).unwrap();

@@ -8,24 +8,24 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::pool::Lent;
+use super::pool::PooledConnection;
 
 /// The body of a response. Reading it to its end returns the connection to the pool; dropping it
 /// before closes the connection.
-pub struct Answer<B: Send + 'static> {
+pub struct ResponseBody<B: Send + 'static> {
     body: Incoming,
-    lent: Option<Lent<B>>,
+    connection: Option<PooledConnection<B>>,
 }
 
-impl<B: Send + 'static> Answer<B> {
+impl<B: Send + 'static> ResponseBody<B> {
     /// Creates the body from the connection that it is read from, if the connection can be used
     /// again.
-    pub(super) fn new(body: Incoming, lent: Option<Lent<B>>) -> Self {
-        Self { body, lent }
+    pub(super) fn new(body: Incoming, connection: Option<PooledConnection<B>>) -> Self {
+        Self { body, connection }
     }
 }
 
-impl<B: Send + 'static> Body for Answer<B> {
+impl<B: Send + 'static> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -36,8 +36,8 @@ impl<B: Send + 'static> Body for Answer<B> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(_)) => {}
-            Some(Err(_)) => self.lent = None,
-            None => self.lent.take().into_iter().for_each(Lent::give_back),
+            Some(Err(_)) => self.connection = None,
+            None => self.connection.take().into_iter().for_each(PooledConnection::release),
         }
         Poll::Ready(frame)
     }
@@ -51,19 +51,19 @@ impl<B: Send + 'static> Body for Answer<B> {
     }
 }
 
-impl<B: Send + 'static> Drop for Answer<B> {
+impl<B: Send + 'static> Drop for ResponseBody<B> {
     fn drop(&mut self) {
         // A body of known length is not polled for its end.
         if self.body.is_end_stream()
-            && let Some(lent) = self.lent.take()
+            && let Some(connection) = self.connection.take()
         {
-            lent.give_back();
+            connection.release();
         }
     }
 }
 
-impl<B: Send + 'static> std::fmt::Debug for Answer<B> {
+impl<B: Send + 'static> std::fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Answer").field(&self.body).finish()
+        f.debug_tuple("ResponseBody").field(&self.body).finish()
     }
 }

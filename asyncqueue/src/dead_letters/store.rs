@@ -14,7 +14,7 @@ use async_nats::{
 use bytes::Bytes;
 
 use crate::{
-    peek::{NatsError, failed, last_message, next_message},
+    jetstream::{NatsError, last_message, next_message},
     publish_failure::PublishFailure,
 };
 
@@ -27,7 +27,7 @@ const MAX_LETTERS: usize = 1_000;
 
 /// What the stream of dead letters holds on a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum ExistingLetters {
     /// This letter.
     Same,
     /// Other letters, with the sequence of the last one. 0: no letter.
@@ -44,11 +44,11 @@ pub async fn store_once(
     headers: NatsHeaders,
     payload: Bytes,
 ) -> Result<(), NatsError> {
-    let failed = failed("store the dead letter");
+    let to_error = NatsError::during("store the dead letter");
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let Found::Others(last) = find(js, stream, subject, message_id).await? else {
+        let ExistingLetters::Others(last) = find(js, stream, subject, message_id).await? else {
             return Ok(());
         };
         let letter = PublishMessage::build()
@@ -59,8 +59,10 @@ pub async fn store_once(
         let stored = async { js.send_publish(subject.to_owned(), letter).await?.await };
         match stored.await {
             Ok(_) => return Ok(()),
-            Err(error) if attempts < MAX_CAS_ATTEMPTS && PublishFailure::of(&error).is_taken() => {}
-            Err(error) => return Err(failed(error)),
+            Err(error)
+                if attempts < MAX_CAS_ATTEMPTS
+                    && PublishFailure::from_error(&error).is_conflict_or_in_process() => {}
+            Err(error) => return Err(to_error(error)),
         }
     }
 }
@@ -71,22 +73,24 @@ async fn find(
     stream: &str,
     subject: &str,
     message_id: &str,
-) -> Result<Found, NatsError> {
+) -> Result<ExistingLetters, NatsError> {
     let is_same = |headers: &NatsHeaders| {
         headers.get(NATS_MESSAGE_ID).is_some_and(|found| found.as_str() == message_id)
     };
-    let Some(last) = last_message(js, stream, subject).await? else { return Ok(Found::Others(0)) };
+    let Some(last) = last_message(js, stream, subject).await? else {
+        return Ok(ExistingLetters::Others(0));
+    };
     if is_same(&last.headers) {
-        return Ok(Found::Same);
+        return Ok(ExistingLetters::Same);
     }
     let mut next = 1;
     for _ in 0..MAX_LETTERS {
         match next_message(js, stream, subject, next).await? {
             Some(letter) if letter.sequence >= last.sequence => break,
-            Some(letter) if is_same(&letter.headers) => return Ok(Found::Same),
+            Some(letter) if is_same(&letter.headers) => return Ok(ExistingLetters::Same),
             Some(letter) => next = letter.sequence + 1,
             None => break,
         }
     }
-    Ok(Found::Others(last.sequence))
+    Ok(ExistingLetters::Others(last.sequence))
 }

@@ -1,20 +1,20 @@
 //! The streams and subjects that a queue claims on `JetStream`, and whether two queues claim the
 //! same.
 
-use crate::stream::QueueSpec;
+use super::spec::QueueSpec;
 
 /// A stream, and the subject that it listens on, with all subjects below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub(crate) struct StreamClaim {
     /// Name of the stream.
-    pub stream: String,
+    pub(crate) stream: String,
     /// Subject of the stream.
-    pub subject: String,
+    pub(crate) subject: String,
 }
 
 /// What two queues both claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Clash {
+pub enum Overlap {
     /// A stream.
     Stream(String),
     /// A subject of the first queue that equals, contains or is contained in one of the second.
@@ -28,26 +28,26 @@ pub enum Clash {
 
 /// Returns the streams of a queue: calls, results and dead letters.
 #[must_use]
-pub fn claims(spec: &QueueSpec) -> [Claim; 3] {
+pub(crate) fn stream_claims(spec: &QueueSpec) -> [StreamClaim; 3] {
     let [calls, callbacks, dead] = spec.streams();
     [
-        Claim { stream: calls, subject: spec.subject.clone() },
-        Claim { stream: callbacks.clone(), subject: callbacks },
-        Claim { stream: dead.clone(), subject: dead },
+        StreamClaim { stream: calls, subject: spec.subject.clone() },
+        StreamClaim { stream: callbacks.clone(), subject: callbacks },
+        StreamClaim { stream: dead.clone(), subject: dead },
     ]
 }
 
 /// Returns what two queues both claim, if anything.
 #[must_use]
-pub fn clash(first: &QueueSpec, second: &QueueSpec) -> Option<Clash> {
-    let (first, second) = (claims(first), claims(second));
+pub fn find_overlap(first: &QueueSpec, second: &QueueSpec) -> Option<Overlap> {
+    let (first, second) = (stream_claims(first), stream_claims(second));
     let pairs = || first.iter().flat_map(|a| second.iter().map(move |b| (a, b)));
     if let Some((a, _)) = pairs().find(|(a, b)| a.stream == b.stream) {
-        return Some(Clash::Stream(a.stream.clone()));
+        return Some(Overlap::Stream(a.stream.clone()));
     }
     let (a, b) =
         pairs().find(|(a, b)| covers(&a.subject, &b.subject) || covers(&b.subject, &a.subject))?;
-    Some(Clash::Subject { subject: a.subject.clone(), others: b.subject.clone() })
+    Some(Overlap::Subject { subject: a.subject.clone(), others: b.subject.clone() })
 }
 
 /// Returns whether a subject equals another, or is above it.
@@ -71,22 +71,25 @@ mod tests {
         for (other, expected) in [
             (spec("other", "other", "other"), None),
             (spec("other", "other", "jobs2"), None),
-            (spec("other", "JOBS", "other"), Some(Clash::Stream("JOBS".to_owned()))),
-            (spec("jobs-dead", "jobs-dead", "x"), Some(Clash::Stream("jobs-dead".to_owned()))),
+            (spec("other", "JOBS", "other"), Some(Overlap::Stream("JOBS".to_owned()))),
+            (spec("jobs-dead", "jobs-dead", "x"), Some(Overlap::Stream("jobs-dead".to_owned()))),
             (
                 spec("other", "other", "jobs.slow"),
-                Some(Clash::Subject { subject: "jobs".to_owned(), others: "jobs.slow".to_owned() }),
+                Some(Overlap::Subject {
+                    subject: "jobs".to_owned(),
+                    others: "jobs.slow".to_owned(),
+                }),
             ),
             (
                 spec("other", "other", "jobs-callbacks"),
-                Some(Clash::Subject {
+                Some(Overlap::Subject {
                     subject: "jobs-callbacks".to_owned(),
                     others: "jobs-callbacks".to_owned(),
                 }),
             ),
         ] {
-            assert_eq!(clash(&jobs, &other), expected, "{other:?}");
-            assert_eq!(clash(&other, &jobs).is_some(), expected.is_some(), "{other:?}");
+            assert_eq!(find_overlap(&jobs, &other), expected, "{other:?}");
+            assert_eq!(find_overlap(&other, &jobs).is_some(), expected.is_some(), "{other:?}");
         }
     }
 }

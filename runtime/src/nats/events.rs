@@ -18,26 +18,26 @@ use crate::health::Health;
 
 /// Monitors the connection of one client.
 #[derive(Debug)]
-pub(super) struct Monitor {
+pub(super) struct ConnectionEvents {
     servers: String,
     health: Health,
     reconnects: Counter,
     connected: Gauge,
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ConnectionState {
     connected: bool,
     connected_before: bool,
     /// What is not connected, and since when: the beginning of the reason for not being ready.
-    missing: String,
+    not_ready_reason: String,
     logged: Option<(String, Instant)>,
 }
 
-// === impl Monitor ===
+// === impl ConnectionEvents ===
 
-impl Monitor {
+impl ConnectionEvents {
     pub(super) fn new(servers: String, health: Health, registry: &mut Registry) -> Arc<Self> {
         let (reconnects, connected) = (Counter::default(), Gauge::default());
         registry.register(
@@ -50,37 +50,42 @@ impl Monitor {
             "1 while there is a connection to NATS, else 0",
             connected.clone(),
         );
-        let missing = format!("waiting for NATS at {servers}");
-        health.register(CONDITION, missing.clone());
-        let state = State { connected: false, connected_before: false, missing, logged: None };
+        let not_ready_reason = format!("waiting for NATS at {servers}");
+        health.register(CONDITION, not_ready_reason.clone());
+        let state = ConnectionState {
+            connected: false,
+            connected_before: false,
+            not_ready_reason,
+            logged: None,
+        };
         Arc::new(Self { servers, health, reconnects, connected, state: Mutex::new(state) })
     }
 
     /// Handles an event of the connection.
-    pub(super) fn event(&self, event: &Event) {
+    pub(super) fn handle(&self, event: &Event) {
         match event {
             Event::Connected => self.connected(),
             Event::Disconnected => self.disconnected(),
-            Event::LameDuckMode => info!("NATS is about to shut down, another server will be used"),
-            Event::ServerError(error) => warn!(%error, "NATS refused something"),
+            Event::LameDuckMode => info!("the NATS server is shutting down, using another one"),
+            Event::ServerError(error) => warn!(%error, "NATS reported an error"),
             Event::SlowConsumer(subscription) => {
-                warn!(subscription, "messages arrive faster than they are read");
+                warn!(subscription, "slow consumer: messages arrive faster than they are read");
             }
             // The only connection failure that the server pool does not record.
             Event::ClientError(ClientError::Other(kind))
                 if *kind == ConnectErrorKind::Dns.to_string() =>
             {
-                self.waiting("its name does not resolve");
+                self.report_waiting("its name does not resolve");
             }
-            // For the other failures, `attempt` has the reason.
+            // For the other failures, `connect_started` has the reason.
             Event::ClientError(_) | Event::Draining | Event::Closed => {}
         }
     }
 
     /// Handles the start of an attempt to connect. The pool says how the previous attempt failed.
-    pub(super) fn attempt(&self, pool: &[Server]) {
+    pub(super) fn connect_started(&self, pool: &[Server]) {
         if let Some(reason) = failures(pool) {
-            self.waiting(&reason);
+            self.report_waiting(&reason);
         }
     }
 
@@ -101,26 +106,26 @@ impl Monitor {
         let mut state = self.lock();
         state.connected = false;
         self.connected.set(0);
-        state.missing =
+        state.not_ready_reason =
             format!("disconnected from NATS at {} since {:.0}", self.servers, Timestamp::now());
-        self.health.not_ready(CONDITION, state.missing.clone());
+        self.health.not_ready(CONDITION, state.not_ready_reason.clone());
         warn!("disconnected from NATS at {}", self.servers);
     }
 
-    fn waiting(&self, reason: &str) {
+    fn report_waiting(&self, reason: &str) {
         let mut state = self.lock();
         if state.connected {
             return;
         }
-        self.health.not_ready(CONDITION, format!("{}: {reason}", state.missing));
+        self.health.not_ready(CONDITION, format!("{}: {reason}", state.not_ready_reason));
         let now = Instant::now();
-        if is_news(state.logged.as_ref(), reason, now) {
+        if should_log(state.logged.as_ref(), reason, now) {
             state.logged = Some((reason.to_owned(), now));
             warn!("waiting for NATS at {}: {reason}", self.servers);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -142,7 +147,7 @@ fn failures(pool: &[Server]) -> Option<String> {
 }
 
 /// Returns whether a reason is logged: it differs from the last one, or the last line was long ago.
-fn is_news(last: Option<&(String, Instant)>, reason: &str, now: Instant) -> bool {
+fn should_log(last: Option<&(String, Instant)>, reason: &str, now: Instant) -> bool {
     last.is_none_or(|(last, at)| last != reason || now.duration_since(*at) >= LOG_INTERVAL)
 }
 
@@ -157,26 +162,26 @@ mod tests {
     #[test]
     fn readiness_follows_the_connection_and_says_why() {
         let health = Health::new();
-        let monitor =
-            Monitor::new("nats:4222".to_owned(), health.clone(), &mut Registry::default());
+        let events =
+            ConnectionEvents::new("nats:4222".to_owned(), health.clone(), &mut Registry::default());
         assert_eq!(reason(&health), "waiting for NATS at nats:4222");
-        monitor.waiting("refused");
+        events.report_waiting("refused");
         assert_eq!(reason(&health), "waiting for NATS at nats:4222: refused");
 
-        monitor.event(&Event::Connected);
+        events.handle(&Event::Connected);
         assert_eq!(health.report(), Ok(()));
-        assert_eq!((monitor.reconnects.get(), monitor.connected.get()), (0, 1));
+        assert_eq!((events.reconnects.get(), events.connected.get()), (0, 1));
 
-        monitor.event(&Event::Disconnected);
-        monitor.waiting("refused");
+        events.handle(&Event::Disconnected);
+        events.report_waiting("refused");
         let reason = reason(&health);
-        assert_eq!(monitor.connected.get(), 0);
+        assert_eq!(events.connected.get(), 0);
         assert!(reason.starts_with("disconnected from NATS at nats:4222 since "), "{reason}");
         assert!(reason.ends_with(": refused"), "{reason}");
 
-        monitor.event(&Event::Connected);
+        events.handle(&Event::Connected);
         assert_eq!(health.report(), Ok(()));
-        assert_eq!((monitor.reconnects.get(), monitor.connected.get()), (1, 1));
+        assert_eq!((events.reconnects.get(), events.connected.get()), (1, 1));
     }
 
     #[test]
@@ -203,9 +208,9 @@ mod tests {
     fn a_reason_is_logged_when_it_changes_and_every_few_seconds() {
         let start = Instant::now();
         let last = ("refused".to_owned(), start);
-        assert!(is_news(None, "refused", start));
-        assert!(is_news(Some(&last), "timed out", start));
-        assert!(!is_news(Some(&last), "refused", start + LOG_INTERVAL / 2));
-        assert!(is_news(Some(&last), "refused", start + LOG_INTERVAL));
+        assert!(should_log(None, "refused", start));
+        assert!(should_log(Some(&last), "timed out", start));
+        assert!(!should_log(Some(&last), "refused", start + LOG_INTERVAL / 2));
+        assert!(should_log(Some(&last), "refused", start + LOG_INTERVAL));
     }
 }
