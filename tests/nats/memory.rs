@@ -30,6 +30,10 @@ const CONNECTIONS: usize = 8_192;
 /// Sockets of the clients, or of the gateway and its functions.
 const FILES: u32 = 18_000;
 
+/// Bytes that a client sends to a function that reads nothing. What the gateway does not read stays
+/// in the kernel, whose memory for TCP is the whole machine's.
+const PUSHED: usize = 256 << 10;
+
 /// The limit of memory in the manifest of the gateway, in bytes.
 fn pod_limit() -> u64 {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/base/gateway.yaml");
@@ -143,7 +147,7 @@ async fn no_clients_take_more_memory_than_the_pod_of_a_gateway_has() {
 async fn answers_that_nobody_reads_take_no_more_memory_than_the_pod_has() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
-    let function = HttpServer::answering(|_| respond(200, &"y".repeat(4 << 20))).await;
+    let function = HttpServer::answering(|_| respond(200, &"y".repeat(512 << 10))).await;
     let gateway = gateway(&queue, &[("function_url", &function.url())]).await;
     let ask = b"GET /function/figlet HTTP/1.1\r\nHost: g\r\n\r\n";
     let mut readers = clients(&gateway, 3_000, ask).await;
@@ -176,9 +180,10 @@ async fn silent_functions(answer: &'static str) -> (String, JoinHandle<()>) {
     (url, tokio::spawn(accepting))
 }
 
-/// Sends to functions that read nothing, as much as the gateway takes in a while.
+/// Sends to functions that read nothing: as much as the gateway takes in a while, at most
+/// [`PUSHED`] for each client.
 async fn push(clients: &mut [Connection]) {
-    let much = vec![b'x'; 4 << 20];
+    let much = vec![b'x'; PUSHED];
     let pushes =
         clients.iter_mut().map(|client| timeout(Duration::from_secs(5), client.try_send(&much)));
     // Those that were refused are closed.
