@@ -253,7 +253,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "`asyncqueue.unknown-functions.<queue>` of an invented queue, or with what is no function's name",
         answer: "the operator keeps nothing of it",
         folder: "operator",
-        test: "reports_about_invented_queues_are_not_read",
+        test: "reports_about_unknown_queues_are_ignored",
     },
     Elsewhere {
         input: "calls, or `asyncqueue.unknown-functions.<queue>`, of invented functions without end",
