@@ -4,17 +4,11 @@
 
 use std::{fmt, str::FromStr};
 
-use http::HeaderName;
-
 use crate::{
     call_id::{CallId, queue_hash},
     message::digest::{sha256, shorten},
     names::{FunctionName, QueueName},
 };
-
-/// Header of requests: the client's key. Functions get the same header; if the client sent no key,
-/// it holds the message id of the call.
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Maximum length of a key, in bytes.
 pub const MAX_KEY: usize = 255;
@@ -88,7 +82,7 @@ impl IdempotencyKey {
 impl FromStr for IdempotencyKey {
     type Err = IdempotencyKeyError;
 
-    /// Reads the value of [`IDEMPOTENCY_KEY`]: the key itself, or a string as in RFC 8941. Both
+    /// Reads the value of [`IDEMPOTENCY_KEY`](crate::headers::IDEMPOTENCY_KEY): the key itself, or a string as in RFC 8941. Both
     /// forms of a key are the same key.
     fn from_str(text: &str) -> Result<Self, IdempotencyKeyError> {
         if !text.bytes().all(|b| matches!(b, b' '..=b'~')) {

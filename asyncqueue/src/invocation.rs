@@ -3,18 +3,15 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use url::Url;
 
-use crate::{call_id::CallId, names::FunctionName, retry::RetryOverrides};
+use crate::{call_id::CallId, headers::X_ASYNC_DEPTH, names::FunctionName, retry::RetryOverrides};
 
 /// Maximum length of a call's path and query together, in bytes. The URL parsers of gateway and
 /// worker accept 64 KiB for a whole URL, which also contains the function's own URL.
 pub const MAX_TARGET: usize = 60 * 1024;
-
-/// Header of requests: how many calls precede the submitted call in its chain.
-pub const X_ASYNC_DEPTH: HeaderName = HeaderName::from_static("x-async-depth");
 
 /// One asynchronous call, as the gateway accepted it and as the worker sends it to the function.
 ///

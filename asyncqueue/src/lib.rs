@@ -65,6 +65,7 @@ pub mod call;
 pub mod cancel;
 pub mod dead_letters;
 pub mod directory;
+pub mod headers;
 pub mod lookup;
 pub mod status;
 pub mod submit;

@@ -4,10 +4,11 @@ use asyncqueue::{
     CallId,
     call::CallStatus,
     cancel::CancelCounts,
+    headers::{X_CALL_DUPLICATE, X_CALL_ID, X_OPENFAAS_INTERNAL, X_START_TIME},
     submit::{SubmitError, SubmitOutcome},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use serde::Serialize;
 
@@ -17,15 +18,8 @@ use crate::{
     proxy::UpstreamBody,
     proxy_body::ProxyBody,
     rejection::{CATEGORIES, Rejection},
-    submission::{X_CALL_ID, X_START_TIME, start_time},
+    submission::start_time,
 };
-
-/// Header of the response for a call whose id was stored before, and is not stored again.
-pub(crate) const X_CALL_DUPLICATE: HeaderName = HeaderName::from_static("x-call-duplicate");
-
-/// Header of the response if the platform failed, and not the function. The workers of OpenFaaS and
-/// of AsyncQueue then do not count the attempt.
-pub(crate) const X_OPENFAAS_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 
 /// A response, from this gateway or passed on.
 pub(crate) type GatewayResponse = Response<Either<Full<Bytes>, ProxyBody<UpstreamBody>>>;

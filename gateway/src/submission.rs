@@ -4,9 +4,9 @@
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, IdempotencyKey, Invocation,
     directory::Directory,
+    headers::{IDEMPOTENCY_KEY, X_ASYNC_DEPTH, X_CALL_ID, X_CALLBACK_URL, X_START_TIME},
     hop_by_hop::strip_connection_headers,
-    idempotency::IDEMPOTENCY_KEY,
-    invocation::{MAX_TARGET, X_ASYNC_DEPTH, read_depth},
+    invocation::{MAX_TARGET, read_depth},
     retry::RetryOverrides,
 };
 use bytes::Bytes;
@@ -14,13 +14,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
 
 use crate::{forwarded::ForwardedHeaders, rejection::Rejection, route::FunctionPath};
-
-/// Header with the call's id, from the client or generated here.
-pub(crate) const X_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
-/// Header with the URL to which the result is sent.
-pub(crate) const X_CALLBACK_URL: HeaderName = HeaderName::from_static("x-callback-url");
-/// Header with the time at which the gateway accepted the call, in nanoseconds since 1970.
-pub(crate) const X_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
 
 /// Maximum number of characters of a client's value that a response repeats. It exceeds the longest
 /// valid value, so that shortening never makes a value valid.

@@ -272,7 +272,7 @@ async fn a_call_in_a_full_store_is_cancelled() {
         (answer.status == 429).then_some(answer)
     })
     .await;
-    assert!(refused.text().contains("kept for calls that end"), "{}", refused.text());
+    assert!(refused.text().contains("reserved for calls that end"), "{}", refused.text());
     let _worker = start_worker(&nats, &function, &[("max_inflight", "4")]);
     let results = receiver.receives(ids.len()).await;
     let of_cancelled = results.iter().find(|result| result.header("x-call-id") == ids[0]).unwrap();

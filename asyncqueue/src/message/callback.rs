@@ -12,7 +12,7 @@ use http::HeaderMap;
 
 use super::{
     DecodeError, function_name, http_headers, invalid,
-    native::{self, H_DEPTH, H_FUNCTION_NAME, written_name},
+    native::{self, H_CALL_ID, H_CALLBACK_URL, H_DEPTH, H_FUNCTION, H_FUNCTION_NAME, written_name},
 };
 use crate::{
     EndState,
@@ -21,9 +21,6 @@ use crate::{
     names::FunctionName,
 };
 
-const H_CALL_ID: &str = "Async-Call-Id";
-const H_FUNCTION: &str = "Async-Function";
-const H_CALLBACK_URL: &str = "Async-Callback-Url";
 const H_STATUS: &str = "Async-Status";
 const H_DURATION: &str = "Async-Duration-Microseconds";
 const H_ATTEMPT: &str = "Async-Attempt";

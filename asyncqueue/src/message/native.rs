@@ -38,14 +38,15 @@ use crate::{
 pub(crate) const VERSION: &str = "1";
 
 const H_VERSION: &str = "Async-Version";
-const H_CALL_ID: &str = "Async-Call-Id";
-const H_FUNCTION: &str = "Async-Function";
+/// Header with the call's id. Results have it too, as well as the function and the callback URL.
+pub(super) const H_CALL_ID: &str = "Async-Call-Id";
+pub(super) const H_FUNCTION: &str = "Async-Function";
 /// Header with the function's name as the client wrote it. Results have it too.
 pub(super) const H_FUNCTION_NAME: &str = "Async-Function-Name";
 const H_METHOD: &str = "Async-Method";
 const H_PATH: &str = "Async-Path";
 const H_QUERY: &str = "Async-Query";
-const H_CALLBACK_URL: &str = "Async-Callback-Url";
+pub(super) const H_CALLBACK_URL: &str = "Async-Callback-Url";
 const H_SUBMITTED_AT: &str = "Async-Submitted-At";
 /// Header with the number of calls that precede the call in its chain; absent means 0. Results have
 /// it too.

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, error::Category};
 
 use super::{DecodeError, Fallback, check_target, invalid, method};
 use crate::{
+    headers::{X_CALL_ID, X_CALLBACK_URL},
     hop_by_hop::strip_connection_headers,
     invocation::{CallbackUrl, Invocation, take_depth},
     names::FunctionName,
@@ -54,7 +55,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
     let callback_url = callback_url(&request, &headers)?;
     strip_connection_headers(&mut headers);
     let call_id = headers
-        .get("x-call-id")
+        .get(X_CALL_ID)
         .and_then(|id| id.to_str().ok())
         .and_then(|id| id.parse().ok())
         .unwrap_or_else(|| fallback.call_id.clone());
@@ -159,7 +160,7 @@ fn callback_url(
     headers: &HeaderMap,
 ) -> Result<Option<CallbackUrl>, DecodeError> {
     let refuse = |e| invalid("CallbackUrl", "…", e);
-    if let Some(url) = headers.get("x-callback-url") {
+    if let Some(url) = headers.get(X_CALLBACK_URL) {
         let url = url.to_str().map_err(|e| invalid("CallbackUrl", "…", e))?;
         return if url.is_empty() {
             Ok(None)

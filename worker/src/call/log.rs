@@ -1,14 +1,11 @@
 //! Logs the attempts of calls.
 
-use asyncqueue::Rounded;
+use asyncqueue::{Rounded, headers::X_OPENFAAS_INTERNAL};
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::Call;
-use crate::{
-    function::client::{H_INTERNAL, Reply},
-    retry::outcome::Outcome,
-};
+use crate::{function::client::Reply, retry::outcome::Outcome};
 
 /// Maximum length of a platform's error that is logged, in bytes.
 const MAX_PLATFORM_ERROR: usize = 200;
@@ -59,8 +56,11 @@ pub(super) fn log_attempt(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
 /// Returns what the platform says about its failure: the header that says so, and the first line of
 /// the body.
 fn platform_error(reply: &Reply) -> String {
-    let by =
-        reply.headers.get(H_INTERNAL).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let by = reply
+        .headers
+        .get(X_OPENFAAS_INTERNAL)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(MAX_PLATFORM_ERROR)]);
     let line = text.lines().next().unwrap_or_default().trim();
     let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -1,10 +1,7 @@
 //! Adds to a callback what it has of its call: the time of submission, and the trace.
 
-use asyncqueue::Invocation;
+use asyncqueue::{Invocation, headers::X_START_TIME};
 use http::{HeaderMap, HeaderName, HeaderValue};
-
-/// Header with the time of submission, in nanoseconds since 1970, as in OpenFaaS.
-const X_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
 
 /// Headers with the context of a trace (W3C Trace Context, W3C Baggage).
 static TRACE: [HeaderName; 3] = [

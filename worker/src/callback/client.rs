@@ -3,7 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use asyncqueue::{
-    CallbackUrl, error::find_cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
+    CallbackUrl,
+    error::find_cause,
+    headers::{
+        IDEMPOTENCY_KEY, X_ASYNC_DEPTH, X_CALL_ID, X_DURATION_SECONDS, X_FUNCTION_NAME,
+        X_FUNCTION_STATUS, X_RETRY, X_RETRY_MAX,
+    },
     message::callback::Callback,
 };
 use asyncqueue_runtime::{
@@ -11,7 +16,7 @@ use asyncqueue_runtime::{
     error::error_chain,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -34,12 +39,6 @@ const MAX_BODY_READ: usize = 64 * 1024;
 /// Maximum time to wait for the rest of a receiver's response.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
-const H_DURATION: HeaderName = HeaderName::from_static("x-duration-seconds");
-const H_STATUS: HeaderName = HeaderName::from_static("x-function-status");
-const H_FUNCTION: HeaderName = HeaderName::from_static("x-function-name");
-const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
-const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
 /// Path prefix of callback URLs that submit another call, to this project's gateway or to the
 /// gateway of OpenFaaS.
 const ASYNC_FUNCTION: &str = "/async-function/";
@@ -187,15 +186,15 @@ fn request(
     let headers = request.headers_mut();
     headers.clone_from(&callback.headers);
     headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
-    headers.insert(H_CALL_ID, HeaderValue::from_str(callback.call_id.as_str())?);
+    headers.insert(X_CALL_ID, HeaderValue::from_str(callback.call_id.as_str())?);
     headers.insert(
-        H_DURATION,
+        X_DURATION_SECONDS,
         HeaderValue::from_str(&format!("{:.6}", callback.duration.as_secs_f64()))?,
     );
-    headers.insert(H_STATUS, HeaderValue::from(callback.status));
-    headers.insert(H_RETRY, HeaderValue::from(callback.attempt));
-    headers.insert(H_RETRY_MAX, HeaderValue::from(callback.max_attempts));
-    headers.insert(H_FUNCTION, HeaderValue::from_str(&callback.function_as_written())?);
+    headers.insert(X_FUNCTION_STATUS, HeaderValue::from(callback.status));
+    headers.insert(X_RETRY, HeaderValue::from(callback.attempt));
+    headers.insert(X_RETRY_MAX, HeaderValue::from(callback.max_attempts));
+    headers.insert(X_FUNCTION_NAME, HeaderValue::from_str(&callback.function_as_written())?);
     headers.insert(X_ASYNC_DEPTH, HeaderValue::from(callback.depth.saturating_add(1)));
     let event_id = callback.event_id();
     if url.path().starts_with(ASYNC_FUNCTION) {
@@ -266,7 +265,7 @@ mod tests {
             max_attempts: 10,
             headers: HeaderMap::from_iter([
                 (header::CONTENT_TYPE, "text/plain".parse().unwrap()),
-                (H_DURATION, "9".parse().unwrap()),
+                (X_DURATION_SECONDS, "9".parse().unwrap()),
             ]),
             body: Bytes::from_static(b"hi"),
         }
@@ -297,7 +296,7 @@ mod tests {
         let values = |name| request.headers().get_all(name).iter().collect::<Vec<_>>();
         assert_eq!(values(IDEMPOTENCY_KEY), ["id-1_7_done"]);
         assert_eq!(values(X_ASYNC_DEPTH), ["5"]);
-        assert_eq!(values(H_CALL_ID), ["id-1"]);
+        assert_eq!(values(X_CALL_ID), ["id-1"]);
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! Adjusts the headers of a response of which only the beginning is kept.
 
+use asyncqueue::headers::X_RESULT_TRUNCATED;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-
-/// Header that marks the body of a result as only the beginning of the function's response.
-pub(crate) const X_RESULT_TRUNCATED: HeaderName = HeaderName::from_static("x-result-truncated");
 
 /// Headers that describe the whole body (RFC 9110, 8.8 and 14; RFC 9530; RFC 3230; RFC 2616,
 /// 14.15).

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use asyncqueue::{
-    Invocation, call::AttemptFailure, directory::Directory, function_namespaces::FunctionNamespaces,
+    Invocation, call::AttemptFailure, directory::Directory,
+    function_namespaces::FunctionNamespaces, headers::X_OPENFAAS_INTERNAL,
 };
 use asyncqueue_runtime::{
     client::{self, Client, Config, ConnectionLimits},
     error::error_chain,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, header};
+use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body as _;
 use hyper_util::client::legacy::connect::{HttpConnector, dns::GaiResolver};
@@ -21,10 +22,6 @@ use super::{
     response_buffer::{READ_BYTES, ResponseMemory},
 };
 use crate::retry::outcome::InvocationEnd;
-
-/// Header which says that the platform failed, and not the function (`openfaas/faas-provider`,
-/// `proxy/proxy.go`).
-pub(crate) const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 
 /// How an invocation ended, and the response to it.
 #[derive(Debug)]
@@ -141,7 +138,7 @@ impl FunctionClient {
             }
         }
         let headers = parts.headers;
-        let internal = headers.contains_key(H_INTERNAL) && parts.status.as_u16() >= 400;
+        let internal = headers.contains_key(X_OPENFAAS_INTERNAL) && parts.status.as_u16() >= 400;
         let retry_after =
             headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         Ok(Reply {

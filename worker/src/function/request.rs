@@ -3,17 +3,13 @@
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
-    FunctionName, Invocation, directory::Directory, hop_by_hop::strip_connection_headers,
-    idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH, message::native,
+    FunctionName, Invocation,
+    directory::Directory,
+    headers::{IDEMPOTENCY_KEY, X_ASYNC_DEPTH, X_CALL_ID, X_RETRY, X_RETRY_MAX, X_START_TIME},
+    hop_by_hop::strip_connection_headers,
+    message::native,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-
-const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
-/// Header with the time of submission, in nanoseconds since 1970.
-const H_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
-/// Headers with the attempt and the maximum number of attempts, which the callback has too.
-const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
-const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
+use http::{HeaderMap, HeaderValue, Uri};
 
 /// Says where functions are reached.
 #[derive(Clone, Debug)]
@@ -90,15 +86,15 @@ pub fn request_headers(
 ) -> Result<HeaderMap, http::header::InvalidHeaderValue> {
     strip_connection_headers(&mut headers);
     let call_id = HeaderValue::from_str(invocation.call_id.as_str())?;
-    headers.entry(H_CALL_ID).or_insert_with(|| call_id.clone());
+    headers.entry(X_CALL_ID).or_insert_with(|| call_id.clone());
     headers.entry(IDEMPOTENCY_KEY).or_insert(call_id);
     headers
-        .entry(H_START_TIME)
+        .entry(X_START_TIME)
         .or_insert(HeaderValue::from_str(&invocation.submitted_at.as_nanosecond().to_string())?);
     // Calls that the function submits are next in the chain.
     headers.insert(X_ASYNC_DEPTH, HeaderValue::from(invocation.depth.saturating_add(1)));
-    headers.insert(H_RETRY, HeaderValue::from(attempt.number));
-    headers.insert(H_RETRY_MAX, HeaderValue::from(attempt.max));
+    headers.insert(X_RETRY, HeaderValue::from(attempt.number));
+    headers.insert(X_RETRY_MAX, HeaderValue::from(attempt.max));
     Ok(headers)
 }
 
@@ -181,8 +177,9 @@ mod tests {
             ("traceparent", "00-1"),
             ("x-retry", "9"),
         ];
-        let own = own
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let own = own.map(|(name, value)| {
+            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+        });
         let headers = request_headers(HeaderMap::from_iter(own), &invocation, attempt).unwrap();
         assert_eq!(headers["x-call-id"], "job.42");
         assert_eq!(headers["idempotency-key"], "mine");
