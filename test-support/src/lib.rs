@@ -10,8 +10,8 @@
 //! was promised; [`rights`] compares what a service account may do with what it does, [`promql`]
 //! what alerts and dashboards read with what programs export ([`monitoring`] has those of this
 //! project); [`bad_inputs`] is what every door is given that it can't use, [`broken_queues`] queues
-//! that cannot work, [`health`] what other tools make of a queue, and [`sources`] knows which tests
-//! there are.
+//! that cannot work, [`health`] what other tools make of a queue, and
+//! [`documents`] what the documents say.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
