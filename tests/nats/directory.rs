@@ -15,7 +15,7 @@ use asyncqueue::{
 use test_support::{
     http::HttpServer,
     nats::NatsServer,
-    wait::{PATIENCE, until},
+    wait::{PATIENCE, until, until_in},
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -190,8 +190,11 @@ async fn entries_that_break_a_watch_are_passed_over() {
     publish_raw(&queue, b"$KV.asyncqueue-directory.function.openfaas-fn.\xff", b"", b"{}").await;
     publish_raw(&queue, b"$KV.asyncqueue-directory.function.openfaas-fn.x", headers, b"{}").await;
     publish_raw(&queue, b"$KV.asyncqueue-cancelled.jobs.\xff.1", b"", b"cancelled").await;
+    // A client takes longer to connect each time that a connection lasts no moment.
     for program in [&gateway.program, &worker] {
-        program.logged("repeatedly: polling the bucket").await;
+        let is_polling = || program.log().iter().any(|line| line.contains("polling the bucket"));
+        let what = "the connection is closed repeatedly";
+        until_in(PATIENCE * 4, what, async || is_polling().then_some(())).await;
     }
     worker.logged("bucket=\"asyncqueue-cancelled\"").await;
     // From now on the connections last.
