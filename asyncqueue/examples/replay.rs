@@ -4,16 +4,12 @@
 //!
 //! `nats_url` is the URL of NATS.
 
-use std::{env, error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{env, error::Error, process::ExitCode, time::Duration};
 
 use asyncqueue::{
     CallId, QueueName, async_nats,
-    async_nats::jetstream::Context,
     dead_letters::{DeadLetters, Selection},
-    directory::{
-        Directory, QueueEntry,
-        watch::{wait_until_read, watch},
-    },
+    directory::{QueueEntry, watch::read_current},
 };
 
 /// Maximum time to wait for the directory, which is there at once or, without an operator, not at
@@ -50,22 +46,13 @@ async fn replay(queue: &str, calls: &[String]) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     // Where the queue's calls go now.
-    let entry = directory(&js).await.queues.get(&queue).cloned();
+    let entry = read_current(&js, DIRECTORY_TIMEOUT).await.queues.get(&queue).cloned();
     let entry = entry.unwrap_or_else(|| QueueEntry::with_default_names(&queue));
     for letter in letters.list(&Selection::Calls(calls)).await? {
         let outcome = letters.replay(&letter, &entry).await?;
         println!("{}: {outcome:?}", letter.call_id);
     }
     Ok(())
-}
-
-/// Returns the current directory; empty if no operator maintains one. A program that runs longer
-/// keeps the receiver of `watch` instead.
-async fn directory(js: &Context) -> Arc<Directory> {
-    let directory = watch(js.clone());
-    wait_until_read(js, directory.clone(), DIRECTORY_TIMEOUT).await;
-    let known = directory.borrow().clone();
-    known.unwrap_or_default()
 }
 
 fn setting(name: &str, default: &str) -> String {

@@ -5,16 +5,12 @@
 //! `nats_url` is the URL of NATS. `queue_name` is the queue of functions for which the directory
 //! has none.
 
-use std::{env, error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{env, error::Error, process::ExitCode, time::Duration};
 
 use asyncqueue::{
     CallId, QueueName, async_nats,
-    async_nats::jetstream::Context,
     call::{CallQuery, Lookup},
-    directory::{
-        Directory,
-        watch::{wait_until_read, watch},
-    },
+    directory::watch::read_current,
     lookup::{candidate_queues, find_call},
     status::status_of_pending,
 };
@@ -46,7 +42,7 @@ async fn status(call_id: &str) -> Result<(), Box<dyn Error>> {
     let js = async_nats::jetstream::new(client);
 
     let query = CallQuery { id, function: None };
-    let directory = directory(&js).await;
+    let directory = read_current(&js, DIRECTORY_TIMEOUT).await;
     let queues = candidate_queues(&directory, &default_queue, &query);
     let status = match find_call(&js, &queues, &query).await? {
         Lookup::Pending { newest, .. } => status_of_pending(&js, &query, &newest).await?,
@@ -55,15 +51,6 @@ async fn status(call_id: &str) -> Result<(), Box<dyn Error>> {
     };
     println!("{}", serde_json::to_string_pretty(&status)?);
     Ok(())
-}
-
-/// Returns the current directory; empty if no operator maintains one. A program that runs longer
-/// keeps the receiver of `watch` instead.
-async fn directory(js: &Context) -> Arc<Directory> {
-    let directory = watch(js.clone());
-    wait_until_read(js, directory.clone(), DIRECTORY_TIMEOUT).await;
-    let known = directory.borrow().clone();
-    known.unwrap_or_default()
 }
 
 fn setting(name: &str, default: &str) -> String {

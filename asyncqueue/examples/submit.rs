@@ -6,15 +6,11 @@
 //! nothing. `nats_url` is the URL of NATS. `queue_name` is the queue of functions for which the
 //! directory has none.
 
-use std::{env, error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{env, error::Error, process::ExitCode, time::Duration};
 
 use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName, async_nats,
-    async_nats::jetstream::Context,
-    directory::{
-        Directory,
-        watch::{wait_until_read, watch},
-    },
+    directory::watch::read_current,
     submit::{SubmitOutcome, Submitter},
 };
 
@@ -54,7 +50,7 @@ async fn submit(function: &str, body: &str, id: Option<&str>) -> Result<String, 
     let client = async_nats::connect(setting("nats_url", "nats://127.0.0.1:4222")).await?;
     let js = async_nats::jetstream::new(client);
 
-    let route = directory(&js).await.route(&function, &default_queue);
+    let route = read_current(&js, DIRECTORY_TIMEOUT).await.route(&function, &default_queue);
     let submitter = Submitter::new(js, SUBMIT_TIMEOUT);
     let call_id = id.map_or_else(|| Ok(CallId::generate(&route.queue)), str::parse)?;
     let call = Invocation::new(call_id.clone(), function, body.to_owned());
@@ -68,15 +64,6 @@ async fn submit(function: &str, body: &str, id: Option<&str>) -> Result<String, 
         SubmitOutcome::Duplicate { .. } => "stored before",
     };
     Ok(format!("{what}: {call_id} on {}", route.queue))
-}
-
-/// Returns the current directory; empty if no operator maintains one. A program that runs longer
-/// keeps the receiver of `watch` instead.
-async fn directory(js: &Context) -> Arc<Directory> {
-    let directory = watch(js.clone());
-    wait_until_read(js, directory.clone(), DIRECTORY_TIMEOUT).await;
-    let known = directory.borrow().clone();
-    known.unwrap_or_default()
 }
 
 fn setting(name: &str, default: &str) -> String {

@@ -119,6 +119,16 @@ pub async fn wait_until_read(
     let _ = tokio::time::timeout(timeout, read).await;
 }
 
+/// Returns the current directory, for a program that needs it once. It is empty if there is none,
+/// or if it was not read within `timeout`. A program that runs longer keeps the receiver of
+/// [`watch`](fn@watch) instead.
+pub async fn read_current(js: &Context, timeout: Duration) -> Arc<Directory> {
+    let directory = watch(js.clone());
+    wait_until_read(js, directory.clone(), timeout).await;
+    let known = directory.borrow().clone();
+    known.unwrap_or_default()
+}
+
 /// Polls the bucket for a while.
 async fn poll_once<T>(
     js: &Context,
