@@ -2,9 +2,10 @@
 //!
 //! The operator writes them as environment variables, the worker reads them.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, VariantNames};
 
 use crate::duration::GoDuration;
 
@@ -58,8 +59,21 @@ pub struct QueueRetry {
     pub status_codes: Vec<u16>,
 }
 
-/// How the wait grows from attempt to attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How the wait grows from attempt to attempt. Settings have the values in lower case.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    VariantNames,
+)]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownValue, parse_err_fn = unknown_backoff)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(inline))]
 pub enum Backoff {
     /// Doubled each time.
@@ -70,7 +84,21 @@ pub enum Backoff {
 }
 
 /// Which part of the wait is random, so that calls that failed together do not return together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Settings have the values in lower case.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    VariantNames,
+)]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownValue, parse_err_fn = unknown_jitter)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(inline))]
 pub enum Jitter {
     /// Nothing.
@@ -82,7 +110,7 @@ pub enum Jitter {
     Equal,
 }
 
-/// The value of a setting is none of those that it can have.
+/// A setting has a value that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is not valid: use {}", values.join(", "))]
 pub struct UnknownValue {
@@ -112,55 +140,22 @@ impl QueueRetry {
 
 impl Backoff {
     /// The values of the setting.
-    pub const VALUES: &'static [&'static str] = &["exponential", "static"];
+    pub const VALUES: &'static [&'static str] = <Self as VariantNames>::VARIANTS;
 }
 
-impl fmt::Display for Backoff {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Exponential => "exponential",
-            Self::Static => "static",
-        })
-    }
-}
-
-impl FromStr for Backoff {
-    type Err = UnknownValue;
-
-    fn from_str(text: &str) -> Result<Self, UnknownValue> {
-        [Self::Exponential, Self::Static]
-            .into_iter()
-            .find(|backoff| backoff.to_string() == text)
-            .ok_or_else(|| UnknownValue { value: text.to_owned(), values: Self::VALUES })
-    }
+fn unknown_backoff(value: &str) -> UnknownValue {
+    UnknownValue { value: value.to_owned(), values: Backoff::VALUES }
 }
 
 // === impl Jitter ===
 
 impl Jitter {
     /// The values of the setting.
-    pub const VALUES: &'static [&'static str] = &["none", "full", "equal"];
+    pub const VALUES: &'static [&'static str] = <Self as VariantNames>::VARIANTS;
 }
 
-impl fmt::Display for Jitter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Full => "full",
-            Self::Equal => "equal",
-        })
-    }
-}
-
-impl FromStr for Jitter {
-    type Err = UnknownValue;
-
-    fn from_str(text: &str) -> Result<Self, UnknownValue> {
-        [Self::None, Self::Full, Self::Equal]
-            .into_iter()
-            .find(|jitter| jitter.to_string() == text)
-            .ok_or_else(|| UnknownValue { value: text.to_owned(), values: Self::VALUES })
-    }
+fn unknown_jitter(value: &str) -> UnknownValue {
+    UnknownValue { value: value.to_owned(), values: Jitter::VALUES }
 }
 
 #[cfg(test)]
@@ -175,6 +170,8 @@ mod tests {
         for value in Jitter::VALUES {
             assert_eq!(value.parse::<Jitter>().unwrap().to_string(), *value);
         }
+        assert_eq!(Backoff::VALUES, ["exponential", "static"]);
+        assert_eq!(Jitter::VALUES, ["none", "full", "equal"]);
         let error = "linear".parse::<Backoff>().unwrap_err();
         assert_eq!(error.to_string(), "`linear` is not valid: use exponential, static");
     }
