@@ -7,7 +7,7 @@ use kube::{
 };
 use tracing::debug;
 
-use crate::labels::FIELD_MANAGER;
+use crate::labels::OPERATOR_NAME;
 
 /// Maximum length of a note that the API server accepts, in bytes.
 const MAX_NOTE_BYTES: usize = 1024;
@@ -23,7 +23,7 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new(client: Client, pod: Option<String>) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: pod };
+        let reporter = Reporter { controller: OPERATOR_NAME.to_owned(), instance: pod };
         Self { client, reporter }
     }
 

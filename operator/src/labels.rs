@@ -1,9 +1,9 @@
 //! The names of labels, annotations and finalizers, and the names by which the operator is known to
 //! the API server.
 
-/// The operator's name: the field manager of what it applies, the reporter of its events, and the
-/// value of the label `app.kubernetes.io/managed-by`.
-pub(crate) const FIELD_MANAGER: &str = "asyncqueue-operator";
+/// The operator's name: the field manager of what it applies, the reporter of its events, the value
+/// of the label `app.kubernetes.io/managed-by`, its Lease, and its connections to NATS.
+pub(crate) const OPERATOR_NAME: &str = "asyncqueue-operator";
 
 /// Field manager of the status.
 pub(crate) const STATUS_FIELD_MANAGER: &str = "asyncqueue-operator/status";

@@ -22,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::lease::{ObservedLease, claim, release};
-use crate::{error::chain, metrics::Metrics};
+use crate::{error::chain, labels::OPERATOR_NAME, metrics::Metrics};
 
 mod lease;
 
 /// The name of the Lease.
-const LEASE_NAME: &str = "asyncqueue-operator";
+const LEASE_NAME: &str = OPERATOR_NAME;
 
 /// The readiness condition. A standby is ready: it could lead at any time.
 const CONDITION: &str = "leader-election";
@@ -236,7 +236,7 @@ fn lease_without_holder() -> Lease {
     Lease { metadata, spec: Some(LeaseSpec::default()) }
 }
 
-/// Returns the response of the API server, or why there is none in time.
+/// Returns the response of the API server, or the reason why it did not respond within the timeout.
 async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
     let Ok(response) = timeout(REQUEST_TIMEOUT, request).await else {
         let seconds = REQUEST_TIMEOUT.as_secs();

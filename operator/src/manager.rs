@@ -38,7 +38,7 @@ use crate::{
         sources::{FunctionSources, SourceBuilder},
         unknown,
     },
-    labels::QUEUE_LABEL,
+    labels::{MANAGED_BY_LABEL, OPERATOR_NAME, QUEUE_LABEL},
     nats::{advisories, connections::NatsPool, reserve},
     pods::{PodWatch, WorkerPod},
     queue_stats::collector::StatsCollector,
@@ -46,9 +46,6 @@ use crate::{
     worker_defaults::WorkerDefaults,
     worker_image,
 };
-
-/// The labels of the workers' pods.
-const WORKER_PODS: &str = "asyncqueue.io/queue,app.kubernetes.io/managed-by=asyncqueue-operator";
 
 /// Time limit on shutdown for reconciliations in progress: NATS answers within 5 seconds or not at
 /// all, and Kubernetes waits for 30.
@@ -236,6 +233,7 @@ async fn wait_for_forced_shutdown(context: &Context, shutdown: &CancellationToke
 
 impl ControllerWatches {
     fn new(app: &App) -> Self {
+        let worker_pods = format!("{QUEUE_LABEL},{MANAGED_BY_LABEL}={OPERATOR_NAME}");
         Self {
             queues: watch_all(app, "asyncqueues", Requirement::Required),
             deployments: watch_all(app, "deployments", Requirement::Required),
@@ -251,7 +249,7 @@ impl ControllerWatches {
                 Requirement::Required,
                 QUEUE_LABEL,
             ),
-            pods: watch_labelled(app, "pods", Requirement::BestEffort, WORKER_PODS),
+            pods: watch_labelled(app, "pods", Requirement::BestEffort, &worker_pods),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cache::{deployment::CachedDeployment, object::CachedObject, watch::NamespacedObject},
-    labels::FIELD_MANAGER,
+    labels::OPERATOR_NAME,
     nats::connections::NatsConnection,
 };
 
@@ -332,7 +332,7 @@ async fn server_side_apply<W: AppliedObject>(
     client: &Client,
 ) -> Result<W, ObjectError> {
     let api: Api<W> = Api::namespaced(client.clone(), &desired.namespace().unwrap_or_default());
-    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let params = PatchParams::apply(OPERATOR_NAME).force();
     let applied = api.patch(&desired.name_any(), &params, &Patch::Apply(desired)).await;
     applied.map_err(|source| api_error::<W>(&desired.name_any(), source))
 }

@@ -14,7 +14,7 @@ use k8s_openapi::{
 use super::validate::ValidatedQueue;
 use crate::{
     labels::{
-        COMPONENT_LABEL, FIELD_MANAGER, INSTANCE_LABEL, MANAGED_BY_LABEL, NAME_LABEL,
+        COMPONENT_LABEL, INSTANCE_LABEL, MANAGED_BY_LABEL, NAME_LABEL, OPERATOR_NAME,
         PART_OF_LABEL, QUEUE_LABEL,
     },
     worker_defaults::WorkerDefaults,
@@ -77,7 +77,7 @@ fn labels(queue: &QueueName) -> BTreeMap<String, String> {
         (NAME_LABEL, "asyncqueue-worker"),
         (INSTANCE_LABEL, queue.as_str()),
         (PART_OF_LABEL, "asyncqueue"),
-        (MANAGED_BY_LABEL, FIELD_MANAGER),
+        (MANAGED_BY_LABEL, OPERATOR_NAME),
     ]);
     labels.extend(selector(queue));
     labels

@@ -30,10 +30,10 @@ use super::{
     secrets::{self, Secret},
     worker_stats::InflightTracker,
 };
-use crate::crd::AsyncQueue;
+use crate::{crd::AsyncQueue, labels::OPERATOR_NAME};
 
 /// The name of the operator's connections, as NATS lists it.
-pub(crate) const CONNECTION_NAME: &str = "asyncqueue-operator";
+pub(crate) const CONNECTION_NAME: &str = OPERATOR_NAME;
 
 /// How long a queue waits for the first attempt to connect to its own NATS, and the interval of the
 /// checks.
