@@ -49,7 +49,7 @@ const HELD: usize = 10_000;
 /// So many of them begin together: each is a new connection, of which a listener keeps a thousand
 /// that it has not accepted.
 const AT_ONCE: usize = 500;
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The first argument of the process that is the limit.
 const LIMIT: &str = "limit";
@@ -275,19 +275,19 @@ impl Bench {
         // The server hears of that a moment later, and a call that it sends meanwhile is lost until
         // its lease is over.
         let no_requests = async || (self.queue.open_requests().await? == 0).then_some(());
-        until_in(PATIENCE, "no request is open", no_requests).await;
+        until_in(WAIT_TIMEOUT, "no request is open", no_requests).await;
     }
 
     async fn receives(&self, calls: usize) {
         let what = format!("{calls} calls received");
-        until_in(PATIENCE, &what, async || {
+        until_in(WAIT_TIMEOUT, &what, async || {
             (self.function.received.load(Ordering::SeqCst) >= calls).then_some(())
         })
         .await;
     }
 
     async fn empties(&self) {
-        until_in(PATIENCE, "the queue is empty", async || {
+        until_in(WAIT_TIMEOUT, "the queue is empty", async || {
             (self.queue.messages().await? == 0).then_some(())
         })
         .await;

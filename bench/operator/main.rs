@@ -53,7 +53,7 @@ const STEADY: &str = "30";
 /// Requests at once, to create queues.
 const APPLY: usize = 16;
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(1800);
 /// The operator's numbers are in every status by then, and nothing is under way any more.
 const SETTLE: Duration = Duration::from_secs(15);
 /// So long at most, where it took long for all to be ready.
@@ -202,7 +202,7 @@ impl Bench {
             ],
         );
         let admin: SocketAddr = admin.parse()?;
-        until_in(PATIENCE, "the operator is ready", async || {
+        until_in(WAIT_TIMEOUT, "the operator is ready", async || {
             let answer = raw::try_request(admin, "GET", "/readyz", &[], b"").await.ok()?;
             (answer.status == 200).then_some(())
         })
@@ -217,7 +217,8 @@ impl Bench {
     async fn measure(&mut self, size: usize, steady: Duration) -> Result<Measured, Error> {
         let before = self.count().await?;
         let begun = Instant::now();
-        let (applied, seen) = tokio::join!(self.apply(size), timeout(PATIENCE, self.ready(size)));
+        let (applied, seen) =
+            tokio::join!(self.apply(size), timeout(WAIT_TIMEOUT, self.ready(size)));
         applied?;
         seen??;
         let ready = begun.elapsed();

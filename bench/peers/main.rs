@@ -53,7 +53,7 @@ const DISPATCH: Duration = Duration::from_secs(15);
 const RATE: f64 = 1000.0;
 const PACE: Duration = Duration::from_secs(5);
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -205,7 +205,7 @@ impl Function {
     }
 
     async fn receives(&self, jobs: usize) {
-        until_in(PATIENCE, &format!("{jobs} jobs received"), async || {
+        until_in(WAIT_TIMEOUT, &format!("{jobs} jobs received"), async || {
             (self.jobs() >= jobs).then_some(())
         })
         .await;

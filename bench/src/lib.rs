@@ -27,7 +27,7 @@ use test_support::{
     nats::NatsServer,
     program::Program,
     raw,
-    wait::{PATIENCE, until},
+    wait::{WAIT_TIMEOUT, until},
 };
 
 pub mod load;
@@ -62,7 +62,7 @@ impl Queue {
     pub async fn start_on(nats: NatsServer) -> Self {
         let mut js = nats.jetstream().await;
         // So many publishes at once take a slow disk longer than the client waits by itself.
-        js.set_timeout(PATIENCE);
+        js.set_timeout(WAIT_TIMEOUT);
         let owner = Owner { name: format!("bench/{QUEUE}"), uid: "1".to_owned() };
         let spec = QueueSpec::new(QUEUE.parse().expect("a name"), owner);
         ensure_queue(&js, &spec, false).await.expect("the streams are made");

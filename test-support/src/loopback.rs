@@ -24,9 +24,8 @@ pub fn at(port: u16) -> SocketAddr {
     (ip(), port).into()
 }
 
-/// A port that nobody listens on now, and that nobody is given before the caller listens on it:
-/// each caller gets another one, below those that the kernel gives to connections and to listeners
-/// that ask for any.
+/// Returns a port that no program listens on. Each caller gets another port. The ports are below
+/// those that the kernel chooses for connections and for listeners on port 0.
 #[must_use]
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;

@@ -19,7 +19,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `JetStream` as seen by a client that waits for answers for [`ANSWER_TIMEOUT`].
 #[must_use]
-pub fn patient_jetstream(client: Client) -> jetstream::Context {
+pub fn jetstream_context(client: Client) -> jetstream::Context {
     jetstream::ContextBuilder::new()
         .timeout(ANSWER_TIMEOUT)
         .ack_timeout(ANSWER_TIMEOUT)
@@ -270,7 +270,7 @@ impl NatsServer {
 
     /// A `JetStream` context of its own.
     pub async fn jetstream(&self) -> jetstream::Context {
-        patient_jetstream(self.client().await)
+        jetstream_context(self.client().await)
     }
 }
 

@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use crate::{
     process,
-    wait::{PATIENCE, until},
+    wait::{WAIT_TIMEOUT, until, until_in},
 };
 
 /// A running program, killed when it is dropped.
@@ -127,8 +128,14 @@ impl Program {
 
     /// Waits for a log line that contains `text`.
     pub async fn logged(&self, text: &str) -> String {
+        self.logged_in(WAIT_TIMEOUT, text).await
+    }
+
+    /// Waits at most for `timeout` for a log line that contains `text`.
+    pub async fn logged_in(&self, timeout: Duration, text: &str) -> String {
         let what = format!("{} logs `{text}`", self.name);
-        until(&what, async || self.log().into_iter().find(|line| line.contains(text))).await
+        let find = || self.log().into_iter().find(|line| line.contains(text));
+        until_in(timeout, &what, async || find()).await
     }
 }
 
@@ -208,7 +215,7 @@ pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str
 pub(crate) async fn output(name: &str, child: Child) -> Output {
     let pid = child.id();
     let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
-    let Ok(ended) = tokio::time::timeout(PATIENCE, ended).await else {
+    let Ok(ended) = tokio::time::timeout(WAIT_TIMEOUT, ended).await else {
         // The thread that waits for it ends with it.
         process::signal(pid, "KILL");
         panic!("{name} does not end");
@@ -225,7 +232,7 @@ pub async fn run_unread(
     let mut child = spawn_piped(name, arguments, settings);
     drop((child.stdout.take(), child.stderr.take()));
     let ended = tokio::task::spawn_blocking(move || child.wait());
-    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
+    let ended = tokio::time::timeout(WAIT_TIMEOUT, ended).await.expect("it ends");
     ended.expect("the wait does not panic").expect("its status is read").code()
 }
 

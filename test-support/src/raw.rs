@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::wait::PATIENCE;
+use crate::wait::WAIT_TIMEOUT;
 
 /// A connection, on which requests are written and responses read.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Listener {
 
     /// Returns the next connection, which is expected soon.
     pub async fn accept(&self) -> Connection {
-        timeout(PATIENCE, self.accept_at_any_time()).await.expect("a connection in time")
+        timeout(WAIT_TIMEOUT, self.accept_at_any_time()).await.expect("a connection in time")
     }
 
     /// Waits for the next connection without limit.
@@ -226,7 +226,7 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> std::io::Result<usize> {
-        timeout(PATIENCE, self.stream.read_buf(&mut self.unread))
+        timeout(WAIT_TIMEOUT, self.stream.read_buf(&mut self.unread))
             .await
             .expect("something comes in time")
     }

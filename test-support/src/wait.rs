@@ -2,29 +2,29 @@
 
 use std::time::{Duration, Instant};
 
-/// Long enough for a machine that does much else; a condition that holds is seen long before.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for a condition. It is long enough for a loaded machine.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Interval between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks until there is a value, and panics with `what` if there is none in [`PATIENCE`].
-pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
-    until_in(PATIENCE, what, look).await
+/// Checks until there is a value. Panics with `what` after [`WAIT_TIMEOUT`].
+pub async fn until<T>(what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
+    until_in(WAIT_TIMEOUT, what, check).await
 }
 
-/// Looks until there is a value, and panics with `what` if there is none in time.
+/// Checks until there is a value. Panics with `what` after `timeout`.
 pub async fn until_in<T>(
-    patience: Duration,
+    timeout: Duration,
     what: &str,
-    mut look: impl AsyncFnMut() -> Option<T>,
+    mut check: impl AsyncFnMut() -> Option<T>,
 ) -> T {
     let begun = Instant::now();
     loop {
-        if let Some(value) = look().await {
+        if let Some(value) = check().await {
             return value;
         }
-        assert!(begun.elapsed() < patience, "not seen in {patience:?}: {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
+        assert!(begun.elapsed() < timeout, "not seen in {timeout:?}: {what}");
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }

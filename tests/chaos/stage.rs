@@ -80,7 +80,7 @@ const SKEW: Duration = Duration::from_millis(50);
 const RESERVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// For something to happen that will.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -139,7 +139,7 @@ impl Default for Setup {
             max_results: None,
             max_age: None,
             starts_within: None,
-            patience: PATIENCE,
+            patience: WAIT_TIMEOUT,
         }
     }
 }
@@ -195,13 +195,13 @@ impl Stage {
                 ..QueueSpec::new(queue.parse().unwrap(), owner)
             };
             spec.limits.max_age = setup.max_age;
-            until_in(PATIENCE, "the queue is there", async || {
+            until_in(WAIT_TIMEOUT, "the queue is there", async || {
                 ensure_queue(&js, &spec, false).await.ok()
             })
             .await;
             if let Some(max) = setup.max_results {
                 let stream = async || js.get_stream(spec.queue.callback_stream()).await.ok();
-                let mut config = until_in(PATIENCE, "the stream of results", stream)
+                let mut config = until_in(WAIT_TIMEOUT, "the stream of results", stream)
                     .await
                     .cached_info()
                     .config
@@ -213,14 +213,14 @@ impl Stage {
             }
             specs.push(spec);
         }
-        until_in(PATIENCE, "the buckets are there", async || {
+        until_in(WAIT_TIMEOUT, "the buckets are there", async || {
             ensure_buckets(&js, servers.replicas()).await.ok()
         })
         .await;
         let mut keeping = JoinSet::new();
         if setup.servers.is_small() {
             let (js, replicas) = (js.clone(), servers.replicas());
-            until_in(PATIENCE, "the reserve is full", async || {
+            until_in(WAIT_TIMEOUT, "the reserve is full", async || {
                 (reserve::keep_full(&js, replicas).await.ok()? != FillOutcome::NoSpace)
                     .then_some(())
             })
@@ -340,7 +340,7 @@ impl Stage {
 
     /// Waits until so many invocations have started.
     pub(crate) async fn has_started(&self, runs: usize) {
-        until_in(PATIENCE, &format!("{runs} invocations have started"), async || {
+        until_in(WAIT_TIMEOUT, &format!("{runs} invocations have started"), async || {
             (self.runs_started() >= runs).then_some(())
         })
         .await;

@@ -42,7 +42,7 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
     let options = async_nats::ConnectOptions::with_credentials(&trust.user(GOOD_FOR)).unwrap();
     let client = options.connect(forward.addr().to_string()).await.unwrap();
     let submitter = Submitter::new(
-        test_support::nats::patient_jetstream(client),
+        test_support::nats::jetstream_context(client),
         test_support::nats::ANSWER_TIMEOUT,
     );
     let call = Invocation::new(

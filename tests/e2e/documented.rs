@@ -93,7 +93,7 @@ async fn a_job_moves_the_calls_of_a_stream_of_openfaas() {
     let stream = format!("OF_{namespace}");
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(format!("nats://{}", forward.addr())).await.unwrap();
-    let js = test_support::nats::patient_jetstream(client);
+    let js = test_support::nats::jetstream_context(client);
     let config =
         Config { name: stream.clone(), subjects: vec![stream.clone()], ..Config::default() };
     js.create_stream(config).await.unwrap();

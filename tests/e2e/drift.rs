@@ -70,7 +70,7 @@ async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
     let queue = Queue::ready("drift-nats", "{replicas: 0}").await;
     let (name, consumer) = (queue.name(), format!("{}-workers", queue.name()));
     let nats = PortForward::to("openfaas", "service/nats", 4222);
-    let js = test_support::nats::patient_jetstream(
+    let js = test_support::nats::jetstream_context(
         async_nats::connect(nats.addr().to_string()).await.unwrap(),
     );
     let stream = js.get_stream_no_info(name).await.unwrap();

@@ -11,7 +11,7 @@ use crate::support::{Answer, Gateway, Queue};
 pub(crate) async fn stream_config(name: &str) -> Config {
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
-    let stream = test_support::nats::patient_jetstream(client).get_stream(name).await.unwrap();
+    let stream = test_support::nats::jetstream_context(client).get_stream(name).await.unwrap();
     stream.cached_info().config.clone()
 }
 

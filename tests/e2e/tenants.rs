@@ -54,7 +54,7 @@ async fn a_stream_of_another_program_is_not_adopted() {
     let name = &namespace.name;
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
-    let js = test_support::nats::patient_jetstream(client);
+    let js = test_support::nats::jetstream_context(client);
     let theirs = async_nats::jetstream::stream::Config {
         name: name.clone(),
         subjects: vec![name.clone(), format!("{name}.>")],

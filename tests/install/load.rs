@@ -121,7 +121,7 @@ async fn callbacks(gateway: &Gateway, namespace: &str) -> BTreeMap<String, Vec<S
 /// empty.
 async fn dead_letters(queue: &str) -> BTreeMap<String, usize> {
     let forward = PortForward::to("openfaas", "service/nats", 4222);
-    let js = test_support::nats::patient_jetstream(
+    let js = test_support::nats::jetstream_context(
         async_nats::connect(forward.addr().to_string()).await.unwrap(),
     );
     for stream in [queue.to_owned(), format!("{queue}-callbacks")] {

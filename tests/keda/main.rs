@@ -21,11 +21,11 @@ const CALLS: usize = 40;
 
 /// KEDA and the autoscaler look every few seconds, and wait for half a minute before they scale
 /// down.
-const PATIENCE: Duration = Duration::from_secs(300);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Waits until the queue is as it shall be.
 async fn queue_is(what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    until_in(PATIENCE, what, async || get("openfaas", "asyncqueue/bursty").filter(&holds)).await
+    until_in(WAIT_TIMEOUT, what, async || get("openfaas", "asyncqueue/bursty").filter(&holds)).await
 }
 
 #[tokio::test]

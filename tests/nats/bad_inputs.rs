@@ -20,7 +20,7 @@ use test_support::{
     http::HttpServer,
     program,
     raw::Connection,
-    wait::{PATIENCE, until, until_in},
+    wait::{WAIT_TIMEOUT, until, until_in},
 };
 
 use crate::{
@@ -154,7 +154,7 @@ async fn bury_all(
 /// Waits until a message has become the dead letter with this number.
 async fn is_buried(queue: &Queue, number: u64, why: &str) {
     let what = format!("a dead letter, since {why}");
-    until_in(PATIENCE * 3, &what, async || {
+    until_in(WAIT_TIMEOUT * 3, &what, async || {
         (queue.info("jobs-dead").await.state.messages == number).then_some(())
     })
     .await;
@@ -240,7 +240,7 @@ async fn headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known
     let (started, mut ended) = (Instant::now(), 0);
     let mut worker = queue.worker(&function, &[]);
     while queue.info("jobs-dead").await.state.messages == 0 {
-        assert!(started.elapsed() < PATIENCE * 4, "it is not buried");
+        assert!(started.elapsed() < WAIT_TIMEOUT * 4, "it is not buried");
         if !worker.is_running() {
             // As Kubernetes does, which waits longer from time to time.
             ended += 1;

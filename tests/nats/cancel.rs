@@ -17,7 +17,7 @@ use test_support::{
 use crate::support::{Queue, callback_at};
 
 /// How long a cancellation waits to be certain.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Cancels the calls with an id, as the gateway does.
 pub(crate) async fn cancel_call(queue: &Queue, call: &CallId) -> CancelCounts {
@@ -25,7 +25,7 @@ pub(crate) async fn cancel_call(queue: &Queue, call: &CallId) -> CancelCounts {
     let place = QueueLocation { queue: queue.spec.queue.clone(), entry };
     let places = CandidateQueues { named: vec![place], rest: Vec::new() };
     let wanted = CallQuery { id: call.clone(), function: None };
-    cancel_pending(&queue.js, &places, &wanted, PATIENCE).await.unwrap()
+    cancel_pending(&queue.js, &places, &wanted, CONFIRM_TIMEOUT).await.unwrap()
 }
 
 const WAITING: CancelCounts =

@@ -15,7 +15,7 @@ use asyncqueue::{
 use test_support::{
     http::HttpServer,
     nats::NatsServer,
-    wait::{PATIENCE, until, until_in},
+    wait::{WAIT_TIMEOUT, until},
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -140,7 +140,7 @@ async fn a_writer_fills_a_recreated_bucket() {
             };
             seen.as_ref().is_some_and(is_seen)
         });
-        timeout(PATIENCE, seen).await.unwrap().unwrap().clone().unwrap()
+        timeout(WAIT_TIMEOUT, seen).await.unwrap().unwrap().clone().unwrap()
     };
     let empty = is_whole(false, 0).await;
     store.update(&empty, &directory).await.unwrap();
@@ -192,9 +192,7 @@ async fn entries_that_break_a_watch_are_passed_over() {
     publish_raw(&queue, b"$KV.asyncqueue-cancelled.jobs.\xff.1", b"", b"cancelled").await;
     // A client takes longer to connect each time that a connection lasts no moment.
     for program in [&gateway.program, &worker] {
-        let is_polling = || program.log().iter().any(|line| line.contains("polling the bucket"));
-        let what = "the connection is closed repeatedly";
-        until_in(PATIENCE * 4, what, async || is_polling().then_some(())).await;
+        program.logged_in(WAIT_TIMEOUT * 4, "repeatedly: polling the bucket").await;
     }
     worker.logged("bucket=\"asyncqueue-cancelled\"").await;
     // From now on the connections last.

@@ -39,7 +39,7 @@ async fn start(ack_wait: Duration) -> (Queue, PullConsumer) {
 }
 
 async fn publish(queue: &Queue, messages: impl IntoIterator<Item = String>) {
-    let js = test_support::nats::patient_jetstream(queue.nats.client().await);
+    let js = test_support::nats::jetstream_context(queue.nats.client().await);
     for message in messages {
         js.publish("of.0.openfaas-fn.figlet", message.into()).await.unwrap().await.unwrap();
     }

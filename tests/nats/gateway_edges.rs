@@ -8,7 +8,7 @@ use test_support::{
     http::{HttpServer, respond_after},
     nats::NatsServer,
     raw::Connection,
-    wait::{PATIENCE, until},
+    wait::{WAIT_TIMEOUT, until},
 };
 
 use crate::{
@@ -65,7 +65,7 @@ async fn a_client_that_closes_its_side_hears_the_functions_answer() {
 
 #[tokio::test]
 async fn a_client_that_is_gone_ends_its_request() {
-    let upstream = HttpServer::answering(|_| respond_after(PATIENCE * 20, 200, "never")).await;
+    let upstream = HttpServer::answering(|_| respond_after(WAIT_TIMEOUT * 20, 200, "never")).await;
     let (_nats, gateway) = before_upstream(&upstream).await;
     for resets in [false, true] {
         let mut client = gateway.connect().await;

@@ -14,7 +14,7 @@ use test_support::{
     http::HttpServer,
     nats::cluster::{NODES, NatsCluster},
     raw::RawResponse,
-    wait::{PATIENCE, until, until_in},
+    wait::{WAIT_TIMEOUT, until, until_in},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// For a cluster of servers to create a stream.
-const ELECTION: Duration = PATIENCE.saturating_mul(2);
+const ELECTION: Duration = WAIT_TIMEOUT.saturating_mul(2);
 
 /// What a client hears of a submission.
 #[derive(Debug, PartialEq, Eq)]

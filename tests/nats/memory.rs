@@ -11,7 +11,7 @@ use test_support::{
     loopback::free_port,
     process::{allow_files, peak_resident_bytes},
     raw::{self, Connection, Listener},
-    wait::{PATIENCE, until, until_in},
+    wait::{WAIT_TIMEOUT, until, until_in},
 };
 use tokio::{
     sync::Mutex,
@@ -86,7 +86,7 @@ async fn refused(clients: &mut [Connection]) -> usize {
 
 /// Waits until only connections take memory, so that nothing was forgotten.
 async fn is_free(gateway: &Gateway) {
-    until_in(PATIENCE * 3, "all memory is given back", async || {
+    until_in(WAIT_TIMEOUT * 3, "all memory is given back", async || {
         for used in ["heads", "calls", "passed_on"] {
             if gateway.metric(&format!("gateway_memory_used_bytes{{use=\"{used}\"}}")).await > 0 {
                 return None;
@@ -259,7 +259,7 @@ async fn answers_and_results_take_no_more_memory_than_the_pod_of_a_worker_has() 
             })
             .await;
     }
-    until_in(PATIENCE * 4, "all results are posted", async || {
+    until_in(WAIT_TIMEOUT * 4, "all results are posted", async || {
         (receiver.received().len() == CALLS).then_some(())
     })
     .await;

@@ -12,7 +12,7 @@ use asyncqueue::{CallbackUrl, message::dead_letter::H_REASON};
 use test_support::{
     bad_inputs::answers::{After, Answer, End, Taken, answers},
     http::HttpServer,
-    wait::PATIENCE,
+    wait::WAIT_TIMEOUT,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -127,7 +127,7 @@ async fn each_row<T>(end: impl Fn(usize) -> Option<T>) -> Vec<Option<T>> {
     let started = Instant::now();
     loop {
         let ends: Vec<_> = (0..answers().len()).map(&end).collect();
-        if ends.iter().all(Option::is_some) || started.elapsed() > PATIENCE * 2 {
+        if ends.iter().all(Option::is_some) || started.elapsed() > WAIT_TIMEOUT * 2 {
             return ends;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

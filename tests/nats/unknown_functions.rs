@@ -12,7 +12,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use test_support::{
     loopback::free_port,
-    wait::{PATIENCE, until},
+    wait::{WAIT_TIMEOUT, until},
 };
 use tokio::time::{sleep, timeout};
 
@@ -59,7 +59,7 @@ async fn a_gateway_reports_the_unknown_functions_of_its_calls() {
         }
         let mut reported = BTreeSet::new();
         while reported.len() < 2 {
-            let message = timeout(PATIENCE, reports.next()).await.unwrap().unwrap();
+            let message = timeout(WAIT_TIMEOUT, reports.next()).await.unwrap().unwrap();
             let report = Report::decode(&message.payload).unwrap();
             assert_eq!(report.outcome, outcome);
             reported.extend(report.functions);

@@ -10,7 +10,7 @@ use test_support::{
     http::HttpServer,
     loopback::free_port,
     raw,
-    wait::{PATIENCE, until_in},
+    wait::{WAIT_TIMEOUT, until_in},
 };
 
 use crate::support::Queue;
@@ -19,7 +19,7 @@ use crate::support::Queue;
 async fn exported(admin: &str, functions: &[&str]) {
     const NAME: &str = "queue_worker_function_invocation_inflight{";
     let expected: BTreeSet<&str> = functions.iter().copied().collect();
-    until_in(PATIENCE, &format!("series of {functions:?}"), async || {
+    until_in(WAIT_TIMEOUT, &format!("series of {functions:?}"), async || {
         let text = raw::try_request(admin.parse().unwrap(), "GET", "/metrics", &[], b"")
             .await
             .ok()?

@@ -25,7 +25,7 @@ const POSTS: usize = 64;
 const FAILING: usize = CALLS / 10;
 
 /// For all calls to end, the lease of those that a fault hit included.
-const PATIENCE: Duration = Duration::from_secs(90);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What became of the calls of a storm.
 struct Storm {
@@ -77,7 +77,7 @@ impl Storm {
     /// many runs, and so many posts of results, are more than there had to be: what was under way
     /// when the fault came.
     async fn ends(&self, more_runs: usize, more_posts: usize) {
-        until_in(PATIENCE, "every call has called back", async || {
+        until_in(WAIT_TIMEOUT, "every call has called back", async || {
             (self.callbacks().len() == CALLS).then_some(())
         })
         .await;
@@ -137,7 +137,7 @@ async fn a_worker_that_is_stopped_for_longer_than_its_lease() {
     let storm = Storm::begin().await;
     storm.workers[0].signal("STOP");
     // Those that it held have run elsewhere.
-    until_in(PATIENCE, "its calls are taken over", async || {
+    until_in(WAIT_TIMEOUT, "its calls are taken over", async || {
         (storm.queue.info("jobs").await.state.messages == 0).then_some(())
     })
     .await;
@@ -220,7 +220,7 @@ async fn ten_thousand_waiting_retries_hold_up_no_call() {
     for _ in 0..WAITING {
         queue.submit(|_| {}).await;
     }
-    until_in(PATIENCE, "all calls wait for their second attempt", async || {
+    until_in(WAIT_TIMEOUT, "all calls wait for their second attempt", async || {
         let consumer = queue.consumer().await;
         let info = consumer.cached_info();
         (info.num_ack_pending == WAITING && info.num_pending == 0 && function.running() == 0)

@@ -12,7 +12,7 @@ use test_support::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::stage::{DEAD, PATIENCE, QUEUE, RESULTS, Stage};
+use crate::stage::{DEAD, QUEUE, RESULTS, Stage, WAIT_TIMEOUT};
 
 /// How many dead calls are asked for: there may be many, and one is as good as another.
 const LOOKED_UP: usize = 10;
@@ -24,7 +24,7 @@ impl Stage {
     /// Waits until every call has ended, or there is no more patience, and takes down what is left
     /// and what is dead.
     pub(crate) async fn last_look(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while Instant::now() < deadline
             && self.messages(QUEUE).await + self.messages(RESULTS).await > 0
         {

@@ -30,7 +30,7 @@ pub(crate) const DEAD: &str = "jobs-dead";
 pub(crate) const CALLS: u64 = 320;
 
 /// For something to happen that will.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 const LEASE: Duration = Duration::from_secs(3);
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -178,7 +178,7 @@ impl Stage {
     pub(crate) async fn accepted(&self, calls: u64) {
         let is_accepted =
             |what: &What| matches!(what, What::Step(_, Step::Answered { status: 202, .. }));
-        until_in(PATIENCE, &format!("{calls} calls are accepted"), async || {
+        until_in(WAIT_TIMEOUT, &format!("{calls} calls are accepted"), async || {
             (self.recorder.count(is_accepted) as u64 >= calls).then_some(())
         })
         .await;

@@ -38,7 +38,7 @@ pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// For how long a client comes again and again.
-const PATIENCE: Duration = Duration::from_secs(90);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A client. Clones know of the same calls.
 #[derive(Clone, Debug)]
@@ -148,7 +148,7 @@ impl Client {
         mut id: Option<String>,
         callback_url: Option<&str>,
     ) -> Option<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while Instant::now() < deadline {
             match self.submit_once(call, id.as_deref(), callback_url).await {
                 Ok(Answer { status: 202, call_id, .. }) => return call_id,
@@ -194,7 +194,7 @@ impl Client {
 
     /// Cancels a call, as often as it takes to get an answer that lasts.
     async fn cancel(&self, call: &PlannedCall, id: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while Instant::now() < deadline {
             // All that have the id are meant, if they are stored.
             let meant = match call.id {

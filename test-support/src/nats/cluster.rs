@@ -9,7 +9,7 @@ use super::NatsServer;
 use crate::loopback::free_port;
 use crate::{
     proxy::Proxy,
-    wait::{PATIENCE, until_in},
+    wait::{WAIT_TIMEOUT, until_in},
 };
 
 /// How many servers.
@@ -17,7 +17,7 @@ pub const NODES: usize = 3;
 
 /// For a cluster to choose a leader: election timeouts are up to nine seconds, and some elections
 /// fail.
-const ELECTION: std::time::Duration = PATIENCE.saturating_mul(2);
+const ELECTION: std::time::Duration = WAIT_TIMEOUT.saturating_mul(2);
 
 /// A cluster, ended when it is dropped.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl NatsCluster {
         let client = until_in(ELECTION, "the cluster answers", async || {
             async_nats::connect(&servers[..]).await.ok()
         });
-        super::patient_jetstream(client.await)
+        super::jetstream_context(client.await)
     }
 
     /// The server that leads a stream, waited for.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     faults,
     run::Scenario,
-    stage::{PATIENCE, Setup, Stage},
+    stage::{Setup, Stage, WAIT_TIMEOUT},
 };
 
 /// Shorter than the lease, after which the next worker has the call.
@@ -48,7 +48,7 @@ async fn killed(stage: &mut Stage) {
     let [_, _, dead] = stage.spec().streams();
     // Published is stored, but for a moment.
     let mut letters = stage.js.client().subscribe(format!("{dead}.>")).await.unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     for _ in 0..KILLS {
         for _ in 0..LETTERS {
             timeout_at(deadline, letters.next()).await.expect("a dead letter in time").unwrap();

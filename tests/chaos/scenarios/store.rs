@@ -13,7 +13,7 @@ use test_support::{
 use crate::{
     run::Scenario,
     servers::Kind,
-    stage::{LEASE, PATIENCE, Setup, Stage},
+    stage::{LEASE, Setup, Stage, WAIT_TIMEOUT},
 };
 
 /// The size of a body: some two hundred fill the store.
@@ -55,7 +55,7 @@ pub(super) fn all() -> Vec<Scenario> {
 async fn full(stage: &mut Stage) {
     let is_refusal =
         |what: &What| matches!(what, What::Step(_, Step::Answered { status: 429 | 503 | 507, .. }));
-    until_in(PATIENCE, "a call is refused", async || {
+    until_in(WAIT_TIMEOUT, "a call is refused", async || {
         (stage.recorder.count(is_refusal) > 0).then_some(())
     })
     .await;

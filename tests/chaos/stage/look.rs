@@ -17,7 +17,7 @@ use test_support::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{LOOK_EVERY, PATIENCE, Stage};
+use super::{LOOK_EVERY, Stage, WAIT_TIMEOUT};
 
 impl Stage {
     /// Waits until every call has ended, and lets the clients ask about it; replays what is dead,
@@ -73,7 +73,7 @@ impl Stage {
     pub(crate) async fn forget_the_dead(&self) {
         for spec in &self.specs {
             let [_, _, dead] = spec.streams();
-            until_in(PATIENCE, "the dead letters are deleted", async || {
+            until_in(WAIT_TIMEOUT, "the dead letters are deleted", async || {
                 self.js.get_stream_no_info(&dead).await.ok()?.purge().await.ok()
             })
             .await;
@@ -114,12 +114,12 @@ impl Stage {
 
     async fn messages(&self, stream: &str) -> Vec<(HeaderMap, SystemTime)> {
         let info =
-            until_in(PATIENCE, "the stream is there", async || self.info(stream).await).await;
+            until_in(WAIT_TIMEOUT, "the stream is there", async || self.info(stream).await).await;
         let stream = self.js.get_stream_no_info(stream).await.unwrap();
         let mut messages = Vec::new();
         if info.state.messages > 0 {
             for sequence in info.state.first_sequence..=info.state.last_sequence {
-                let message = until_in(PATIENCE, "the message is read", async || {
+                let message = until_in(WAIT_TIMEOUT, "the message is read", async || {
                     match stream.get_raw_message(sequence).await {
                         Ok(message) => Some(Some((message.headers, message.time.into()))),
                         // Some of them have ended out of turn.

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use test_support::{loopback::free_port, program::Program, proxy::Proxy, raw, wait::until_in};
 
-use super::{ATTEMPTS, CALLBACK_ATTEMPTS, PATIENCE, PUBLISH_TIMEOUT, QUEUES, Stage, clocks::Whose};
+use super::{
+    ATTEMPTS, CALLBACK_ATTEMPTS, PUBLISH_TIMEOUT, QUEUES, Stage, WAIT_TIMEOUT, clocks::Whose,
+};
 
 /// A gateway at an address that it keeps.
 pub(crate) struct Gateway {
@@ -113,7 +115,7 @@ impl Gateway {
 
     /// Waits until it takes calls.
     pub(crate) async fn is_ready(&self) {
-        until_in(PATIENCE, "the gateway is ready", async || {
+        until_in(WAIT_TIMEOUT, "the gateway is ready", async || {
             let answer = raw::try_request(self.addr, "GET", "/readyz", &[], b"").await.ok()?;
             (answer.status == 200).then_some(())
         })

@@ -15,7 +15,7 @@ use test_support::{
     wait::until_in,
 };
 
-use super::{PATIENCE, Stage};
+use super::{Stage, WAIT_TIMEOUT};
 
 impl Stage {
     /// Replays the dead letters of all calls that have had their callback. Every other one succeeds
@@ -53,7 +53,7 @@ impl Stage {
             self.recorder.has(call, |step| matches!(step, Step::CallbackReceived { .. }));
         self.recorder.step(call, Step::Submitted { callback, queue, shares_id: false });
         // A repeat is safe.
-        until_in(PATIENCE, "the dead letter is replayed", async || {
+        until_in(WAIT_TIMEOUT, "the dead letter is replayed", async || {
             let letters = self.open(queue).await?;
             letters.replay(letter, &entry).await.inspect_err(|error| println!("{error}")).ok()
         })
@@ -62,13 +62,13 @@ impl Stage {
     }
 
     async fn dead_letters(&self, queue: usize) -> Vec<(DeadLetter, CallNumber)> {
-        let letters = until_in(PATIENCE, "the dead letters are listed", async || {
+        let letters = until_in(WAIT_TIMEOUT, "the dead letters are listed", async || {
             self.open(queue).await?.list(&Selection::All).await.ok()
         })
         .await;
         let mut numbered = Vec::new();
         for letter in letters.into_iter().filter(|letter| letter.kind == DeadLetterKind::Call) {
-            let content = until_in(PATIENCE, "the dead letter is read", async || {
+            let content = until_in(WAIT_TIMEOUT, "the dead letter is read", async || {
                 self.open(queue).await?.content(&letter).await.ok()
             });
             if let Some(DeadLetterContent::Call(call)) = content.await
@@ -83,7 +83,7 @@ impl Stage {
     /// When a dead letter was stored, by the server's clock: that of its worker may be wrong.
     async fn stored_at(&self, queue: usize, letter: &DeadLetter) -> SystemTime {
         let [_, _, dead] = self.specs[queue].streams();
-        until_in(PATIENCE, "the dead letter is read", async || {
+        until_in(WAIT_TIMEOUT, "the dead letter is read", async || {
             let stream = self.js.get_stream_no_info(&dead).await.ok()?;
             Some(stream.get_raw_message(letter.sequence).await.ok()?.time.into())
         })
