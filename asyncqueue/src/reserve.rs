@@ -21,8 +21,11 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
 };
 use bytes::Bytes;
-use futures::StreamExt;
-use tokio::time::{Instant, sleep};
+use futures::{FutureExt, StreamExt};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, sleep},
+};
 
 use crate::{
     jetstream::{NatsError, find_stream, last_message},
@@ -236,6 +239,8 @@ pub async fn watch(js: &Context, set: impl Fn(bool)) {
             if let Ok(None) = tokio::time::timeout(POLL_INTERVAL, released.next()).await {
                 break;
             }
+            // One look is enough for all that came meanwhile, however many a client invents.
+            while let Some(Some(_)) = unconstrained(released.next()).now_or_never() {}
         }
     }
 }

@@ -60,7 +60,8 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
 
 #[tokio::test]
 async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_operator() {
-    const MESSAGES: usize = 60_000;
+    /// How many messages, and how long the name of a worker in them, which is the most of each.
+    const FLOODS: [(usize, usize); 2] = [(60_000, 200), (2_000, 32 * 1024)];
     /// For what is kept of it: the workers that one queue can have, the advisories that wait, and
     /// what is being read.
     const ROOM: u64 = 48 << 20;
@@ -74,8 +75,11 @@ async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_opera
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
     let before = resident_bytes(operator);
-    let long = "w".repeat(200);
-    for number in 0..MESSAGES {
+    let messages = FLOODS.into_iter().flat_map(|(count, length)| {
+        let long = "w".repeat(length);
+        (0..count).map(move |number| (number, long.clone()))
+    });
+    for (number, long) in messages {
         let stats = format!(r#"{{"worker":"{long}{number}","running":1,"maxInflight":1}}"#);
         let report =
             format!(r#"{{"outcome":"accepted","functions":["invented-{number}.{name}"]}}"#);

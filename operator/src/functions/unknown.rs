@@ -2,7 +2,10 @@
 //! on the queue names the functions. Otherwise a misspelt name would show only in the gateway's log
 //! and metrics.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_nats::Message;
 use asyncqueue::{
@@ -10,6 +13,7 @@ use asyncqueue::{
     directory::Contents,
     unknown_functions::{Outcome, REPORT_SUBJECTS, Report},
 };
+use asyncqueue_runtime::nats;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
@@ -43,29 +47,49 @@ pub(crate) async fn run(
     events: &Events,
     directory: watch::Receiver<Option<Contents>>,
 ) {
+    // The listener does not wait until an event is published, so that no reports pile up.
+    let pending = Mutex::new(Pending::default());
+    tokio::join!(
+        nats::keep_up(listen(connection, &pending)),
+        publish_due(&pending, queues, events, &directory),
+    );
+}
+
+/// Records the reports for as long as the client lives.
+async fn listen(connection: &NatsConnection, pending: &Mutex<Pending>) {
     let mut reports = match connection.js.client().subscribe(REPORT_SUBJECTS).await {
         Ok(reports) => reports,
         Err(error) => {
             return warn!(%error, "failed to subscribe to the reports of unknown functions");
         }
     };
-    let (mut pending, mut checks) = (Pending::default(), interval(CHECK_INTERVAL));
-    loop {
-        tokio::select! {
-            message = reports.next() => {
-                let Some(message) = message else { return };
-                if let Some((queue, report)) = decode(&message, &connection.inflight) {
-                    pending.record(queue, report, Instant::now());
-                }
-            }
-            _ = checks.tick() => {
-                let contents = directory.borrow().clone();
-                for due in due(&mut pending, contents.as_ref()) {
-                    publish(&due, queues, events).await;
-                }
-            }
+    while let Some(message) = reports.next().await {
+        if let Some((queue, report)) = decode(&message, &connection.inflight) {
+            lock(pending).record(queue, report, Instant::now());
         }
     }
+}
+
+/// Publishes the events that are due, for as long as it is polled.
+async fn publish_due(
+    pending: &Mutex<Pending>,
+    queues: &MultiStore<AsyncQueue>,
+    events: &Events,
+    directory: &watch::Receiver<Option<Contents>>,
+) {
+    let mut checks = interval(CHECK_INTERVAL);
+    loop {
+        checks.tick().await;
+        let contents = directory.borrow().clone();
+        let due = due(&mut lock(pending), contents.as_ref());
+        for due in due {
+            publish(&due, queues, events).await;
+        }
+    }
+}
+
+fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the events that are due. Until the directory is complete, no function is known not to

@@ -105,7 +105,9 @@ impl NatsConnection {
         let listener = tokio::spawn({
             let (client, inflight) = (client.clone(), inflight.clone());
             async move {
-                tokio::join!(inflight.listen(&client), advisories::listen(&client, advisories))
+                let reports = inflight.listen(&client);
+                let advisories = advisories::listen(&client, advisories);
+                nats::keep_up(async { tokio::join!(reports, advisories) }).await
             }
         });
         let js = jetstream::new(client.clone());
