@@ -1,6 +1,7 @@
 //! The model of calls: how a call is named and searched for, where it is, and its status.
 
 use std::{
+    fmt,
     hash::{Hash, Hasher},
     time::Duration,
 };
@@ -325,6 +326,71 @@ impl CallState {
             Self::Expired { .. } => Some(EndState::Expired),
         }
     }
+
+    /// Returns the state of a call that ended so at a time, and not by running; `None` if that takes
+    /// a run.
+    pub(crate) fn without_run(end: EndState, since: Timestamp) -> Option<Self> {
+        match end {
+            EndState::Done => None,
+            EndState::Dead => {
+                let reason = "its attempts are exhausted".to_owned();
+                Some(Self::Dead { reason, attempt: None, status: None, since })
+            }
+            EndState::Cancelled => Some(Self::Cancelled { since }),
+            EndState::Expired => Some(Self::Expired { since }),
+        }
+    }
+}
+
+/// The state in one line, for people.
+impl fmt::Display for CallState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queued { position: None } => write!(f, "queued"),
+            Self::Queued { position: Some(position) } => {
+                write!(f, "queued, {position} calls before it")
+            }
+            Self::Delivered => write!(f, "running, or waiting for its next attempt"),
+            Self::Running { worker, attempt, max_attempts, since, blocked } => {
+                let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+                write!(
+                    f,
+                    "running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}"
+                )
+            }
+            Self::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until } => {
+                let why = failure
+                    .as_ref()
+                    .map(|failure| format!(": {}", failure.last_error))
+                    .unwrap_or_default();
+                match not_counted_until {
+                    Some(until) => write!(
+                        f,
+                        "waiting until {next_attempt:.0}: the platform failed, which does not count as \
+                         an attempt until {until:.0}{why}"
+                    ),
+                    None => {
+                        write!(
+                            f,
+                            "waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} \
+                             failed{why}"
+                        )
+                    }
+                }
+            }
+            Self::Done { status, callback: CallbackState::Pending, .. } => {
+                write!(f, "done with status {status}, the callback is not delivered yet")
+            }
+            Self::Done { status, callback: CallbackState::Dead, .. } => {
+                write!(f, "done with status {status}, the callback failed and is a dead letter")
+            }
+            Self::Dead { reason, since, .. } => write!(f, "dead since {since:.0}: {reason}"),
+            Self::Cancelled { since } => write!(f, "cancelled at {since:.0}"),
+            Self::Expired { since } => {
+                write!(f, "expired at {since:.0}: older than the maximum age of its queue")
+            }
+        }
+    }
 }
 
 impl From<WorkerReport> for CallState {
@@ -416,5 +482,21 @@ mod tests {
             serde_json::to_string(&running).unwrap(),
             r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"running","since":"2026-11-24T10:11:12Z"}"#
         );
+    }
+
+    #[test]
+    fn waiting_call_shows_its_last_error() {
+        let failure =
+            AttemptFailure { last_status: 500, last_error: "the function answered 500".to_owned() };
+        let waiting = |failure| CallState::Waiting {
+            attempt: 1,
+            max_attempts: 3,
+            next_attempt: "2026-11-24T10:00:00.5Z".parse().unwrap(),
+            failure,
+            not_counted_until: None,
+        };
+        let texts = [None, Some(failure)].map(|failure| waiting(failure).to_string());
+        assert_eq!(texts[0], "waiting until 2026-11-24T10:00:00Z, attempt 1 of 3 failed");
+        assert_eq!(texts[1], format!("{}: the function answered 500", texts[0]));
     }
 }

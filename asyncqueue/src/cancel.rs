@@ -126,7 +126,7 @@ pub async fn is_cancelled(
     call: &CallRef,
 ) -> Result<bool, NatsError> {
     let tombstone = tombstone::read(js, queue, call).await?;
-    Ok(tombstone.is_some_and(|tombstone| matches!(tombstone.mark, Mark::Cancelled { .. })))
+    Ok(tombstone.is_some_and(|tombstone| tombstone.mark.is_cancelled()))
 }
 
 /// Cancels all calls with an id that are stored now, or were cancelled before without a
@@ -173,16 +173,17 @@ async fn cancel_among(
         _ => None,
     };
     for tombstone in tombstone::all(js, queue, &query.id, MAX_CALLS).await? {
-        let Tombstone { queue, call, mark: Mark::Cancelled { confirmed }, .. } = &tombstone else {
+        let Tombstone { queue, call, mark, .. } = &tombstone;
+        if !mark.is_cancelled() {
             continue;
-        };
+        }
         let Some(location) = locations.iter().find(|location| location.queue == *queue) else {
             continue;
         };
         if seen.iter().any(|(queue, seen)| **queue == location.queue && seen == call) {
             continue;
         }
-        let outcome = if *confirmed {
+        let outcome = if *mark == Mark::Ended(EndState::Cancelled) {
             CallOutcome::AlreadyCancelled
         } else {
             Canceller { js, location, deadline }.confirm_removed(&tombstone).await?
@@ -264,12 +265,12 @@ impl<'a> Canceller<'a> {
         call: &CallRef,
         headers: &NatsHeaders,
     ) -> Result<CallOutcome, NatsError> {
-        let cancelled = Mark::Cancelled { confirmed: false };
-        let write = || tombstone::write_once(self.js, &self.location.queue, call, cancelled);
+        let write = || tombstone::write_once(self.js, &self.location.queue, call, Mark::Cancelling);
         let written = reserve::with_space(self.js, write).await?.ok_or_else(bucket_not_found)?;
         let was_confirmed = match written.mark {
-            Mark::Cancelled { confirmed } => confirmed,
-            ended => return Ok(CallOutcome::Ended(ended.end().unwrap_or(EndState::Done))),
+            Mark::Cancelling => false,
+            Mark::Ended(EndState::Cancelled) => true,
+            Mark::Ended(end) => return Ok(CallOutcome::Ended(end)),
         };
         let is_result_stored = match self.store_result(call, headers).await? {
             StoredResult::Cancellation => true,
@@ -351,11 +352,9 @@ impl<'a> Canceller<'a> {
         loop {
             let tombstone = tombstone::read(self.js, &self.location.queue, call).await?;
             match tombstone.as_ref().map(|tombstone| tombstone.mark) {
-                Some(Mark::Cancelled { confirmed: true }) => return Ok(WaitOutcome::Confirmed),
-                Some(Mark::Cancelled { confirmed: false }) | None => {}
-                Some(ended) => {
-                    return Ok(WaitOutcome::Ended(ended.end().unwrap_or(EndState::Done)));
-                }
+                Some(Mark::Cancelling) | None => {}
+                Some(Mark::Ended(EndState::Cancelled)) => return Ok(WaitOutcome::Confirmed),
+                Some(Mark::Ended(end)) => return Ok(WaitOutcome::Ended(end)),
             }
             let progress = self.progress().await?;
             let is_safe_by_now = tombstone.zip(progress).is_some_and(|(tombstone, progress)| {
@@ -412,11 +411,11 @@ impl<'a> Canceller<'a> {
         call: &CallRef,
         outcome: CallOutcome,
     ) -> Result<CallOutcome, NatsError> {
-        let confirmed = Mark::Cancelled { confirmed: true };
+        let confirmed = Mark::Ended(EndState::Cancelled);
         let mark =
             tombstone::update_cancelled(self.js, &self.location.queue, call, confirmed).await?;
         Ok(match mark {
-            Some(Mark::Ended) => CallOutcome::Ended(EndState::Done),
+            Some(Mark::Ended(EndState::Done)) => CallOutcome::Ended(EndState::Done),
             _ => outcome,
         })
     }
@@ -428,7 +427,13 @@ impl<'a> Canceller<'a> {
 
     /// Records in the tombstone that the call had ended before it was cancelled.
     async fn record_ended(&self, call: &CallRef, end: EndState) -> Result<CallOutcome, NatsError> {
-        tombstone::update_cancelled(self.js, &self.location.queue, call, Mark::Ended).await?;
+        tombstone::update_cancelled(
+            self.js,
+            &self.location.queue,
+            call,
+            Mark::Ended(EndState::Done),
+        )
+        .await?;
         Ok(CallOutcome::Ended(end))
     }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::call::CANCELLED_STATUS;
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndState {
@@ -32,6 +34,29 @@ impl EndState {
             Self::Dead => "dead",
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
+        }
+    }
+
+    /// Describes the end, as what a sentence says of the call.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Done => "has run",
+            Self::Dead => "is a dead letter",
+            Self::Cancelled => "is cancelled",
+            Self::Expired => "has expired: it was older than limits.maxAge of its queue",
+        }
+    }
+
+    /// Returns the status that the client gets for a call that ended so without having run: 499 if
+    /// the client cancelled it, as nginx names a request that the client closed, 504 if it waited
+    /// for too long. `None` if the end itself says the status.
+    #[must_use]
+    pub fn status(self) -> Option<u16> {
+        match self {
+            Self::Done | Self::Dead => None,
+            Self::Cancelled => Some(CANCELLED_STATUS),
+            Self::Expired => Some(504),
         }
     }
 }

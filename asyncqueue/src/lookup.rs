@@ -183,7 +183,7 @@ async fn is_certain(
     locations: &[QueueLocation],
     tombstone: &Tombstone,
 ) -> Result<bool, NatsError> {
-    if tombstone.mark != (Mark::Cancelled { confirmed: false }) {
+    if tombstone.mark != Mark::Cancelling {
         return Ok(true);
     }
     let Some(location) = locations.iter().find(|location| location.queue == tombstone.queue) else {

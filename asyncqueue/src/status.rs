@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::{
     call::{CallQuery, CallRef, CallState, CallStatus, PendingCall, WorkerReport},
     consumer_progress::{self, Progress},
+    end_state::EndState,
     jetstream::{NatsError, stored_at},
     message::native,
     names::QueueName,
@@ -49,14 +50,13 @@ pub async fn status_of_pending(
     // A cancelled or expired call is stored until the program that ends it has finished. A call
     // that was delivered and is not certainly cancelled may end by itself.
     let queued = queued(progress, message.sequence);
-    let is_open = tombstone.as_ref().is_some_and(|tombstone| {
-        queued.is_none() && tombstone.mark == Mark::Cancelled { confirmed: false }
-    });
-    let mark = tombstone.filter(|_| !is_open).and_then(|tombstone| tombstone.state());
-    let state = match (mark, queued) {
-        (Some(state @ (CallState::Cancelled { .. } | CallState::Expired { .. })), _)
-        | (_, Some(state)) => state,
-        (_, None) => ask_worker(js, &location.queue, &call).await?,
+    let is_open = tombstone
+        .as_ref()
+        .is_some_and(|tombstone| queued.is_none() && tombstone.mark == Mark::Cancelling);
+    let ended = tombstone.filter(|_| !is_open).and_then(|tombstone| tombstone.state());
+    let state = match ended.filter(|state| state.end() != Some(EndState::Dead)).or(queued) {
+        Some(state) => state,
+        None => ask_worker(js, &location.queue, &call).await?,
     };
     let submitted_at = native::decode(&message.headers, Bytes::new())
         .map_or_else(|_| stored_at(message), |invocation| invocation.submitted_at);

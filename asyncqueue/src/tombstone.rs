@@ -31,17 +31,11 @@ const LEASES_UNTIL_SAFE: u32 = 2;
 /// What a tombstone says about its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// The call is cancelled. `confirmed`: it is certain that it can't start any more.
-    Cancelled {
-        /// Whether that is certain.
-        confirmed: bool,
-    },
-    /// The attempts of the call are exhausted: it is a dead letter, or becomes one.
-    Dead,
-    /// The call was too old when it was delivered.
-    Expired,
-    /// The call had ended by itself when it was cancelled.
-    Ended,
+    /// The call is cancelled, and a worker that has it may still start it.
+    Cancelling,
+    /// The call has ended so, for certain. A dead one is a dead letter, or becomes one. `Done` is a
+    /// call that had ended by itself when it was cancelled, which leaves no other record.
+    Ended(EndState),
 }
 
 /// A tombstone as it is stored.
@@ -71,46 +65,50 @@ pub struct WriteOutcome {
 // === impl Mark ===
 
 impl Mark {
-    /// Returns the end that the mark records; `None` if the call has ended by itself, which leaves
-    /// no other record.
+    /// Returns the end that the mark records.
     #[must_use]
-    pub fn end(self) -> Option<EndState> {
+    pub fn end(self) -> EndState {
         match self {
-            Self::Cancelled { .. } => Some(EndState::Cancelled),
-            Self::Dead => Some(EndState::Dead),
-            Self::Expired => Some(EndState::Expired),
-            Self::Ended => None,
+            Self::Cancelling => EndState::Cancelled,
+            Self::Ended(end) => end,
         }
     }
 
-    fn prefix(self) -> &'static str {
+    /// Returns whether the call is cancelled, for certain or not.
+    #[must_use]
+    pub fn is_cancelled(self) -> bool {
+        self.end() == EndState::Cancelled
+    }
+
+    /// Returns the word that stands for the mark, empty for the first one.
+    fn word(self) -> &'static str {
         match self {
-            Self::Cancelled { confirmed: false } => "",
-            Self::Cancelled { confirmed: true } => "confirmed ",
-            Self::Dead => "dead ",
-            Self::Expired => "expired ",
-            Self::Ended => "ended ",
+            Self::Cancelling => "",
+            Self::Ended(EndState::Cancelled) => "confirmed",
+            Self::Ended(EndState::Done) => "ended",
+            Self::Ended(end) => end.as_str(),
         }
     }
 
     /// Encodes the tombstone of a call at this sequence.
     fn encode(self, sequence: u64) -> String {
-        format!("{}{sequence}", self.prefix())
+        match self.word() {
+            "" => sequence.to_string(),
+            word => format!("{word} {sequence}"),
+        }
     }
 
     /// Reads what `encode` wrote: the mark and the sequence.
     fn decode(value: &[u8]) -> Option<(Self, u64)> {
-        const ALL: [Mark; 5] = [
-            Mark::Cancelled { confirmed: true },
-            Mark::Dead,
-            Mark::Expired,
-            Mark::Ended,
-            // Last, because its text is empty.
-            Mark::Cancelled { confirmed: false },
-        ];
         let text = std::str::from_utf8(value).ok()?;
-        let (mark, sequence) =
-            ALL.into_iter().find_map(|mark| Some((mark, text.strip_prefix(mark.prefix())?)))?;
+        let (mark, sequence) = match text.split_once(' ') {
+            None => (Self::Cancelling, text),
+            Some((word, sequence)) => {
+                let mark =
+                    EndState::ALL.map(Self::Ended).into_iter().find(|mark| mark.word() == word)?;
+                (mark, sequence)
+            }
+        };
         Some((mark, sequence.parse().ok()?))
     }
 }
@@ -121,16 +119,7 @@ impl Tombstone {
     /// Returns the state of the call that the tombstone records; `None` if the call has ended by
     /// itself.
     pub(crate) fn state(&self) -> Option<CallState> {
-        let since = self.at;
-        match self.mark {
-            Mark::Cancelled { .. } => Some(CallState::Cancelled { since }),
-            Mark::Expired => Some(CallState::Expired { since }),
-            Mark::Dead => {
-                let reason = "its attempts are exhausted".to_owned();
-                Some(CallState::Dead { reason, attempt: None, status: None, since })
-            }
-            Mark::Ended => None,
-        }
+        CallState::without_run(self.mark.end(), self.at)
     }
 
     /// Returns whether it was written so long before `now` that no worker starts its call any more.
@@ -267,7 +256,7 @@ pub(crate) async fn update_cancelled(
     call: &CallRef,
     mark: Mark,
 ) -> Result<Option<Mark>, NatsError> {
-    update(js, queue, call, |before| matches!(before, Mark::Cancelled { .. }), mark).await
+    update(js, queue, call, Mark::is_cancelled, mark).await
 }
 
 /// Marks an unconfirmed cancellation as one that came after the call had ended by itself.
@@ -276,7 +265,7 @@ pub async fn mark_too_late(
     queue: &QueueName,
     call: &CallRef,
 ) -> Result<(), NatsError> {
-    replace(js, queue, call, Mark::Cancelled { confirmed: false }, Mark::Ended).await.map(drop)
+    replace(js, queue, call, Mark::Cancelling, Mark::Ended(EndState::Done)).await.map(drop)
 }
 
 /// Replaces one mark of a call by another; leaves every other mark unchanged. Returns the mark that
@@ -323,7 +312,7 @@ pub async fn record_result(
     call: &CallRef,
 ) -> Result<(), NatsError> {
     // Watchers of the bucket read the cancellation once more.
-    let value = Mark::Cancelled { confirmed: false }.encode(call.sequence);
+    let value = Mark::Cancelling.encode(call.sequence);
     match publish(js, TOMBSTONES.subject(&result_key(queue, call)), value, 0).await {
         Err(failure) if !failure.is_conflict() => Err(failure.0),
         _ => Ok(()),
@@ -379,25 +368,21 @@ pub fn bucket_not_found() -> NatsError {
 mod tests {
     use super::*;
 
-    const MARKS: [Mark; 5] = [
-        Mark::Cancelled { confirmed: false },
-        Mark::Cancelled { confirmed: true },
-        Mark::Dead,
-        Mark::Expired,
-        Mark::Ended,
-    ];
-
     #[test]
     fn marks_are_read_as_they_are_written() {
-        for mark in MARKS {
-            assert_eq!(Mark::decode(mark.encode(7).as_bytes()), Some((mark, 7)));
-        }
-        for other in ["", "dead", "dead x", "7 dead", "\u{fc}"] {
+        let marks = EndState::ALL.map(Mark::Ended).into_iter().chain([Mark::Cancelling]);
+        let values: Vec<_> = marks
+            .map(|mark| {
+                let value = mark.encode(7);
+                assert_eq!(Mark::decode(value.as_bytes()), Some((mark, 7)));
+                value
+            })
+            .collect();
+        // As docs/wire.md says. Programs of version 0.1 know the second and the last.
+        assert_eq!(values, ["ended 7", "dead 7", "confirmed 7", "expired 7", "7"]);
+        for other in ["", "dead", "dead x", "7 dead", " 7", "done 7", "\u{fc}"] {
             assert_eq!(Mark::decode(other.as_bytes()), None, "{other}");
         }
-        // The values that programs of version 0.1 read and write.
-        assert_eq!(Mark::Cancelled { confirmed: false }.encode(7), "7");
-        assert_eq!(Mark::Dead.encode(7), "dead 7");
     }
 
     #[test]
@@ -406,7 +391,7 @@ mod tests {
         let tombstone = Tombstone {
             queue: "jobs".parse().unwrap(),
             call: CallRef { id: "id-1".parse().unwrap(), sequence: 7 },
-            mark: Mark::Cancelled { confirmed: false },
+            mark: Mark::Cancelling,
             at: at(0),
             revision: 1,
         };
@@ -426,6 +411,9 @@ mod tests {
         assert_eq!(read("jobs.id-1").as_ref(), Some(&call));
         assert_eq!(read(&result_key(&queue, &call)).as_ref(), Some(&call));
         assert_eq!(read("other.id-1.7"), None);
-        assert_eq!(read_entry(&queue, &key(&queue, &call), b"dead 7"), Some((call, Mark::Dead)));
+        assert_eq!(
+            read_entry(&queue, &key(&queue, &call), b"dead 7"),
+            Some((call, Mark::Ended(EndState::Dead)))
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
-    EndState, QueueName,
+    QueueName,
     call::{CallQuery, CallStatus, CandidateQueues, Lookup},
     cancel::{self, CancelCounts, CancelOutcome},
     directory::Directory,
@@ -122,7 +122,7 @@ impl Lookups {
                 Err(Rejection::CancellationUnconfirmed { call_id: wanted.id })
             }
             CancelOutcome::Ended { end, .. } => {
-                Err(Rejection::CallEnded { call_id: wanted.id, how: end_description(end) })
+                Err(Rejection::CallEnded { call_id: wanted.id, how: end.description() })
             }
             CancelOutcome::NotFound => Err(unknown(wanted, &places)),
         }
@@ -142,14 +142,6 @@ fn unknown(wanted: CallQuery, places: &CandidateQueues) -> Rejection {
         _ => None,
     };
     Rejection::UnknownCall { call_id: wanted.id, queue }
-}
-
-fn end_description(end: EndState) -> &'static str {
-    match end {
-        EndState::Dead => "is a dead letter",
-        EndState::Expired => "has expired",
-        EndState::Done | EndState::Cancelled => "has run",
-    }
 }
 
 #[cfg(test)]

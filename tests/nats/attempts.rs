@@ -9,6 +9,7 @@ use std::{
 };
 
 use asyncqueue::{
+    EndState,
     call::CallRef,
     dead_letters::{DeathInfo, store_once},
     message::dead_letter,
@@ -103,8 +104,10 @@ async fn left_by_a_worker(queue: &Queue, is_letter_stored: bool) -> CallRef {
     let message =
         consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
     let marked =
-        tombstone::write_once(&queue.js, &queue.spec.queue, &call, Mark::Dead).await.unwrap();
-    assert_eq!(marked.unwrap().mark, Mark::Dead);
+        tombstone::write_once(&queue.js, &queue.spec.queue, &call, Mark::Ended(EndState::Dead))
+            .await
+            .unwrap();
+    assert_eq!(marked.unwrap().mark, Mark::Ended(EndState::Dead));
     if is_letter_stored {
         let death = DeathInfo {
             reason: "the function answered 500".to_owned(),

@@ -69,7 +69,7 @@ async fn a_running_calls_connection_is_closed() {
     function.receives(1).await;
     assert_eq!(cancel_call(&queue, &call).await, RUNNING);
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
-    worker.logged("Cancelled figlet").await;
+    worker.logged("figlet is cancelled").await;
     heard_once(&queue, &caller, &call).await;
     // Its slot is free again.
     queue.submit(|_| {}).await;
@@ -105,7 +105,9 @@ async fn a_call_that_has_ended_or_never_was_is_not_found() {
 /// that it has then.
 async fn mark_dead(queue: &Queue, call: &CallRef) -> Mark {
     let written =
-        tombstone::write_once(&queue.js, &queue.spec.queue, call, Mark::Dead).await.unwrap();
+        tombstone::write_once(&queue.js, &queue.spec.queue, call, Mark::Ended(EndState::Dead))
+            .await
+            .unwrap();
     written.unwrap().mark
 }
 
@@ -117,16 +119,22 @@ async fn first_of_cancellation_and_last_attempt_counts() {
     let [first, second] = [(0, &ids[0]), (1, &ids[1])]
         .map(|(offset, id)| CallRef { id: id.clone(), sequence: sequence + offset });
     // A worker whose confirmation was lost writes it once more.
-    assert_eq!([mark_dead(&queue, &first).await, mark_dead(&queue, &first).await], [Mark::Dead; 2]);
+    assert_eq!(
+        [mark_dead(&queue, &first).await, mark_dead(&queue, &first).await],
+        [Mark::Ended(EndState::Dead); 2]
+    );
     assert_eq!(cancel_call(&queue, &first.id).await, ended(EndState::Dead));
     queue.holds("jobs", 2).await;
     assert!(!is_cancelled(&queue.js, &queue.spec.queue, &first).await.unwrap());
 
     assert_eq!(cancel_call(&queue, &second.id).await, WAITING);
-    assert_eq!(mark_dead(&queue, &second).await, Mark::Cancelled { confirmed: true });
+    assert_eq!(mark_dead(&queue, &second).await, Mark::Ended(EndState::Cancelled));
     // Another call with that id is another one.
     let again = CallRef { id: second.id.clone(), sequence: second.sequence + 1 };
-    assert_eq!([mark_dead(&queue, &again).await, mark_dead(&queue, &again).await], [Mark::Dead; 2]);
+    assert_eq!(
+        [mark_dead(&queue, &again).await, mark_dead(&queue, &again).await],
+        [Mark::Ended(EndState::Dead); 2]
+    );
 }
 
 #[tokio::test]
@@ -138,7 +146,7 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
     worker.logged("moving the call to the dead-letter stream").await;
     queue.holds("jobs-dead", 1).await;
     let stored = CallRef { id: call, sequence: queue.sequence("jobs", 1).await };
-    assert_eq!(mark_dead(&queue, &stored).await, Mark::Dead);
+    assert_eq!(mark_dead(&queue, &stored).await, Mark::Ended(EndState::Dead));
     assert!(!is_cancelled(&queue.js, &queue.spec.queue, &stored).await.unwrap());
 }
 
@@ -192,11 +200,11 @@ async fn a_tombstone_that_comes_after_the_end_says_so() {
     queue.empties().await;
     queue.holds("jobs-callbacks", 0).await;
     let call = CallRef { id: id.clone(), sequence };
-    let mark = Mark::Cancelled { confirmed: false };
+    let mark = Mark::Cancelling;
     tombstone::write_once(&queue.js, &queue.spec.queue, &call, mark).await.unwrap().unwrap();
     until("the tombstone says that the call has ended", async || {
         let tombstone = tombstone::read(&queue.js, &queue.spec.queue, &call).await.ok()??;
-        (tombstone.mark == Mark::Ended).then_some(())
+        (tombstone.mark == Mark::Ended(EndState::Done)).then_some(())
     })
     .await;
     assert!(cancel_call(&queue, &id).await.is_empty());

@@ -72,7 +72,7 @@ async fn a_call_that_waited_too_long_expires_and_never_runs() {
     let series = metrics.lines().find(|line| line.contains(r#"outcome="expired""#)).unwrap();
     assert!(series.ends_with(" 2"), "{series}");
     assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
-    worker.logged("Expired figlet").await;
+    worker.logged("figlet has expired").await;
 }
 
 #[tokio::test]

@@ -107,11 +107,10 @@ fn from_result(
     let result = Callback::decode(&message.headers, Bytes::new()).ok()?;
     let at = stored_at(message);
     let state = match result.end {
-        EndState::Cancelled => CallState::Cancelled { since: at },
-        EndState::Expired => CallState::Expired { since: at },
         EndState::Done | EndState::Dead => {
             CallState::Done { status: result.status, attempt: result.attempt, callback }
         }
+        end => CallState::without_run(end, at)?,
     };
     let mut status = CallStatus::new(query, queue, None, state);
     status.function = Some(result.function.to_string());

@@ -10,6 +10,7 @@ use crate::{
     buckets::TOMBSTONES,
     call::CallRef,
     call_id::CallId,
+    end_state::EndState,
     jetstream::{NatsError, last_message},
     names::QueueName,
 };
@@ -48,10 +49,7 @@ pub(super) async fn write_once(
 ) -> Result<Option<Mark>, NatsError> {
     let subject = TOMBSTONES.subject(&format!("{queue}.{}", call.id));
     // Version 0.1 knows two marks, and takes anything else for the tombstone of another call.
-    let value = match mark {
-        Mark::Cancelled { .. } => Mark::Cancelled { confirmed: false },
-        Mark::Dead | Mark::Expired | Mark::Ended => Mark::Dead,
-    };
+    let value = if mark.is_cancelled() { Mark::Cancelling } else { Mark::Ended(EndState::Dead) };
     let mut revision = 0;
     for _ in 0..MAX_CAS_ATTEMPTS {
         match publish(js, subject.clone(), value.encode(call.sequence), revision).await {

@@ -8,7 +8,6 @@ use asyncqueue::{
 };
 use clap::Args;
 
-use super::status;
 use crate::{lookup, output, session::Session};
 
 /// Maximum time for the worker that has the call to confirm that the call does not start.
@@ -48,8 +47,7 @@ pub(crate) async fn run(session: &Session, arguments: &CancelArgs) -> anyhow::Re
              respond; retry"
         ),
         CancelOutcome::Ended { end, status } => {
-            let how =
-                status.map_or_else(|| end.to_string(), |status| status::describe(&status.state));
+            let how = status.map_or_else(|| end.to_string(), |status| status.state.to_string());
             anyhow::bail!("call `{call_id}` can't be cancelled, it has ended: {how}")
         }
         CancelOutcome::NotFound => return Err(lookup::not_found(call_id, queue.as_ref())),

@@ -2,7 +2,7 @@
 
 use asyncqueue::{
     CallId, QueueName,
-    call::{CallState, CallStatus, CallbackState, Lookup},
+    call::{CallStatus, Lookup},
     status,
 };
 use clap::Args;
@@ -55,7 +55,7 @@ pub(crate) async fn run(session: &Session, arguments: &StatusArgs) -> anyhow::Re
 fn render(status: &CallStatus) -> String {
     let mut fields = vec![("Call ID", status.call_id.clone()), ("Queue", status.queue.to_string())];
     fields.extend(status.function.clone().map(|function| ("Function", function)));
-    fields.push(("State", describe(&status.state)));
+    fields.push(("State", status.state.to_string()));
     fields.extend(
         status.others.map(|others| ("Others", format!("{others} more calls with this id"))),
     );
@@ -63,73 +63,11 @@ fn render(status: &CallStatus) -> String {
     table::fields(&fields)
 }
 
-/// Describes a state in one line.
-pub(crate) fn describe(state: &CallState) -> String {
-    match state {
-        CallState::Queued { position: None } => "queued".to_owned(),
-        CallState::Queued { position: Some(position) } => {
-            format!("queued, {position} calls before it")
-        }
-        CallState::Delivered => "running, or waiting for its next attempt".to_owned(),
-        CallState::Running { worker, attempt, max_attempts, since, blocked } => {
-            let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
-            format!(
-                "running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}"
-            )
-        }
-        CallState::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until } => {
-            let why = failure
-                .as_ref()
-                .map(|failure| format!(": {}", failure.last_error))
-                .unwrap_or_default();
-            match not_counted_until {
-                Some(until) => format!(
-                    "waiting until {next_attempt:.0}: the platform failed, which does not count as \
-                     an attempt until {until:.0}{why}"
-                ),
-                None => {
-                    format!(
-                        "waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} \
-                         failed{why}"
-                    )
-                }
-            }
-        }
-        CallState::Done { status, callback: CallbackState::Pending, .. } => {
-            format!("done with status {status}, the callback is not delivered yet")
-        }
-        CallState::Done { status, callback: CallbackState::Dead, .. } => {
-            format!("done with status {status}, the callback failed and is a dead letter")
-        }
-        CallState::Dead { reason, since, .. } => format!("dead since {since:.0}: {reason}"),
-        CallState::Cancelled { since } => format!("cancelled at {since:.0}"),
-        CallState::Expired { since } => {
-            format!("expired at {since:.0}: older than the maximum age of its queue")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use asyncqueue::call::AttemptFailure;
+    use asyncqueue::call::CallState;
 
     use super::*;
-
-    #[test]
-    fn waiting_call_shows_its_last_error() {
-        let failure =
-            AttemptFailure { last_status: 500, last_error: "the function answered 500".to_owned() };
-        let waiting = |failure| CallState::Waiting {
-            attempt: 1,
-            max_attempts: 3,
-            next_attempt: "2026-11-24T10:00:00.5Z".parse().unwrap(),
-            failure,
-            not_counted_until: None,
-        };
-        let texts = [None, Some(failure)].map(|failure| describe(&waiting(failure)));
-        assert_eq!(texts[0], "waiting until 2026-11-24T10:00:00Z, attempt 1 of 3 failed");
-        assert_eq!(texts[1], format!("{}: the function answered 500", texts[0]));
-    }
 
     #[test]
     fn status_is_rendered_as_text() {

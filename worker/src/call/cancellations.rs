@@ -192,12 +192,12 @@ impl Cancellations {
     }
 
     fn apply_tombstone(&self, js: &Context, queue: &QueueName, key: &str, value: &[u8]) {
-        let Some((call, Mark::Cancelled { confirmed })) = tombstone::read_entry(queue, key, value)
-        else {
+        let Some((call, mark)) = tombstone::read_entry(queue, key, value) else { return };
+        if !mark.is_cancelled() {
             return;
-        };
+        }
         if self.cancel(&call, None) == Some(REPLY_ENDED)
-            && !confirmed
+            && mark == Mark::Cancelling
             && self.record_late_tombstone(&call)
         {
             let (js, queue) = (js.clone(), queue.clone());

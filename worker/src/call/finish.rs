@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
     EndState, QueueName, Rounded,
-    call::{CANCELLED_STATUS, CallRef, Phase},
+    call::{CallRef, Phase},
     dead_letters::DeathInfo,
     jetstream::{NatsError, is_stored},
     publish_failure::PublishFailure,
@@ -33,7 +33,7 @@ use crate::{
     metrics::Metrics,
     record::Record,
     record_store::RecordStore,
-    retry::outcome::{Outcome, STATUS_TIMED_OUT, STATUS_UNREACHABLE},
+    retry::outcome::{Outcome, STATUS_UNREACHABLE},
 };
 
 /// Delay of a redelivery of a call if it can't be determined now whether the call is cancelled.
@@ -78,11 +78,8 @@ impl Finisher {
                 self.finish_as_marked(delivery, prepared, mark, permit).await
             }
             InvocationResult::Unknown => self.redeliver_later(&prepared.call.stored, permit).await,
-            InvocationResult::Expired => {
-                self.finish_unstarted(delivery, prepared, Mark::Expired, lease, permit).await
-            }
-            InvocationResult::Exhausted => {
-                self.finish_unstarted(delivery, prepared, Mark::Dead, lease, permit).await
+            InvocationResult::Unstarted(end) => {
+                self.finish_unstarted(delivery, prepared, end, lease, permit).await
             }
         }
     }
@@ -123,8 +120,8 @@ impl Finisher {
             Outcome::Done => !guard.try_end(),
             Outcome::Retry { .. } => guard.is_cancelled(),
             Outcome::Dead(_) => {
-                match self.write_tombstone(call, Mark::Dead, status.as_ref(), permit).await {
-                    Some(WriteOutcome { mark: Mark::Dead, .. }) => false,
+                match self.write_tombstone(call, EndState::Dead, status.as_ref(), permit).await {
+                    Some(WriteOutcome { mark: Mark::Ended(EndState::Dead), .. }) => false,
                     Some(WriteOutcome { mark, .. }) => {
                         return self.finish_as_marked(delivery, prepared, mark, permit).await;
                     }
@@ -135,8 +132,7 @@ impl Finisher {
             }
         };
         if is_cancelled {
-            guard.confirm_stopped(false, delivery.is_lease_certain()).await;
-            return self.finish_cancelled(call, permit).await;
+            return self.finish_as_marked(delivery, prepared, Mark::Cancelling, permit).await;
         }
         self.metrics.record_attempt(reply.duration, &outcome);
         log_attempt(call, &reply, &outcome);
@@ -162,12 +158,11 @@ impl Finisher {
         permit: &mut InFlightPermit,
     ) -> AckKind {
         let Prepared { call, guard, .. } = prepared;
-        match mark {
-            Mark::Cancelled { .. } => {
-                guard.confirm_stopped(false, delivery.is_lease_certain()).await;
-                self.finish_cancelled(call, permit).await
-            }
-            Mark::Dead => {
+        if mark.is_cancelled() {
+            guard.confirm_stopped(false, delivery.is_lease_certain()).await;
+        }
+        match mark.end() {
+            EndState::Dead => {
                 // There was no room for the dead letter, or the worker that marked the call as dead
                 // ended before it was stored.
                 let reason =
@@ -175,20 +170,18 @@ impl Finisher {
                 let death = DeathMark { reason: reason.to_owned(), is_new: false };
                 self.finish_dead(delivery, call, Reply::empty(), death, None, permit).await
             }
-            Mark::Expired => self.finish_expired(call, permit).await,
             // The call has run, and no client wants its result.
-            Mark::Ended => AckKind::Ack,
+            EndState::Done => AckKind::Ack,
+            end => self.finish_without_run(call, end, permit).await,
         }
     }
 
-    /// Finishes a call that was not started: it is too old, or its attempts are exhausted. If they
-    /// are exhausted, its worker crashed during the last one: otherwise the call would be dead
-    /// already.
+    /// Finishes a call that was not started, unless it has ended in another way.
     async fn finish_unstarted(
         &self,
         delivery: &Delivery,
         prepared: &Prepared<'_>,
-        mark: Mark,
+        end: EndState,
         lease: Duration,
         permit: &mut InFlightPermit,
     ) -> AckKind {
@@ -206,8 +199,8 @@ impl Finisher {
         {
             return AckKind::Nak(Some(lease));
         }
-        match self.write_tombstone(call, mark, Some(&status), permit).await {
-            Some(WriteOutcome { mark: Mark::Dead, .. }) => {
+        match self.write_tombstone(call, end, Some(&status), permit).await {
+            Some(WriteOutcome { mark: Mark::Ended(EndState::Dead), .. }) => {
                 self.finish_crashed(delivery, call, &status, permit).await
             }
             Some(WriteOutcome { mark, .. }) => {
@@ -243,10 +236,11 @@ impl Finisher {
     async fn write_tombstone(
         &self,
         call: &Call<'_>,
-        mark: Mark,
+        end: EndState,
         status: Option<&StatusGuard>,
         permit: &mut InFlightPermit,
     ) -> Option<WriteOutcome> {
+        let mark = Mark::Ended(end);
         let on_blocked = blocked_reporter(status);
         let written =
             self.store.store_with_retries(Record::Tombstone, permit, on_blocked, async || {
@@ -304,30 +298,26 @@ impl Finisher {
         AckKind::Nak(Some(wait))
     }
 
-    /// Finishes a call that is cancelled. The result for its client was stored with the
-    /// cancellation, unless the message came from an existing gateway. If it is stored twice, the
-    /// client gets it once.
-    async fn finish_cancelled(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
-        let (function, call_id) = call.function_and_id();
-        info!(%call_id, %function, "Cancelled {}", function.name());
-        self.metrics.record_end_without_run(EndState::Cancelled);
-        let (end, reply) = (EndState::Cancelled, Reply::empty());
-        self.results.publish(call, end, CANCELLED_STATUS, reply, None, permit).await;
-        AckKind::Ack
-    }
-
-    /// Finishes a call that was too old when it was delivered.
-    async fn finish_expired(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
+    /// Finishes a call that has not run. The result of a cancelled call was stored for its client
+    /// with the cancellation, unless the message came from an existing gateway. If it is stored
+    /// twice, the client gets it once.
+    async fn finish_without_run(
+        &self,
+        call: &Call<'_>,
+        end: EndState,
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
         let (function, call_id) = call.function_and_id();
         let age = Rounded(call.attempts.age);
-        warn!(
-            %call_id, %function,
-            "Expired {}: it is {age} old, more than limits.maxAge of its queue",
-            function.name()
-        );
-        self.metrics.record_end_without_run(EndState::Expired);
-        let (end, reply) = (EndState::Expired, Reply::empty());
-        self.results.publish(call, end, STATUS_TIMED_OUT, reply, None, permit).await;
+        let (name, what) = (function.name(), end.description());
+        if end == EndState::Cancelled {
+            info!(%call_id, %function, %age, "{name} {what}");
+        } else {
+            warn!(%call_id, %function, %age, "{name} {what}");
+        }
+        self.metrics.record_end_without_run(end);
+        let code = end.status().unwrap_or(STATUS_UNREACHABLE);
+        self.results.publish(call, end, code, Reply::empty(), None, permit).await;
         AckKind::Ack
     }
 
@@ -388,8 +378,14 @@ impl Finisher {
             "{} has completed already: another worker has stored its result",
             function.name()
         );
-        let ended =
-            tombstone::replace(&self.js, &self.queue, &call.stored, Mark::Dead, Mark::Ended).await;
+        let ended = tombstone::replace(
+            &self.js,
+            &self.queue,
+            &call.stored,
+            Mark::Ended(EndState::Dead),
+            Mark::Ended(EndState::Done),
+        )
+        .await;
         if let Err(error) = ended {
             warn!(%call_id, %error, "failed to replace the mark that the call is dead");
         }

@@ -12,7 +12,7 @@ use asyncqueue::{
     message::callback::Callback,
     stored_result,
     subject::result_subject,
-    tombstone::{self, Mark, WriteOutcome},
+    tombstone::{self, Mark},
 };
 use tokio::time::sleep;
 use tracing::{error, warn};
@@ -112,10 +112,13 @@ impl ResultPublisher {
         }
         // Tried once: without room for this mark, there is no room for the mark of a cancellation
         // either.
-        let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
-        let Ok(Some(WriteOutcome { mark: Mark::Cancelled { .. }, .. })) = written else {
+        let written =
+            tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended(EndState::Done))
+                .await;
+        if !written.is_ok_and(|written| written.is_some_and(|written| written.mark.is_cancelled()))
+        {
             return Some(callback);
-        };
+        }
         let sequence = call.stored.sequence;
         let cancelled = Callback::new(
             &call.invocation,

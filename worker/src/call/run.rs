@@ -7,7 +7,7 @@ use std::{
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
-    QueueName,
+    EndState, QueueName,
     directory::Directory,
     tombstone::{self, Mark},
 };
@@ -51,10 +51,9 @@ pub(crate) enum InvocationResult {
     AlreadyEnded(Mark),
     /// Whether the call has ended can't be determined now. It was not started.
     Unknown,
-    /// The call was too old to be started.
-    Expired,
-    /// The attempts were exhausted on arrival: the worker crashed during the last one.
-    Exhausted,
+    /// The call was not started, and ends so. `Dead` means that its attempts are exhausted and its
+    /// worker crashed during the last one: otherwise it would be dead already.
+    Unstarted(EndState),
 }
 
 /// Says whether a call may be started.
@@ -78,10 +77,10 @@ impl Runner {
             self.metrics.record_wait(call.attempts.age);
         }
         if self.max_age.is_some_and(|max_age| call.attempts.age > max_age) {
-            return InvocationResult::Expired;
+            return InvocationResult::Unstarted(EndState::Expired);
         }
         if call.policy.is_poison(call.attempts.number) {
-            return InvocationResult::Exhausted;
+            return InvocationResult::Unstarted(EndState::Dead);
         }
         *status = Some(self.statuses.track_running(call.stored.clone(), call.attempt()));
         match self.may_start(delivery, call).await {
@@ -98,10 +97,9 @@ impl Runner {
         call: &mut Call<'_>,
         guard: &CallGuard,
     ) -> InvocationResult {
-        const CANCELLED: Mark = Mark::Cancelled { confirmed: false };
         let Some(cancelled) = guard.try_start() else {
             guard.confirm_stopped(false, delivery.is_lease_certain()).await;
-            return InvocationResult::AlreadyEnded(CANCELLED);
+            return InvocationResult::AlreadyEnded(Mark::Cancelling);
         };
         self.log_request(call);
         let directory = self.directory.borrow().clone();
@@ -124,7 +122,7 @@ impl Runner {
         };
         let Some(reply) = reply else {
             guard.confirm_stopped(true, delivery.is_lease_certain()).await;
-            return InvocationResult::AlreadyEnded(CANCELLED);
+            return InvocationResult::AlreadyEnded(Mark::Cancelling);
         };
         guard.mark_idle();
         if self.verbose {
@@ -165,7 +163,8 @@ impl Runner {
                 // Its worker crashed while it posted a result that can't be stored: the client may not
                 // have the result.
                 Ok(Some(tombstone))
-                    if tombstone.mark == Mark::Ended && call.invocation.callback_url.is_some() => {}
+                    if tombstone.mark == Mark::Ended(EndState::Done)
+                        && call.invocation.callback_url.is_some() => {}
                 Ok(Some(tombstone)) => return StartCheck::AlreadyEnded(tombstone.mark),
                 Ok(None) => {}
                 Err(error) => {
