@@ -18,6 +18,7 @@ use std::{
 };
 
 use hyper_util::client::legacy::connect::dns::Name;
+use ipnet::IpNet;
 use url::{Host, Url};
 
 /// Addresses at which cloud providers serve credentials, in addition to the link-local ones.
@@ -45,7 +46,7 @@ pub struct HostAllowList(Vec<Rule>);
 enum Rule {
     Host(String),
     Suffix(String),
-    Network { address: IpAddr, prefix: u8 },
+    Network(IpNet),
 }
 
 /// Says why a callback is not posted.
@@ -98,15 +99,11 @@ impl FromStr for Rule {
                 "`{text}` is not a host, *.suffix, an IP address or a network such as 10.0.0.0/8"
             )
         };
-        if let Some((address, prefix)) = text.split_once('/') {
-            let address: IpAddr = address.parse().map_err(|_| wrong())?;
-            let max_prefix = if address.is_ipv4() { 32 } else { 128 };
-            let prefix =
-                prefix.parse().ok().filter(|prefix| *prefix <= max_prefix).ok_or_else(wrong)?;
-            return Ok(Self::Network { address, prefix });
-        }
         if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-            return Ok(Self::Network { address, prefix: if address.is_ipv4() { 32 } else { 128 } });
+            return Ok(Self::Network(address.into()));
+        }
+        if text.contains('/') {
+            return text.parse().map(Self::Network).map_err(|_| wrong());
         }
         let (suffix, host) = match text.strip_prefix("*.") {
             Some(host) => (true, host),
@@ -127,28 +124,16 @@ impl HostAllowList {
         self.0.iter().any(|rule| match rule {
             Rule::Host(host) => *host == name,
             Rule::Suffix(suffix) => name.ends_with(suffix.as_str()),
-            Rule::Network { .. } => false,
+            Rule::Network(_) => false,
         })
     }
 
     fn allows_address(&self, address: IpAddr) -> bool {
         self.0.iter().any(|rule| match rule {
-            Rule::Network { address: network, prefix } => contains(*network, *prefix, address),
+            Rule::Network(network) => network.contains(&address),
             Rule::Host(_) | Rule::Suffix(_) => false,
         })
     }
-}
-
-fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {
-    let (width, network, address) = match (network, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => {
-            (32, u128::from(network.to_bits()), u128::from(address.to_bits()))
-        }
-        (IpAddr::V6(network), IpAddr::V6(address)) => (128, network.to_bits(), address.to_bits()),
-        _ => return false,
-    };
-    let shift = u32::from(width - prefix);
-    network.checked_shr(shift).unwrap_or(0) == address.checked_shr(shift).unwrap_or(0)
 }
 
 // === impl EgressPolicy ===
@@ -176,7 +161,7 @@ impl EgressPolicy {
     /// Returns whether a name may be resolved. A name that is not listed may still resolve to an
     /// address that is.
     fn may_resolve(&self, name: &str) -> bool {
-        let has_networks = self.allowed.0.iter().any(|rule| matches!(rule, Rule::Network { .. }));
+        let has_networks = self.allowed.0.iter().any(|rule| matches!(rule, Rule::Network(_)));
         self.allowed.0.is_empty() || has_networks || self.allowed.allows_name(name)
     }
 
@@ -413,7 +398,11 @@ mod tests {
         for host in ["hooks.example.com", "HOOKS.example.com", "a.b.corp.example", "10.1.2.3"] {
             assert_eq!(check(allowed, &format!("http://{host}/")), Ok(()), "{host}");
         }
-        assert!(check(allowed, "http://11.1.2.3/").is_err());
+        for host in ["11.1.2.3", "[a00::1]"] {
+            assert!(check(allowed, &format!("http://{host}/")).is_err(), "{host}");
+        }
+        // A network may be named by any of its addresses.
+        assert_eq!(check("10.9.9.9/8", "http://10.1.2.3/"), Ok(()));
         let names = "hooks.example.com,*.corp.example";
         for host in
             ["example.com", "corp.example", "evilcorp.example", "hooks.example.com.evil.org"]
