@@ -4,13 +4,13 @@ pub(crate) use asyncqueue_runtime::output::{print, print_bytes, print_error};
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// The form of a listing.
+/// The format of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// A table.
     #[default]
     Table,
-    /// For programs.
+    /// JSON.
     Json,
 }
 

@@ -1,8 +1,7 @@
 //! The settings that programs have in common, for `#[command(flatten)]`, and parsers for values.
 //!
 //! Each setting is a flag (`--nats-url`) and an environment variable (`nats_url`, lower case as in
-//! OpenFaaS's manifests). A variable that is set to nothing is one that is not set, wherever a
-//! setting may be absent.
+//! OpenFaaS's manifests). For an optional setting, an empty variable means that it is not set.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -14,19 +13,19 @@ use crate::contract::setting;
 
 const DEFAULT_LOG_FILTER: &str = "info";
 
-/// The NATS client logs each attempt to connect on its own; [`crate::nats`] says the same in fewer
-/// lines.
+/// Target of the NATS client's log. It logs each attempt to connect, which [`crate::nats`] logs in
+/// fewer lines.
 const CLIENT_LOG: &str = "async_nats";
 
 /// What is logged, and how.
 #[derive(Args, Clone, Debug)]
 pub struct LogSettings {
-    /// Form of the log lines
+    /// Format of the log
     #[arg(long, env = setting::LOG_ENCODING, value_enum, default_value_t)]
     pub log_encoding: LogEncoding,
 
-    /// What is logged: error, warn, info, debug or trace, also by module
-    /// (`info,asyncqueue_worker=debug`)
+    /// Minimum level of log lines: error, warn, info, debug or trace. May be set for each module,
+    /// as in `info,asyncqueue_worker=debug`
     #[arg(
         long,
         env = "RUST_LOG",
@@ -36,13 +35,13 @@ pub struct LogSettings {
     pub log_filter: String,
 }
 
-/// The form of log lines.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogEncoding {
-    /// For people.
+    /// Text.
     #[default]
     Console,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }
 
@@ -50,8 +49,8 @@ pub enum LogEncoding {
 #[derive(Args, Clone)]
 pub struct NatsSettings {
     /// NATS servers, comma-separated: `nats://host:4222`, `tls://host:4222`, `nats://[::1]:4222`,
-    /// `nats://user:password@host` or `nats://token@host`. The first credentials found count for
-    /// all
+    /// `nats://user:password@host` or `nats://token@host`. The first credentials in the
+    /// list are used for all servers
     #[arg(
         long,
         env = setting::NATS_URL,
@@ -61,31 +60,30 @@ pub struct NatsSettings {
     )]
     pub nats_url: Optional<String>,
 
-    /// Host of the NATS server, where `nats_url` is not set; may carry a scheme and a port. An
-    /// address of IPv6 in brackets where a port follows
+    /// Host of the NATS server, if `nats_url` is not set. It may have a scheme and a port. An IPv6
+    /// address with a port needs brackets
     #[arg(long, env = setting::NATS_HOST, hide_env_values = true, default_value = "nats")]
     pub nats_host: String,
 
-    /// Port of the NATS server, where `nats_url` is not set and `nats_host` has none
+    /// Port of the NATS server, if `nats_url` is not set and `nats_host` has no port
     #[arg(long, env = setting::NATS_PORT, default_value_t = 4222)]
     pub nats_port: u16,
 
-    /// File with the credentials to authenticate with: JWT and nkey seed as `nsc generate creds`
-    /// writes them, or one line USER:PASSWORD, or one line with a token. Read again for each
-    /// connection
+    /// File with the credentials for NATS: a JWT and an nkey seed as `nsc generate creds` writes
+    /// them, or one line USER:PASSWORD, or one line with a token. Read again for each connection
     #[arg(long, env = setting::NATS_CREDS_FILE, default_value_t, hide_default_value = true)]
     pub nats_creds_file: Optional<PathBuf>,
 
-    /// PEM file with the certificate authority of the NATS server; set, TLS is required
+    /// PEM file with the certificate authority of the NATS server. If it is set, TLS is required
     #[arg(long, env = setting::NATS_TLS_CA_FILE, default_value_t, hide_default_value = true)]
     pub nats_tls_ca_file: Optional<PathBuf>,
 }
 
-/// A setting that may be absent; the empty text reads as absent.
+/// An optional setting. The empty text means that it is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Optional<T>(pub Option<T>);
 
-/// Reads a boolean setting: `true` or `1`, `false` or `0`, in any case; nothing is false.
+/// Reads a boolean setting: `true` or `1`, `false` or `0`, in any case. Empty is false.
 pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" => Ok(true),
@@ -94,8 +92,7 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A parser of settings that may be absent, from one of those that are there; the empty text is
-/// absent.
+/// Makes the parser of an optional setting from the parser of its value.
 pub fn optional<T: Clone, E>(
     parse: fn(&str) -> Result<T, E>,
 ) -> impl Fn(&str) -> Result<Optional<T>, E> + Clone + Send + Sync {
@@ -134,7 +131,7 @@ pub fn parse_call_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// Whether an authority has no port, or one that can be connected to.
+/// Returns whether an authority has no port, or one that can be connected to.
 fn has_valid_port(authority: &Authority) -> bool {
     let after_host =
         authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
@@ -155,7 +152,7 @@ fn parse_log_filter(text: &str) -> Result<String, String> {
 // === impl LogSettings ===
 
 impl LogSettings {
-    /// The filter, in which the NATS client is silent unless it is named.
+    /// Returns the filter. The NATS client logs nothing unless the filter names it.
     pub(crate) fn filter(&self) -> Result<Targets, ParseError> {
         if self.log_filter.contains(CLIENT_LOG) {
             self.log_filter.parse()
@@ -168,7 +165,7 @@ impl LogSettings {
 // === impl NatsSettings ===
 
 impl NatsSettings {
-    /// The settings for servers at `url`, all others at their defaults.
+    /// Returns the settings for servers at `url`. All others have their defaults.
     #[must_use]
     pub fn from_url(url: impl Into<String>) -> Self {
         Self {
@@ -182,7 +179,7 @@ impl NatsSettings {
 }
 
 impl fmt::Debug for NatsSettings {
-    /// Without URL and host, which may hold credentials.
+    /// Omits URL and host, which may hold credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsSettings")
             .field("nats_port", &self.nats_port)
@@ -195,7 +192,7 @@ impl fmt::Debug for NatsSettings {
 // === impl Optional ===
 
 impl<T> Optional<T> {
-    /// The value, if there is one.
+    /// Returns the value, if there is one.
     #[must_use]
     pub fn as_ref(&self) -> Option<&T> {
         self.0.as_ref()
@@ -217,7 +214,7 @@ impl<T: FromStr> FromStr for Optional<T> {
 }
 
 impl<T> fmt::Display for Optional<T> {
-    /// Nothing: clap prints a default, and the default is to be absent.
+    /// Prints nothing: clap prints a default, and the default is not to be set.
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         Ok(())
     }
