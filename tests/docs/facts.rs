@@ -7,7 +7,6 @@ use test_support::{
     broken_queues,
     cluster::repository,
     documents::{paths, quoted, read},
-    monitoring::alerts,
     tools::{output, program},
 };
 
@@ -16,17 +15,6 @@ use crate::documents::{Kind, pieces_of};
 /// Documents at the top whose commands are not for users.
 const FOR_CONTRIBUTORS: [&str; 4] =
     ["CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"];
-
-#[test]
-fn each_alert_has_a_remedy() {
-    let operations = read("docs/operations.md");
-    let alerts = alerts();
-    assert!(alerts.len() > 5);
-    for alert in alerts {
-        let row = format!("| `{}` |", alert["alert"].as_str().unwrap());
-        assert!(operations.contains(&row), "docs/operations.md has no row for {row}");
-    }
-}
 
 #[test]
 fn the_rule_of_queue_names_is_the_definitions() {

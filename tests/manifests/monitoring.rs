@@ -63,11 +63,25 @@ fn every_alert_is_raised_when_it_shall_be_and_only_then() {
 
 #[test]
 fn every_alert_says_what_is_wrong_and_what_to_do() {
-    for alert in alerts() {
+    let page = fs::read_to_string(repository().join("docs/alerts.md")).unwrap();
+    let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let alerts = alerts();
+    assert_eq!(sections.len(), alerts.len(), "docs/alerts.md has a section of each alert");
+    for alert in alerts {
         for annotation in ["summary", "description"] {
             let text = alert["annotations"][annotation].as_str().unwrap_or_default();
             assert!(text.len() > 20, "{alert}");
         }
+        let (name, runbook) = (&alert["alert"], &alert["annotations"]["runbook_url"]);
+        let (page, anchor) =
+            runbook.as_str().unwrap_or_default().split_once('#').expect("a section");
+        assert!(page.ends_with("/docs/alerts.md"), "{alert}");
+        let section = sections.iter().find(|section| section.to_lowercase() == anchor);
+        assert_eq!(
+            section,
+            Some(&name.as_str().unwrap()),
+            "docs/alerts.md has a section of each alert"
+        );
         assert!(
             ["warning", "critical"].contains(&alert["labels"]["severity"].as_str().unwrap()),
             "{alert}"

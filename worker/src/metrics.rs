@@ -64,6 +64,8 @@ pub(crate) struct Metrics {
     pending: Family<FunctionLabels, Gauge>,
     submitted: Family<QueueLabels, Gauge>,
     utilization: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    oldest_age: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    pending_callbacks: Family<QueueLabels, Gauge>,
     duration: Histogram,
     wait: Histogram,
 }
@@ -111,6 +113,8 @@ impl Metrics {
             pending: Family::default(),
             submitted: Family::default(),
             utilization: Family::default(),
+            oldest_age: Family::default(),
+            pending_callbacks: Family::default(),
             duration: Histogram::new(BUCKETS),
             wait: Histogram::new(BUCKETS),
         };
@@ -129,6 +133,17 @@ impl Metrics {
             "fullness_ratio",
             "Utilization of the queue's limits, updated every few seconds: at 1 it refuses calls",
             metrics.utilization.clone(),
+        );
+        registry.register(
+            "oldest_call_age_seconds",
+            "Age of the oldest call that has not ended, waiting or running, updated every few \
+             seconds: 0 if there is none",
+            metrics.oldest_age.clone(),
+        );
+        registry.register(
+            "pending_callbacks",
+            "Results that were not posted yet, updated every few seconds",
+            metrics.pending_callbacks.clone(),
         );
         registry.register(
             "messages_processed",
@@ -210,6 +225,19 @@ impl Metrics {
     pub(crate) fn set_utilization(&self, ratio: f64) {
         let queue_name = self.queue.clone();
         self.utilization.get_or_create(&QueueLabels { queue_name }).set(ratio);
+    }
+
+    /// Sets the age of the oldest call that has not ended.
+    pub(crate) fn set_oldest_age(&self, age: Duration) {
+        let queue_name = self.queue.clone();
+        self.oldest_age.get_or_create(&QueueLabels { queue_name }).set(age.as_secs_f64());
+    }
+
+    /// Sets how many results were not posted yet.
+    pub(crate) fn set_pending_callbacks(&self, count: u64) {
+        let queue_name = self.queue.clone();
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.pending_callbacks.get_or_create(&QueueLabels { queue_name }).set(count);
     }
 
     /// Records how long a call has waited for its first attempt.

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::Context;
-use asyncqueue::{consumer_progress, directory::Directory, stream::total_stored};
+use async_nats::jetstream::{Context, stream::State};
+use asyncqueue::{QueueName, consumer_progress, directory::Directory, stream::total_stored};
+use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
@@ -12,10 +13,11 @@ use crate::{metrics::Metrics, server_clock::ServerClock};
 /// Interval of the updates. It is shorter than 15 s, a common interval between two scrapes.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Updates how many calls wait and how many were ever stored, for as long as it is polled. Removes
-/// the series of functions that have left the directory.
+/// Updates the counts of the queue's streams for as long as it is polled. Removes the series of
+/// functions that have left the directory.
 pub(crate) async fn run(
     js: &Context,
+    queue: &QueueName,
     (stream, durable): (&str, &str),
     directory: watch::Receiver<Option<Arc<Directory>>>,
     metrics: &Metrics,
@@ -28,6 +30,12 @@ pub(crate) async fn run(
         }
         if let Err(error) = update(js, stream, durable, metrics, clock).await {
             debug!(%error, "failed to update the metrics of the queue");
+        }
+        match js.get_stream(queue.callback_stream()).await {
+            Ok(callbacks) => {
+                metrics.set_pending_callbacks(callbacks.cached_info().state.messages);
+            }
+            Err(error) => debug!(%error, "failed to update the count of pending callbacks"),
         }
         sleep(UPDATE_INTERVAL).await;
     }
@@ -47,12 +55,23 @@ async fn update(
     let stream = js.get_stream(stream).await?;
     let info = stream.cached_info();
     let (state, config) = (&info.state, &info.config);
+    metrics.set_oldest_age(oldest_age(state, consumer.now));
     metrics.set_queue_counts(consumer.pending, total_stored(config, state));
     metrics.set_utilization(
         utilization(state.messages, config.max_messages)
             .max(utilization(state.bytes, config.max_bytes)),
     );
     Ok(())
+}
+
+/// Returns the age of the oldest message of a stream. `now` is the server's time, as all times of
+/// messages are.
+fn oldest_age(state: &State, now: Timestamp) -> Duration {
+    if state.messages == 0 {
+        return Duration::ZERO;
+    }
+    let seconds = now.as_second().saturating_sub(state.first_timestamp.unix_timestamp());
+    Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
 /// Returns how full a stream is, from 0 to 1. Without a limit, it is never full.
@@ -65,6 +84,23 @@ fn utilization(stored: u64, limit: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oldest_call_has_an_age() {
+        let state = |messages| {
+            serde_json::from_value(serde_json::json!({
+                "messages": messages, "bytes": 0, "consumer_count": 1, "num_subjects": 1,
+                "first_seq": 1, "first_ts": "2026-11-29T08:00:00Z",
+                "last_seq": 1, "last_ts": "2026-11-29T08:00:00Z",
+            }))
+            .unwrap()
+        };
+        let now = "2026-11-29T08:01:30Z".parse().unwrap();
+        assert_eq!(oldest_age(&state(1), now), Duration::from_secs(90));
+        assert_eq!(oldest_age(&state(0), now), Duration::ZERO);
+        // Clocks of two servers may differ.
+        assert_eq!(oldest_age(&state(1), "2026-11-29T07:59:00Z".parse().unwrap()), Duration::ZERO);
+    }
 
     #[test]
     fn a_stream_without_a_limit_is_never_full() {

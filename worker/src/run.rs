@@ -198,7 +198,7 @@ impl Worker {
             error = nats::client_terminated(&client) => Err(error),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),
-            () = queue_metrics::run(js, consumer, directory, &self.metrics, &clock) => Ok(()),
+            () = queue_metrics::run(js, queue, consumer, directory, &self.metrics, &clock) => Ok(()),
         }
     }
 
