@@ -2,9 +2,10 @@
 //!
 //! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs nats-servers, [`program`] the
 //! programs of this project as they are built, [`versions`] those of earlier commits, [`tools`]
-//! those of others, [`clients`] clients of `OpenFaaS`; [`process`] reads what the kernel says of
-//! them, [`http`] is an HTTP server that records what it is asked, [`raw`] speaks HTTP by hand,
-//! [`proxy`] is a cable that can be pulled, and [`wait`] waits for conditions, never for a time.
+//! those of others, [`clients`] clients of `OpenFaaS`, [`python`] the packages of Python that tests
+//! run; [`process`] reads what the kernel says of programs, [`http`] is an HTTP server that records
+//! what it is asked, [`raw`] speaks HTTP by hand, [`proxy`] is a cable that can be pulled, and
+//! [`wait`] waits for conditions, never for a time.
 //!
 //! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what
 //! was promised; [`rights`] compares what a service account may do with what it does, [`promql`]
@@ -33,6 +34,7 @@ pub mod process;
 pub mod program;
 pub mod promql;
 pub mod proxy;
+pub mod python;
 pub mod raw;
 pub mod rights;
 pub mod stan;
