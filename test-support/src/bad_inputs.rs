@@ -176,22 +176,11 @@ fn code(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
     fn the_document_shows_what_is_tested() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bad-inputs.md");
-        if std::env::var_os("WRITE_DOCUMENT").is_some() {
-            std::fs::write(&path, document()).unwrap();
-        }
-        let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            written == document(),
-            "docs/bad-inputs.md is not what is tested: \
-             WRITE_DOCUMENT=1 cargo test --package=test-support bad_inputs"
-        );
+        crate::documents::assert_generated("docs/bad-inputs.md", &document(), "bad_inputs");
     }
 
     #[test]
