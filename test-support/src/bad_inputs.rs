@@ -162,9 +162,9 @@ run again. Limits: a head of 256 KiB and 100 headers.
 const HEAD: &str = "\
 # Bad inputs
 
-What each door does with what it can't use. A refusal names what is wrong, its value and the rule; of long ones a part
-is shown. `⟨300 x⟩` stands for 300 times `x`. An answer without a text is that of the HTTP parser, before there is a
-request.
+For everyone who gets an error: how each part of AsyncQueue answers to input that it can't use. A refusal names what is
+wrong, its value and the rule; of long ones a part is shown. `⟨300 x⟩` stands for 300 times `x`. An answer without a
+text is that of the HTTP parser, before there is a request.
 
 Tests run every row, nearly all of them on real programs, and compare this page with what they run.
 ";
