@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz test-docs test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs test-docs test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ soak: ## random faults for an hour, or for as long as SOAK=… says
 
 fuzz: ## fuzz targets for all that reads what others wrote, a minute each, or as long as FUZZ=… says (needs cargo-fuzz)
 	@fuzz/run
+
+docs: ## the documents as a site with search, in target/docs/index.html
+	@docs/site/build
 
 test-docs: ## every command in README.md and docs/ that takes a cluster, run there (as root)
 	@tests/run docs

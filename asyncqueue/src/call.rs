@@ -19,8 +19,7 @@ use crate::{
     subject::parse_function,
 };
 
-/// The status that the client gets for a cancelled call: the client closed the request.
-pub const CANCELLED_STATUS: u16 = 499;
+pub use crate::end_state::CANCELLED_STATUS;
 
 /// A stored call: its id, and its sequence on the queue's stream. Several calls may share an id,
 /// but a sequence is one call, because streams are created with a first sequence that was never

@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::call::CANCELLED_STATUS;
+/// The status that the client gets for a cancelled call: the client closed the request.
+pub const CANCELLED_STATUS: u16 = 499;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -68,8 +68,9 @@ pub type Facts = Vec<(&'static str, String)>;
 /// The report, with its plots in `folder` beside it.
 #[must_use]
 pub fn markdown(facts: &Facts, parts: &[Part], folder: &str) -> String {
-    let mut text = "# Benchmarks\n\nWhat `make bench` measured and wrote. Each figure stands next to its limit, measured in the same run, or next \
-                    to other\nqueues.\n\n| | |\n|---|---|\n"
+    let mut text = "# Benchmarks\n\nFor those who compare queues, or change the programs: what `make bench` measured and \
+                    wrote. Each figure stands next to\nits limit, measured in the same run, or next to other \
+                    queues.\n\n| | |\n|---|---|\n"
         .to_owned();
     for (name, value) in facts {
         let _ = writeln!(text, "| {name} | {value} |");

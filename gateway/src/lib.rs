@@ -31,6 +31,7 @@ mod hop_limit;
 mod lookup;
 mod memory_budget;
 mod metrics;
+mod openapi;
 mod provisioner;
 mod proxy;
 mod proxy_body;

@@ -40,6 +40,7 @@ use crate::{
     hop_limit::HopLimit,
     lookup::{self, Lookups},
     metrics::Metrics,
+    openapi,
     proxy::{Proxy, rewrite_request_headers},
     proxy_body,
     rejection::Rejection,
@@ -55,7 +56,7 @@ const ASYNC_FUNCTION_METHODS: &str = "POST, GET, HEAD, DELETE";
 
 /// The methods that `Allow` lists for requests that are passed on. All others are passed on too,
 /// except for CONNECT, which asks for a tunnel.
-const PROXIED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+pub(crate) const PROXIED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Handles requests.
 #[derive(Debug)]
@@ -197,6 +198,9 @@ impl Service {
     ) -> GatewayResponse {
         let started = Instant::now();
         if let Some(response) = admin::probe(request.method(), request.uri().path(), &self.health) {
+            return response.map(Either::Left);
+        }
+        if let Some(response) = openapi::answer(request.method(), request.uri().path()) {
             return response.map(Either::Left);
         }
         let (mut head, body) = request.into_parts();

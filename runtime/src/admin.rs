@@ -108,7 +108,9 @@ fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
     response(StatusCode::OK, OPEN_METRICS_CONTENT_TYPE, text)
 }
 
-fn method_not_allowed() -> Response<Full<Bytes>> {
+/// Builds the response to a method other than GET and HEAD.
+#[must_use]
+pub fn method_not_allowed() -> Response<Full<Bytes>> {
     let body = "method not allowed: use GET\n".to_owned();
     let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT_CONTENT_TYPE, body);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -122,7 +124,9 @@ fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Resp
     response
 }
 
-fn is_read(method: &Method) -> bool {
+/// Returns whether a method is GET or HEAD.
+#[must_use]
+pub fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 

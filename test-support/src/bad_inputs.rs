@@ -162,9 +162,9 @@ run again. Limits: a head of 256 KiB and 100 headers.
 const HEAD: &str = "\
 # Bad inputs
 
-What each door does with what it can't use. A refusal names what is wrong, its value and the rule; of long ones a part
-is shown. `⟨300 x⟩` stands for 300 times `x`. An answer without a text is that of the HTTP parser, before there is a
-request.
+For everyone who gets an error: how each part of AsyncQueue answers to input that it can't use. A refusal names what is
+wrong, its value and the rule; of long ones a part is shown. `⟨300 x⟩` stands for 300 times `x`. An answer without a
+text is that of the HTTP parser, before there is a request.
 
 Tests run every row, nearly all of them on real programs, and compare this page with what they run.
 ";
@@ -176,22 +176,11 @@ fn code(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
     fn the_document_shows_what_is_tested() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bad-inputs.md");
-        if std::env::var_os("WRITE_DOCUMENT").is_some() {
-            std::fs::write(&path, document()).unwrap();
-        }
-        let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            written == document(),
-            "docs/bad-inputs.md is not what is tested: \
-             WRITE_DOCUMENT=1 cargo test --package=test-support bad_inputs"
-        );
+        crate::documents::assert_generated("docs/bad-inputs.md", &document(), "bad_inputs");
     }
 
     #[test]

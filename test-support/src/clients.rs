@@ -9,7 +9,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use crate::{program, tools};
+use crate::{program, python, tools};
 
 /// A request of a client as it was on the wire, in `clients/requests`.
 #[derive(Clone, Debug)]
@@ -37,15 +37,11 @@ pub struct Printed<T> {
     pub log: String,
 }
 
-/// The python that has the packages of `clients/requirements.txt`. They are installed if need be;
-/// where they can't be, the test fails with what is missing.
+/// The python that has the packages of `clients/requirements.txt`.
 #[must_use]
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let mut environment = Command::new(folder().join("environment"));
-        tools::output(environment.stderr(Stdio::inherit())).trim().into()
-    })
+    PYTHON.get_or_init(|| python::with_packages_of("clients"))
 }
 
 /// The version of a package in `clients/requirements.txt`.

@@ -1,6 +1,6 @@
 //! The documents for users, for tests that compare them with the programs.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, env, fs};
 
 use asyncqueue_runtime::{
     health::Health,
@@ -43,6 +43,21 @@ fn files_in(folder: &str) -> Vec<String> {
         .collect();
     paths.sort();
     paths
+}
+
+/// Panics if a document is not this text. With the variable `WRITE_DOCUMENT`, writes it first.
+/// `test` is a part of the name of the calling test, which is in this crate.
+pub fn assert_generated(document: &str, expected: &str, test: &str) {
+    let file = repository().join(document);
+    if env::var_os("WRITE_DOCUMENT").is_some() {
+        fs::write(&file, expected).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        written == expected,
+        "{document} is not what this test would write: \
+         WRITE_DOCUMENT=1 cargo test --package=test-support {test}"
+    );
 }
 
 /// The texts in backticks.

@@ -406,9 +406,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
 /// What is neither a command nor an object that an API server could take: the document, and how the
 /// piece begins.
 pub(crate) const PICTURES: &[(&str, &str)] = &[
-    ("README.md", "client ──HTTP──> gateway"),
     ("README.md", "NAME         READY"),
-    ("docs/architecture.md", "gateway  ──>"),
     ("docs/durability.md", "jetstream {"),
     // A part of examples/keda/scaledobject.yaml, which `make test-keda` applies.
     ("docs/autoscaling.md", "scaleTargetRef:"),

@@ -37,6 +37,7 @@ mod ip_families;
 mod jetstream_off;
 mod memory;
 mod odd_answers;
+mod openapi;
 mod operator;
 mod ownership;
 mod platform_failures;
