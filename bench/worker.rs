@@ -75,7 +75,8 @@ async fn measure() -> Result<(), Error> {
         BODY.len()
     );
     println!(
-        "| run | worker, calls/s | limit, calls/s | ratio | processor time of a call, µs: worker + broker | limit + broker |\n\
+        "| run | worker, calls/s | limit, calls/s | ratio | processor time of a call, \
+         µs: worker + broker | limit + broker |\n\
          |---|---|---|---|---|---|"
     );
     let mut runs = Vec::new();

@@ -82,8 +82,8 @@ impl IdempotencyKey {
 impl FromStr for IdempotencyKey {
     type Err = IdempotencyKeyError;
 
-    /// Reads the value of [`IDEMPOTENCY_KEY`](crate::headers::IDEMPOTENCY_KEY): the key itself, or a string as in RFC 8941. Both
-    /// forms of a key are the same key.
+    /// Reads the value of [`IDEMPOTENCY_KEY`](crate::headers::IDEMPOTENCY_KEY): the key itself, or
+    /// a string as in RFC 8941. Both forms of a key are the same key.
     fn from_str(text: &str) -> Result<Self, IdempotencyKeyError> {
         if !text.bytes().all(|b| matches!(b, b' '..=b'~')) {
             return Err(IdempotencyKeyError::Character);

@@ -162,7 +162,10 @@ mod tests {
             values in proptest::collection::vec(("[A-Za-z-]{1,8}", "[!-~]{0,8}"), 0..4),
             bytes in proptest::collection::vec(any::<u8>(), 0..60),
         ) {
-            let lines: String = values.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
+            let lines: String = values
+                .iter()
+                .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
+                .collect();
             let headers = read(format!("NATS/1.0\r\n{lines}\r\n").as_bytes()).unwrap();
             for (name, value) in &values {
                 prop_assert!(headers.get_all(name.as_str()).any(|read| read.as_str() == value));

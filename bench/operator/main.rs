@@ -141,8 +141,10 @@ async fn measure() -> Result<(), Error> {
     let _manager = Stopped::component("kube-controller-manager");
 
     println!(
-        "| queues | all ready after, s | limit, s | ratio | operator's CPU, s | looks a queue | API writes a queue | resident, MB | in {} s: API writes | JetStream writes | \
-         JetStream requests/s | operator's CPU |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| queues | all ready after, s | limit, s | ratio | operator's CPU, s | looks a queue \
+         | API writes a queue | resident, MB | in {} s: API writes | JetStream writes \
+         | JetStream requests/s | operator's CPU |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|",
         steady.as_secs()
     );
     for size in sizes {
@@ -367,7 +369,8 @@ impl Measured {
             None => ("not measured".to_owned(), String::new()),
         };
         format!(
-            "| {} | {:.1} | {limit} | {ratio} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
+            "| {} | {:.1} | {limit} | {ratio} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} \
+             | {:.1} % |",
             self.queues,
             self.ready.as_secs_f64(),
             self.busy.as_secs_f64(),

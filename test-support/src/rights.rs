@@ -246,7 +246,8 @@ mod tests {
     const ACCOUNT: (&str, &str) = ("openfaas", "operator");
 
     fn role(kind: &str, namespace: Option<&str>, rules: &Value) -> Value {
-        json!({ "kind": kind, "metadata": { "name": "operator", "namespace": namespace }, "rules": rules })
+        let metadata = json!({ "name": "operator", "namespace": namespace });
+        json!({ "kind": kind, "metadata": metadata, "rules": rules })
     }
 
     fn binding(kind: &str, role: &str, namespace: Option<&str>, account: (&str, &str)) -> Value {
@@ -274,8 +275,8 @@ mod tests {
             "verb": verb,
             "user": { "username": "system:serviceaccount:openfaas:operator" },
             "objectRef": {
-                "apiGroup": "apps", "resource": resource, "subresource": subresource, "namespace": namespace,
-                "name": "a",
+                "apiGroup": "apps", "resource": resource, "subresource": subresource,
+                "namespace": namespace, "name": "a",
             },
             "responseStatus": response,
             "annotations": { DECISION: decision },
@@ -345,7 +346,8 @@ mod tests {
         let created = event("patch", "deployments", "ns", "allow", &json!({ "code": 201 }));
         assert!(compared(&rule(&["deployments"], &["patch", "create"]), &[created]).is_empty());
 
-        let message = "deployments.apps \"a\" is forbidden: User \"x\" cannot create resource \"deployments\"";
+        let message = "deployments.apps \"a\" is forbidden: User \"x\" cannot create resource \
+                       \"deployments\"";
         let refused = event(
             "patch",
             "deployments",

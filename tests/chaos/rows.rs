@@ -72,10 +72,7 @@ const ROWS: &[Row] = &[
         shown: &[
             By("nats-server is"),
             By("three servers"),
-            Test(
-                "tests/nats",
-                "at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again",
-            ),
+            Test("tests/nats", "accepted_calls_survive_repeated_kills_of_nats_at_full_rate"),
             Test("tests/outage", "all_programs_started_before_nats_wait_visibly_and_then_work"),
         ],
     },
@@ -188,9 +185,8 @@ const ROWS: &[Row] = &[
         fault: "the API server is away",
         shown: &[
             Test("operator", "an_error_names_the_remedy"),
-            Not(
-                "with calls in flight: gateway and worker have no client of it, so that every scenario here runs without one",
-            ),
+            Not("with calls in flight: gateway and worker have no client of it, \
+                 so that every scenario here runs without one"),
         ],
     },
     Row {
@@ -254,10 +250,7 @@ const ROWS: &[Row] = &[
         shown: &[
             By("every other call is cancelled"),
             By("calls are cancelled as they end"),
-            Test(
-                "tests/nats",
-                "whenever_a_cancellation_comes_no_call_starts_after_it_and_each_caller_hears_one_end",
-            ),
+            Test("tests/nats", "no_call_starts_after_its_cancellation_and_each_has_one_end"),
             Test("tests/nats", "a_cancellation_loses_no_call_that_was_delivered_before_it"),
         ],
     },
@@ -291,10 +284,7 @@ const ROWS: &[Row] = &[
         fault: "secrets are rotated",
         shown: &[
             Test("tests/nats", "callbacks_are_signed_and_a_rotated_secret_counts_at_once"),
-            Test(
-                "tests/nats",
-                "a_worker_whose_credentials_are_replaced_before_they_expire_goes_on_without_a_restart",
-            ),
+            Test("tests/nats", "worker_reads_replaced_credentials_without_a_restart"),
         ],
     },
     Row {

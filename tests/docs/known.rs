@@ -81,13 +81,15 @@ const AROUND: &[Around] = &[
         // A call that comes before its queue goes to another.
         before: &[
             (
-                "kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue --timeout=120s",
+                "kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue \
+                 --timeout=120s",
                 "",
             ),
             // What deploys a function with OpenFaaS.
             ("kubectl annotate -n openfaas-fn service/slow com.openfaas.queue=slow-queue", ""),
             (
-                "kubectl wait -n openfaas --for=jsonpath='{.status.functions}'=2 asyncqueue/slow-queue --timeout=60s",
+                "kubectl wait -n openfaas --for=jsonpath='{.status.functions}'=2 \
+                 asyncqueue/slow-queue --timeout=60s",
                 "",
             ),
         ],
@@ -164,7 +166,8 @@ const AROUND: &[Around] = &[
         command: "kubectl aq dead list",
         // The call of the commands after it.
         before: &[(
-            "curl -d hi -H 'X-Call-Id: broken-1' 'http://asyncqueue-gateway.openfaas:8080/async-function/broken?status=500'",
+            "curl -d hi -H 'X-Call-Id: broken-1' \
+             'http://asyncqueue-gateway.openfaas:8080/async-function/broken?status=500'",
             "",
         )],
         prints: "broken-1",
@@ -200,11 +203,13 @@ const AROUND: &[Around] = &[
         // A call that waits, and is there again when all else is.
         before: &[
             (
-                "kubectl patch asyncqueue slow-queue -n openfaas --type=merge -p '{\"spec\":{\"suspend\":true}}'",
+                "kubectl patch asyncqueue slow-queue -n openfaas \
+                 --type=merge -p '{\"spec\":{\"suspend\":true}}'",
                 "",
             ),
             (
-                "kubectl wait -n openfaas --for=condition=Suspended asyncqueue/slow-queue --timeout=60s",
+                "kubectl wait -n openfaas --for=condition=Suspended asyncqueue/slow-queue \
+                 --timeout=60s",
                 "",
             ),
             ("curl -d hi http://asyncqueue-gateway.openfaas:8080/async-function/slow", ""),
@@ -216,7 +221,8 @@ const AROUND: &[Around] = &[
         command: "nats --server=nats://127.0.0.1:4222 backup restore account",
         before: &[
             (
-                "kubectl wait -n openfaas --for=delete pod -l app.kubernetes.io/name=asyncqueue-operator --timeout=60s",
+                "kubectl wait -n openfaas \
+                 --for=delete pod -l app.kubernetes.io/name=asyncqueue-operator --timeout=60s",
                 "",
             ),
             (
@@ -234,7 +240,8 @@ const AROUND: &[Around] = &[
         after: &[
             ("kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s", ""),
             (
-                "kubectl patch asyncqueue slow-queue -n openfaas --type=merge -p '{\"spec\":{\"suspend\":false}}'",
+                "kubectl patch asyncqueue slow-queue -n openfaas \
+                 --type=merge -p '{\"spec\":{\"suspend\":false}}'",
                 "",
             ),
             (
@@ -319,7 +326,8 @@ const AROUND: &[Around] = &[
             ("curl -d hi http://127.0.0.1:8090/async-function/figlet", ""),
             (
                 "curl http://127.0.0.1:8083/metrics",
-                r#"queue_worker_messages_processed_total{queue_name="slow-queue",outcome="done"} 1"#,
+                "queue_worker_messages_processed_total\
+                 {queue_name=\"slow-queue\",outcome=\"done\"} 1",
             ),
         ],
         ..NOTHING
@@ -330,8 +338,8 @@ const AROUND: &[Around] = &[
         before: &[
             ("nats-server -js -a 127.0.0.1 -sd store &", ""),
             (
-                "nats_url=nats://127.0.0.1:4222 default_queue=jobs ensure_stream=true http_addr=127.0.0.1:8080 \
-                 metrics_addr=127.0.0.1:8082 asyncqueue-gateway &",
+                "nats_url=nats://127.0.0.1:4222 default_queue=jobs ensure_stream=true \
+                 http_addr=127.0.0.1:8080 metrics_addr=127.0.0.1:8082 asyncqueue-gateway &",
                 "",
             ),
             ("nats stream info jobs", "jobs"),
@@ -374,9 +382,8 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("cargo build --release --bin", Script("build/image", "build --release")),
     (
         "docker build",
-        Not(
-            "no container engine and no registry here; build/image makes the image from the same Dockerfile",
-        ),
+        Not("no container engine and no registry here; build/image makes the image from the same \
+             Dockerfile"),
     ),
     ("cd examples/standalone && docker compose up", Not("no container engine here")),
     (

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::consumer::{FromConsumer, pull};
 use test_support::{
     cluster::{PortForward, get, is_true, kubectl, object_is},
     wait::until_in,
@@ -82,10 +82,7 @@ async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
     // JetStream tells nobody of this one.
     let mut changed = stream.consumer_info(&consumer).await.unwrap().config;
     changed.ack_wait *= 2;
-    let pull =
-        <jetstream::consumer::pull::Config as jetstream::consumer::FromConsumer>::try_from_consumer_config(
-            changed.clone(),
-        );
+    let pull = <pull::Config as FromConsumer>::try_from_consumer_config(changed.clone());
     let _ = stream.update_consumer(pull.unwrap()).await.unwrap();
     until_in(SECONDS, "the consumer is as it was", async || {
         let info = stream.consumer_info(&consumer).await.ok()?;

@@ -67,11 +67,12 @@ async fn a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_defau
     apply(&function(namespace, "callbacks", namespace));
     apply(&function(namespace, "fast", "no-such-queue, com.openfaas.retry.attempts: many"));
     until_in(PODS, "events that name the queue and the attempts", async || {
-        let events = kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
+        let events =
+            kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
         let unread = "Invalid annotation com.openfaas.retry.attempts `many`: the setting of the \
                       queue applies";
-        let told = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of that name: calls go to \
-                    faas-request";
+        let told = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of that \
+                    name: calls go to faas-request";
         (events.contains(told) && events.contains(unread)).then_some(())
     })
     .await;
@@ -137,8 +138,8 @@ async fn a_headless_service_is_called_on_its_target_port() {
 fn headless_service(namespace: &str, name: &str, target: &str) -> String {
     format!(
         "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {namespace}, \
-         annotations: {{com.openfaas.queue: \"{namespace}\\n\"}}}}, \
-         spec: {{clusterIP: None, selector: {{app: {name}}}, ports: [{{port: 80, targetPort: {target}}}]}}}}"
+         annotations: {{com.openfaas.queue: \"{namespace}\\n\"}}}}, spec: {{clusterIP: None, \
+         selector: {{app: {name}}}, ports: [{{port: 80, targetPort: {target}}}]}}}}"
     )
 }
 
@@ -152,7 +153,8 @@ fn pending(queue: &Value) -> Option<u64> {
 
 fn openfaas_function(namespace: &str, name: &str, queue: &str) -> String {
     format!(
-        "{{apiVersion: openfaas.com/v1, kind: Function, metadata: {{name: {name}, namespace: {namespace}}}, \
-         spec: {{name: {name}, image: none, annotations: {{com.openfaas.queue: {queue}}}}}}}"
+        "{{apiVersion: openfaas.com/v1, kind: Function, metadata: {{name: {name}, \
+         namespace: {namespace}}}, spec: {{name: {name}, image: none, \
+         annotations: {{com.openfaas.queue: {queue}}}}}}}"
     )
 }

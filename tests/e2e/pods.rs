@@ -6,9 +6,10 @@ use crate::support::Queue;
 
 #[tokio::test]
 async fn what_the_spec_says_of_pods_is_what_they_are() {
-    let worker = "{podLabels: {team: a}, podAnnotations: {note: b}, env: [{name: RUST_LOG, value: debug}], \
-                  nodeSelector: {kubernetes.io/os: linux}, imagePullSecrets: [{name: registry}], \
-                  tolerations: [{key: queues, operator: Exists}], resources: {requests: {cpu: '0.01', memory: 32768Ki}}, \
+    let worker = "{podLabels: {team: a}, podAnnotations: {note: b}, env: [{name: RUST_LOG, \
+                  value: debug}], nodeSelector: {kubernetes.io/os: linux}, \
+                  imagePullSecrets: [{name: registry}], tolerations: [{key: queues, \
+                  operator: Exists}], resources: {requests: {cpu: '0.01', memory: 32768Ki}}, \
                   affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: \
                   [{weight: 1, podAffinityTerm: {topologyKey: kubernetes.io/hostname, \
                   labelSelector: {matchLabels: {team: a}}}}]}}}";

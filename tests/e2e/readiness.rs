@@ -176,7 +176,8 @@ async fn a_bad_image_is_seen_and_calls_still_run() {
 async fn a_worker_beyond_the_first_that_finds_no_room_is_told_of() {
     let queue = Queue::ready("no-room", "{}").await;
     let quota = format!(
-        "{{apiVersion: v1, kind: ResourceQuota, metadata: {{name: one, namespace: {}}}, spec: {{hard: {{pods: '1'}}}}}}",
+        "{{apiVersion: v1, kind: ResourceQuota, metadata: {{name: one, namespace: {}}}, \
+         spec: {{hard: {{pods: '1'}}}}}}",
         queue.name()
     );
     cluster::apply(&quota);

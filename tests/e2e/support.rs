@@ -100,7 +100,10 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       automountServiceAccountToken: false
-      securityContext: {{runAsNonRoot: true, runAsUser: 65532, seccompProfile: {{type: RuntimeDefault}}}}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        seccompProfile: {{type: RuntimeDefault}}
       containers:
         - name: {name}
           image: {image}
@@ -108,7 +111,10 @@ spec:
           ports: [{{containerPort: 8080}}]
           readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}
           resources: {{requests: {{cpu: 5m, memory: 8Mi}}}}
-          securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {{drop: [ALL]}}
 ---
 apiVersion: v1
 kind: Service

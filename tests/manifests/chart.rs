@@ -135,7 +135,8 @@ fn with_its_values_for_high_availability_it_is_ha_without_namespaces_and_nats() 
 #[test]
 fn values_change_what_they_are_to_change() {
     let objects = helm_template(&[
-        "--set=image.repository=registry.example.com/asyncqueue,image.tag=1.2.3,image.pullPolicy=Always",
+        "--set=image.repository=registry.example.com/asyncqueue,image.tag=1.2.3",
+        "--set=image.pullPolicy=Always",
         "--set=nats.url=nats://nats.messaging:4222",
         "--set=gateway.settings.max_payload=2Mi,gateway.settings.ensure_stream=true",
         "--set=gateway.deployment.replicas=3,gateway.pod.priorityClassName=high",

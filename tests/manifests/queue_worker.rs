@@ -34,7 +34,10 @@ httpRetryCodes: "408,429,500,502,503,504"
 backoff:
 insecureTLS: false
 gateway: {port: 8080}
-nats: {port: 4222, stream: {name: custom-request, replicas: 1}, consumer: {durableName: custom-workers, ackWait: 30s}}
+nats:
+  port: 4222
+  stream: {name: custom-request, replicas: 1}
+  consumer: {durableName: custom-workers, ackWait: 30s}
 logs: {debug: false, format: console}
 resources: {requests: {memory: 120Mi, cpu: 50m}}
 imagePullPolicy: IfNotPresent

@@ -287,7 +287,8 @@ async fn dead_letters_are_replayed_by_function_or_all() {
 async fn a_message_of_an_existing_gateway_is_found_by_what_it_says_and_replayed() {
     let (queue, function) = (Queue::start().await, failing().await);
     let worker = queue.worker(&function, &ONE_ATTEMPT);
-    let json = r#"{"Function":"figlet","Header":{"X-Call-Id":["theirs"],"Cookie":["s3cret"]},"Body":"aGk="}"#;
+    let json = r#"{"Function":"figlet","Body":"aGk=",
+        "Header":{"X-Call-Id":["theirs"],"Cookie":["s3cret"]}}"#;
     for _ in 0..2 {
         queue.js.publish("jobs", json.into()).await.unwrap().await.unwrap();
     }

@@ -28,7 +28,11 @@ const EMPTY_AFTER: &str = "1500ms";
 /// A call as the gateway of OpenFaaS Community Edition publishes it.
 pub(crate) fn request(function: &str, id: &str) -> String {
     json!({
-        "Header": {"Content-Type": ["text/plain"], "X-Call-Id": [id], "X-Start-Time": ["1795493048888321044"]},
+        "Header": {
+            "Content-Type": ["text/plain"],
+            "X-Call-Id": [id],
+            "X-Start-Time": ["1795493048888321044"],
+        },
         "Host": "127.0.0.1:8080",
         "Body": "aGkgdGhlcmU=",
         "Method": "POST",

@@ -384,7 +384,7 @@ async fn a_call_that_was_cancelled_by_half_counts_as_cancelled_and_a_repeat_canc
 }
 
 #[tokio::test]
-async fn whenever_a_cancellation_comes_no_call_starts_after_it_and_each_caller_hears_one_end() {
+async fn no_call_starts_after_its_cancellation_and_each_has_one_end() {
     const CALLS: usize = 60;
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function =

@@ -131,7 +131,7 @@ async fn while_nats_is_away_a_call_is_refused_at_once_and_taken_when_it_is_back(
 }
 
 #[tokio::test]
-async fn at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again() {
+async fn accepted_calls_survive_repeated_kills_of_nats_at_full_rate() {
     const RESTARTS: usize = 5;
     const CLIENTS: usize = 32;
     const CALLS_BETWEEN: usize = 500;

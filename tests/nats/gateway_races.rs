@@ -15,7 +15,8 @@ async fn a_cancellation_that_meets_a_call_on_its_way_to_the_stream_comes_before_
     let gateway = Gateway::before(&queue, &[("publish_timeout", "20s")]).await;
     queue.nats.pause().await;
     let mut submitting = gateway.connect().await;
-    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: mine\r\nContent-Length: 2\r\n\r\n";
+    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: mine\r\n\
+                Content-Length: 2\r\n\r\n";
     submitting.send(format!("{head}hi")).await;
     until("the call is on its way", async || {
         (gateway.metric("gateway_publishes_in_flight").await == 1).then_some(())

@@ -36,8 +36,7 @@ async fn ready(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also_of_one_that_comes_later()
- {
+async fn gateway_creates_streams_of_directory_file_without_operator() {
     let nats = NatsServer::start().await;
     let js = nats.jetstream().await;
     let settings = [("ensure_stream", "true")];

@@ -151,7 +151,8 @@ async fn a_client_that_asks_before_it_sends_is_told_to_go_on() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let mut connection = gateway.connect().await;
-    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\
+                Expect: 100-continue\r\n\r\n";
     connection.send(head).await;
     assert_eq!(connection.response().await.status, 100);
     connection.send("hi").await;
@@ -206,7 +207,8 @@ async fn requests_that_are_sent_at_once_are_answered_in_order() {
     let mut connection = gateway.connect().await;
     let request = |id: &str, body: &str| {
         format!(
-            "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: {id}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: {id}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
     };
@@ -336,7 +338,8 @@ async fn without_a_directory_an_unknown_function_is_taken_and_counted() {
     let accepted = r#"gateway_unknown_function_calls_total{outcome="accepted"}"#;
     assert_eq!(gateway.metric(accepted).await, 1);
     // No function is known there, so that a line would say nothing.
-    assert!(!gateway.program.log().iter().any(|line| line.contains("storing a call of an unknown function on the default queue")));
+    let warning = "storing a call of an unknown function on the default queue";
+    assert!(!gateway.program.log().iter().any(|line| line.contains(warning)));
 }
 
 #[tokio::test]

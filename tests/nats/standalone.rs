@@ -359,7 +359,8 @@ async fn the_documented_bytes_are_those_that_the_library_writes() {
     let frame = fenced(section(WIRE, "### Byte for byte"), "```").replace('\n', "\r\n");
     let address = queue.nats.url().replace("nats://", "");
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let hello = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB _INBOX.order-6 1\r\n";
+    let hello = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n\
+                 SUB _INBOX.order-6 1\r\n";
     connection.write_all(format!("{hello}{frame}\r\n{frame}\r\n").as_bytes()).await.unwrap();
     let mut answers = String::new();
     while !answers.contains("10071") {

@@ -137,8 +137,9 @@ pub(crate) fn start_operator(
     let mut kubeconfig = NamedTempFile::new().unwrap();
     write!(
         kubeconfig,
-        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-         users: [{{name: u, user: {{}}}}], clusters: [{{name: c, cluster: {{server: \"{api_server}\"}}}}]}}"
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, \
+         context: {{cluster: c, user: u}}}}], users: [{{name: u, user: {{}}}}], \
+         clusters: [{{name: c, cluster: {{server: \"{api_server}\"}}}}]}}"
     )
     .unwrap();
     let mut all = vec![

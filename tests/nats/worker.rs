@@ -65,8 +65,9 @@ async fn a_call_reaches_its_function_and_its_result_the_callback() {
 async fn a_message_of_an_existing_gateway_is_run_too() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let _worker = queue.worker(&function, &[]);
-    let request = r#"{"Header":{"X-Call-Id":["f5a9813d"],"Content-Type":["text/plain"]},"Host":"127.0.0.1:8080",
-        "Body":"aGkgdGhlcmU=","Method":"POST","Path":"/p","QueryString":"x=1","Function":"figlet","QueueName":"jobs"}"#;
+    let request = r#"{"Header":{"X-Call-Id":["f5a9813d"],"Content-Type":["text/plain"]},
+        "Host":"127.0.0.1:8080","Body":"aGkgdGhlcmU=","Method":"POST","Path":"/p",
+        "QueryString":"x=1","Function":"figlet","QueueName":"jobs"}"#;
     queue.js.publish("jobs", request.into()).await.unwrap().await.unwrap();
     let received = function.receives(1).await.remove(0);
     assert_eq!(received.target, "/p?x=1");
@@ -95,9 +96,8 @@ async fn a_functions_own_retries_come_before_its_queues() {
     store.sync(&directory).await.unwrap();
     let _worker = queue.worker(&function, &[]);
     let call = |annotations: &str| {
-        format!(
-            r#"{{"Function":"other","Annotations":{{"com.openfaas.retry.attempts":"3"{annotations}}}}}"#
-        )
+        let annotations = format!(r#""com.openfaas.retry.attempts":"3"{annotations}"#);
+        format!(r#"{{"Function":"other","Annotations":{{{annotations}}}}}"#)
     };
     // By its message: 418 is in no list, so that the first call is done.
     queue.js.publish("jobs", call("").into()).await.unwrap().await.unwrap();

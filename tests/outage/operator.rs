@@ -174,9 +174,10 @@ async fn what_an_earlier_queue_left_is_replaced_without_gc() {
         // It has the garbage collector, which would delete what has no owner.
         let _away = Stopped::component("kube-controller-manager");
         apply(&format!(
-            "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, namespace: {name}, \
-             labels: {{asyncqueue.io/queue: {name}}}, ownerReferences: [{{apiVersion: asyncqueue.io/v1alpha1, \
-             kind: AsyncQueue, name: {name}, uid: 00000000-0000-4000-8000-000000000000, controller: true}}]}}}}"
+            "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, \
+             namespace: {name}, labels: {{asyncqueue.io/queue: {name}}}, \
+             ownerReferences: [{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, \
+             name: {name}, uid: 00000000-0000-4000-8000-000000000000, controller: true}}]}}}}"
         ));
         queue(name, name);
         let uid = object_is(name, &format!("asyncqueue/{name}"), "seen", |queue| {
@@ -247,8 +248,8 @@ async fn an_operator_that_may_not_see_all_there_is_empties_no_directory() {
 /// An `AsyncQueue` without workers.
 fn queue(namespace: &str, name: &str) {
     apply(&format!(
-        "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, metadata: {{namespace: {namespace}, name: {name}}}, \
-         spec: {{replicas: 0}}}}"
+        "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, \
+         metadata: {{namespace: {namespace}, name: {name}}}, spec: {{replicas: 0}}}}"
     ));
 }
 

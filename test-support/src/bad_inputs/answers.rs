@@ -159,7 +159,8 @@ fn readable() -> Vec<Answer> {
         read("more than its length", format!("{OK}more")),
         read(
             "chunks and a length",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n\
+             0\r\n\r\n",
         ),
         read(
             "chunks with extensions, and trailers",

@@ -100,7 +100,8 @@ pub const SPECS: &[Spec] = &[
 pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         input: "the name `dots.in.it`",
-        answer: "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or digit",
+        answer: "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a \
+                 letter or digit",
         folder: "tests/e2e",
         test: "a_bad_queue_is_refused_with_the_field_and_the_rule",
     },
@@ -118,13 +119,15 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "a queue by the name of one that was deleted in another namespace with calls",
-        answer: "admitted; it is not ready, and its condition says whose the calls are and how they can be handed over",
+        answer: "admitted; it is not ready, and its condition says whose the calls are and how \
+                 they can be handed over",
         folder: "tests/e2e",
         test: "a_deleted_queues_calls_stay_with_its_namespace",
     },
     Elsewhere {
         input: "`asyncqueue.io/adopt: \"true\"` for a stream that another program created",
-        answer: "admitted; it is not ready, and its condition names allowed_streams of the operator",
+        answer: "admitted; it is not ready, and its condition names allowed_streams of the \
+                 operator",
         folder: "tests/e2e",
         test: "a_stream_of_another_program_is_not_adopted",
     },
@@ -164,7 +167,8 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
     },
     Elsewhere {
-        input: "`nats_url` of the operator holds credentials, and no Secret with those of workers is named",
+        input: "`nats_url` of the operator holds credentials, and no Secret with those of workers \
+                is named",
         answer: "no queue is ready, and each condition says where to put them; what runs goes on",
         folder: "operator",
         test: "an_invalid_queue_is_refused_with_its_reason",

@@ -120,9 +120,10 @@ impl Call<'_> {
     }
 
     fn reported(&self, wanted: Reported) -> bool {
-        self.steps
-            .iter()
-            .any(|(_, step)| matches!(step, Step::StatusAnswered { reported, .. } if *reported == wanted))
+        self.steps.iter().any(|(_, step)| match step {
+            Step::StatusAnswered { reported, .. } => *reported == wanted,
+            _ => false,
+        })
     }
 
     /// Whether its queue was deleted with it. What was submitted after that is not excused.
