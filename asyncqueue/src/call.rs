@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_read_and_what_workers_say_is_a_contract() {
+    fn status_and_worker_reports_have_stable_json() {
         let now: Timestamp = "2026-11-24T10:11:12Z".parse().unwrap();
         let query = CallQuery { id: "id-1".parse().unwrap(), function: None };
         let report = concat!(

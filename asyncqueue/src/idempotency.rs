@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_with_the_rule() {
+    fn invalid_key_is_refused_with_the_rule() {
         for (text, expected) in [
             ("", "0 bytes"),
             ("\"\"", "0 bytes"),

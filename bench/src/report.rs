@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_run_is_said_to_be_missing() {
+    fn benchmark_that_did_not_run_is_reported_missing() {
         let report = markdown(&Vec::new(), &measured(), "bench");
         assert!(
             report.contains("**Not measured in this run**: `make bench-operator`."),

@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_valid_request_is_refused_and_the_connection_closed() {
+    async fn invalid_request_is_refused_and_closes_the_connection() {
         for (request, status) in [
             ("GET / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_sent_while_the_cable_is_pulled_arrives_when_it_is_back() {
+    async fn bytes_sent_during_an_interruption_arrive_after_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy::before(listener.local_addr().unwrap().port()).await;
         let mut near = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();

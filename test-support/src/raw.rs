@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_read_and_what_is_none_ends_them() {
+    fn fields_are_read_up_to_the_first_invalid_one() {
         assert_eq!(field("X-Multi: a: b "), Some(("x-multi".to_owned(), "a: b".to_owned())));
         assert_eq!(field(""), None);
     }

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_request_is_a_missing_rule_unless_the_rule_is_there_by_now() {
+    fn denied_request_is_a_missing_rule_unless_added_since() {
         let log = [event("get", "deployments", "ns", "forbid", &json!({ "code": 403 }))];
         let difference = compared(&json!([]), &log);
         assert_eq!(

@@ -52,7 +52,7 @@ fn says(all: &Value, part: &Value) -> bool {
 }
 
 #[test]
-fn what_is_shown_of_an_example_is_in_it() {
+fn documented_parts_of_examples_are_in_the_examples() {
     let whole: Value = serde_saphyr::from_str(&read("examples/keda/scaledobject.yaml")).unwrap();
     let mut pieces = pieces_of("docs/autoscaling.md").into_iter();
     let shown = pieces.find_map(|piece| match piece.kind {
@@ -68,7 +68,7 @@ fn what_is_shown_of_an_example_is_in_it() {
 }
 
 #[test]
-fn what_is_shown_of_the_configuration_of_nats_is_valid() {
+fn documented_nats_configuration_is_valid() {
     let mut pieces = pieces_of("docs/durability.md").into_iter();
     let shown = pieces.find(|piece| piece.text.starts_with("jetstream {")).unwrap();
     let folder = tempfile::tempdir().unwrap();

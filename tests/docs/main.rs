@@ -59,7 +59,7 @@ fn every_block_is_known() {
 }
 
 #[test]
-fn what_is_run_elsewhere_is() {
+fn commands_marked_as_run_elsewhere_are_run_there() {
     let documents = paths();
     let commands: Vec<_> = documents
         .iter()

@@ -66,7 +66,7 @@ async fn labels_and_the_account_that_are_changed_by_hand_come_back() {
 }
 
 #[tokio::test]
-async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
+async fn streams_and_consumers_changed_by_hand_are_restored() {
     let queue = Queue::ready("drift-nats", "{replicas: 0}").await;
     let (name, consumer) = (queue.name(), format!("{}-workers", queue.name()));
     let nats = PortForward::to("openfaas", "service/nats", 4222);

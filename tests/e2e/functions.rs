@@ -29,7 +29,7 @@ async fn functions_of_openfaas_are_found_while_their_crd_is_there() {
 }
 
 #[tokio::test]
-async fn calls_follow_the_annotation_and_those_that_are_queued_stay_where_they_are() {
+async fn only_new_calls_follow_a_changed_annotation() {
     let first = Queue::ready("moving", "{replicas: 0}").await;
     let namespace = first.name();
     let second = format!("{namespace}-b");
@@ -61,7 +61,7 @@ async fn calls_follow_the_annotation_and_those_that_are_queued_stay_where_they_a
 }
 
 #[tokio::test]
-async fn a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue() {
+async fn calls_go_to_the_default_queue_if_the_named_queue_is_missing() {
     let queue = Queue::ready("lost", "{replicas: 0}").await;
     let namespace = queue.name();
     apply(&function(namespace, "callbacks", namespace));

@@ -5,7 +5,7 @@ use test_support::cluster::{get, kubectl, object_is, object_is_gone};
 use crate::support::Queue;
 
 #[tokio::test]
-async fn what_the_spec_says_of_pods_is_what_they_are() {
+async fn pods_have_the_settings_of_the_spec() {
     let worker = "{podLabels: {team: a}, podAnnotations: {note: b}, env: [{name: RUST_LOG, \
                   value: debug}], nodeSelector: {kubernetes.io/os: linux}, \
                   imagePullSecrets: [{name: registry}], tolerations: [{key: queues, \
@@ -35,7 +35,7 @@ async fn what_the_spec_says_of_pods_is_what_they_are() {
 }
 
 #[tokio::test]
-async fn more_than_one_worker_has_a_disruption_budget_and_what_is_deleted_comes_back() {
+async fn several_workers_have_a_budget_and_deleted_objects_return() {
     let queue = Queue::ready("budget", "{}").await;
     let (account, budget) = (
         format!("serviceaccount/{}-worker", queue.name()),

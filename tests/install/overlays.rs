@@ -68,7 +68,7 @@ async fn an_operator_of_some_namespaces_works_there_with_roles_alone() {
 }
 
 #[tokio::test]
-async fn with_two_of_each_the_loss_of_any_one_holds_nothing_up() {
+async fn loss_of_one_of_two_replicas_interrupts_nothing() {
     let restored = Restored;
     apply_folder("manifests/ha");
     let _ = kubectl(&[

@@ -29,7 +29,7 @@ async fn queue_is(what: &str, holds: impl Fn(&Value) -> bool) -> Value {
 }
 
 #[tokio::test]
-async fn workers_follow_the_depth_of_their_queue_from_none_to_many_and_back() {
+async fn workers_scale_with_the_depth_of_their_queue() {
     let count = |queue: &Value, path: &str| queue.pointer(path).and_then(Value::as_u64);
     let no_workers = |queue: &Value| {
         count(queue, "/spec/replicas") == Some(0) && count(queue, "/status/replicas") == Some(0)

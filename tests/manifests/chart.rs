@@ -85,27 +85,27 @@ fn assert_same(arguments: &[&str], folder: Vec<Value>) {
 }
 
 #[test]
-fn as_it_stands_it_is_base() {
+fn default_chart_equals_base() {
     assert_same(&[], kustomize("base"));
 }
 
 #[test]
-fn with_network_policies_it_is_base_with_that_component() {
+fn chart_with_network_policies_equals_base_with_component() {
     assert_same(&["--set=networkPolicies=true"], kustomize_with("base", "network-policies"));
 }
 
 #[test]
-fn with_a_secret_for_nats_it_is_external_nats() {
+fn chart_with_nats_secret_equals_external_nats() {
     assert_same(&["--set=nats.secret=nats"], kustomize("external-nats"));
 }
 
 #[test]
-fn with_namespaces_to_watch_it_is_namespaced() {
+fn chart_with_namespaces_to_watch_equals_namespaced() {
     assert_same(&["--set=watchNamespaces={openfaas,openfaas-fn}"], kustomize("namespaced"));
 }
 
 #[test]
-fn with_settings_for_openfaas_it_is_openfaas() {
+fn chart_with_openfaas_settings_equals_openfaas() {
     let gateway = "http://gateway.openfaas:8080";
     let upstream = format!("--set=gateway.settings.upstream_url={gateway}");
     assert_same(
@@ -115,7 +115,7 @@ fn with_settings_for_openfaas_it_is_openfaas() {
 }
 
 #[test]
-fn with_its_values_for_high_availability_it_is_ha_without_namespaces_and_nats() {
+fn chart_with_ha_values_equals_ha() {
     let values = format!("--values={}/helm/ha-values.yaml", manifests().display());
     let beside = [by_name(kustomize("namespaces")), by_name(kustomize("nats-cluster"))];
     let mut ha = kustomize("ha");

@@ -121,7 +121,7 @@ fn each_value_has_its_field() {
 }
 
 #[test]
-fn what_has_no_counterpart_is_refused_with_what_to_do() {
+fn value_without_counterpart_is_refused_with_the_remedy() {
     for (set, expected) in [
         ("maxInFlight=5", "maxInFlight"),
         ("upstreamTimeout=soon", "upstreamTimeout"),

@@ -233,7 +233,7 @@ async fn headers_that_can_not_be_read_cost_their_neighbours_no_attempt() {
 }
 
 #[tokio::test]
-async fn headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known() {
+async fn headers_that_panic_the_nats_client_become_a_dead_letter() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     publish_raw(&queue, "jobs.raw", b"NATS/1.0\r\nA: b\rc\r\n\r\n", b"hi").await;
     queue.submit(|_| {}).await;
@@ -254,7 +254,7 @@ async fn headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known
 }
 
 #[tokio::test]
-async fn what_is_no_question_is_not_answered() {
+async fn invalid_status_question_is_not_answered() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let worker = queue.worker(&function, &[]);
     // One that is answered, so that the worker is known to listen.

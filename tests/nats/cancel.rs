@@ -138,7 +138,7 @@ async fn first_of_cancellation_and_last_attempt_counts() {
 }
 
 #[tokio::test]
-async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled_any_more() {
+async fn call_marked_dead_by_its_worker_cannot_be_cancelled() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond(500, "no")).await;
     let worker = queue.worker(&function, &[("max_retry_attempts", "1")]);

@@ -223,7 +223,7 @@ async fn a_call_that_may_have_run_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_drain_stopped_at_a_full_queue_leaves_no_doubt() {
+async fn drain_stopped_by_a_full_queue_leaves_nothing_uncertain() {
     let queue = Queue::start().await;
     let limits = Limits { max_messages: 10, ..Limits::default() };
     let spec = QueueSpec { duplicate_window: Duration::from_secs(1), limits, ..spec() };
@@ -397,7 +397,7 @@ async fn a_channel_that_no_worker_had_is_drained_whole_if_asked() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_named() {
+async fn missing_stream_or_channel_is_named() {
     let (queue, stan) = (Queue::start().await, StanServer::start().await);
     stan.publish([request("figlet", "id-1")]).await;
     for (more, expected) in [

@@ -65,7 +65,7 @@ async fn a_queued_call_is_cancelled_and_a_repeat_has_the_same_answer() {
 }
 
 #[tokio::test]
-async fn a_running_call_is_cancelled_and_its_caller_told_once() {
+async fn cancelled_running_call_calls_back_once() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(LONG, 200, "late")).await;
     let gateway = Gateway::before(&queue, &[]).await;
@@ -105,7 +105,7 @@ async fn a_call_between_two_attempts_is_cancelled() {
 }
 
 #[tokio::test]
-async fn an_unknown_call_is_not_found_and_the_answer_says_where_it_was_looked_for() {
+async fn unknown_call_is_404_with_the_queues_searched() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let id = CallId::generate(&queue.spec.queue).to_string();
@@ -119,7 +119,7 @@ async fn an_unknown_call_is_not_found_and_the_answer_says_where_it_was_looked_fo
 }
 
 #[tokio::test]
-async fn a_cancellation_before_the_call_is_stored_finds_nothing_and_stops_nothing() {
+async fn cancellation_before_submission_has_no_effect() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
     refused(&cancel(&gateway, "mine").await, 404, "`mine`");
@@ -129,7 +129,7 @@ async fn a_cancellation_before_the_call_is_stored_finds_nothing_and_stops_nothin
 }
 
 #[tokio::test]
-async fn a_call_that_has_ended_is_not_cancelled_for_as_long_as_its_end_is_known() {
+async fn ended_call_is_not_cancelled() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|request| match &request.body[..] {
         b"fails" => respond(500, "sorry"),
@@ -166,7 +166,7 @@ async fn a_call_that_has_ended_is_not_cancelled_for_as_long_as_its_end_is_known(
 }
 
 #[tokio::test]
-async fn a_result_that_nobody_took_is_told_from_a_dead_call() {
+async fn dead_callback_is_distinguished_from_a_dead_call() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|request| match &request.body[..] {
         b"fails" => respond(500, "sorry"),
@@ -206,7 +206,7 @@ async fn a_queued_call_knows_its_place() {
 }
 
 #[tokio::test]
-async fn of_a_delivered_call_its_worker_is_asked() {
+async fn status_of_a_delivered_call_comes_from_its_worker() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;
@@ -357,7 +357,7 @@ async fn requests_about_a_call_are_never_the_upstreams() {
 }
 
 #[tokio::test]
-async fn while_nats_is_away_a_look_up_is_refused_at_once() {
+async fn lookup_without_nats_is_refused_at_once() {
     let mut queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     queue.nats.kill();
@@ -370,7 +370,7 @@ async fn while_nats_is_away_a_look_up_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_cancelled_by_half_counts_as_cancelled_and_a_repeat_cancels_it_wholly() {
+async fn partly_cancelled_call_is_cancelled_by_a_repeat() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;

@@ -222,7 +222,7 @@ async fn a_client_that_goes_away_ends_the_request_upstream() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_away_is_the_platforms_failure_and_one_that_breaks_off_is_not() {
+async fn only_an_unreachable_upstream_is_marked_internal() {
     let url = format!("http://127.0.0.1:{}", free_port());
     let (_nats, gateway) = before(&url).await;
     let answer = gateway.call("GET", "/", &[], "").await;
@@ -238,7 +238,7 @@ async fn an_upstream_that_is_away_is_the_platforms_failure_and_one_that_breaks_o
 }
 
 #[tokio::test]
-async fn without_an_upstream_a_function_is_called_where_it_is() {
+async fn function_is_called_directly_without_upstream() {
     let (figlet, other) =
         (HttpServer::start().await, HttpServer::answering(|_| respond(201, "other")).await);
     let nats = NatsServer::prepare();

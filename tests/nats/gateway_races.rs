@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_cancellation_that_meets_a_call_on_its_way_to_the_stream_comes_before_it_or_after_it() {
+async fn cancellation_during_submission_is_before_or_after_it() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[("publish_timeout", "20s")]).await;
     queue.nats.pause().await;
@@ -42,7 +42,7 @@ async fn a_cancellation_that_meets_a_call_on_its_way_to_the_stream_comes_before_
 }
 
 #[tokio::test]
-async fn a_call_whose_worker_is_silent_is_cancelled_and_not_delivered_again() {
+async fn cancelled_call_of_an_unresponsive_worker_is_not_redelivered() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;

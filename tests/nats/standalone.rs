@@ -142,7 +142,7 @@ async fn the_demo_shows_what_it_promises_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demo_that_is_told_to_end_leaves_nothing_behind() {
+async fn interrupted_demo_leaves_nothing_behind() {
     let folder = TempDir::new().unwrap();
     let mut demo = demo(&folder).spawn().unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap());
@@ -232,7 +232,7 @@ fn header_names(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_header_in_the_documentation_is_one_of_the_library_and_none_is_missing() {
+fn documented_headers_are_those_of_the_library() {
     let mut call = support::call();
     (call.path, call.query, call.callback_url) =
         ("/".to_owned(), Some(String::new()), CallbackUrl::parse("http://h").ok());
@@ -283,7 +283,7 @@ fn reads_back<T: serde::Serialize + serde::de::DeserializeOwned>(json: &str) {
 }
 
 #[test]
-fn what_the_documentation_shows_as_json_is_what_the_library_writes() {
+fn documented_json_is_what_the_library_writes() {
     let [queue, marker, function] = json(section(WIRE, "## The directory"))[..] else { panic!() };
     assert!(
         marker == "{}" && WIRE.contains(&format!("| `{}` | `{{}}`", directory::MARKER)),
@@ -452,7 +452,7 @@ async fn the_documented_program_in_python_stores_a_call_once() {
 }
 
 #[tokio::test]
-async fn the_example_of_the_library_stores_a_call_on_the_queue_of_its_function() {
+async fn submit_example_stores_a_call_on_the_queue_of_its_function() {
     const SUBMIT: &str = "examples/submit";
     let path = programs().join(SUBMIT);
     assert!(

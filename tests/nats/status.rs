@@ -23,7 +23,7 @@ async fn status_is(gateway: &Gateway, call: &str, state: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_running_call_is_told_with_its_worker_and_attempt() {
+async fn status_of_a_running_call_has_worker_and_attempt() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let function =
@@ -75,7 +75,7 @@ async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
 }
 
 #[tokio::test]
-async fn a_dead_call_is_told_with_its_reason() {
+async fn status_of_a_dead_call_has_its_reason() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let function = HttpServer::answering(|_| respond(500, "no")).await;

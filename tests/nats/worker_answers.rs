@@ -58,7 +58,7 @@ async fn status_of(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn half_an_answer_is_none() {
+async fn incomplete_response_is_a_failed_attempt() {
     let half =
         speaking(&["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"], Duration::ZERO, true)
             .await;

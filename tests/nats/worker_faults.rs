@@ -54,7 +54,7 @@ async fn a_call_under_which_its_workers_die_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn on_sigterm_running_calls_finish_and_nothing_new_is_taken() {
+async fn sigterm_finishes_running_calls_and_accepts_no_more() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function =
         HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
@@ -75,7 +75,7 @@ async fn on_sigterm_running_calls_finish_and_nothing_new_is_taken() {
 }
 
 #[tokio::test]
-async fn what_outlasts_the_grace_period_is_handed_back_at_once() {
+async fn calls_longer_than_the_grace_period_are_handed_back() {
     let queue = Queue::start().await;
     let function =
         HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
@@ -133,7 +133,7 @@ async fn a_worker_that_comes_before_nats_waits_visibly_and_then_works() {
 }
 
 #[tokio::test]
-async fn a_restart_of_nats_loses_no_call_and_needs_no_restart_of_the_worker() {
+async fn nats_restart_loses_no_call_and_restarts_no_worker() {
     let (mut queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function =
         HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
@@ -158,7 +158,7 @@ async fn a_restart_of_nats_loses_no_call_and_needs_no_restart_of_the_worker() {
 }
 
 #[tokio::test]
-async fn a_consumer_deleted_and_made_anew_is_found_again_within_seconds() {
+async fn worker_uses_a_recreated_consumer_within_seconds() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let worker = queue.worker(&function, &[]);
     queue.submit(|_| {}).await;
@@ -202,7 +202,7 @@ async fn a_recreated_consumer_counts_attempts_from_one() {
 }
 
 #[tokio::test]
-async fn calls_that_the_consumer_has_forgotten_neither_run_again_nor_keep_their_slots() {
+async fn calls_of_a_deleted_consumer_do_not_keep_their_slots() {
     let queue = Queue::start().await;
     let function =
         HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;

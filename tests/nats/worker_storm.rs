@@ -125,7 +125,7 @@ impl Storm {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_killed() {
+async fn killed_worker_loses_no_call() {
     let mut storm = Storm::begin().await;
     storm.workers[0].kill();
     storm.add_worker();
@@ -133,7 +133,7 @@ async fn a_worker_that_is_killed() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_for_longer_than_its_lease() {
+async fn worker_stopped_past_its_lease_loses_no_call() {
     let storm = Storm::begin().await;
     storm.workers[0].signal("STOP");
     // Those that it held have run elsewhere.
@@ -146,7 +146,7 @@ async fn a_worker_that_is_stopped_for_longer_than_its_lease() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_told_to_end() {
+async fn terminated_worker_loses_no_call() {
     let mut storm = Storm::begin().await;
     storm.workers[0].signal("TERM");
     assert!(storm.workers[0].ended().await.success());
@@ -154,7 +154,7 @@ async fn a_worker_that_is_told_to_end() {
 }
 
 #[tokio::test]
-async fn a_nats_server_that_is_killed_and_started_again_with_its_data() {
+async fn killed_nats_server_loses_no_call() {
     let mut storm = Storm::begin().await;
     storm.queue.nats.restart().await;
     // What it delivered, and what it was told of that, nats-server writes down each tenth of a
@@ -168,7 +168,7 @@ async fn a_nats_server_that_is_killed_and_started_again_with_its_data() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_is_deleted_and_made_anew() {
+async fn recreated_consumer_loses_no_call() {
     let storm = Storm::begin().await;
     let spec = spec();
     storm.queue.js.delete_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();

@@ -59,7 +59,7 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
 }
 
 #[tokio::test]
-async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_operator() {
+async fn invented_workers_and_advisories_take_bounded_memory() {
     /// How many messages, and how long the name of a worker in them, which is the most of each.
     const FLOODS: [(usize, usize); 2] = [(60_000, 200), (2_000, 32 * 1024)];
     /// For what is kept of it: the workers that one queue can have, the advisories that wait, and
@@ -133,7 +133,7 @@ async fn a_leader_that_stands_still_is_followed_and_leads_no_more() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_away_is_waited_for_and_nothing_else_is_touched() {
+async fn operator_waits_for_an_unavailable_api_server() {
     let namespace = Namespace::create("no-api");
     let name = &namespace.name;
     let operator = leader().await;
@@ -166,7 +166,7 @@ async fn an_api_server_that_is_away_is_waited_for_and_nothing_else_is_touched() 
 }
 
 #[tokio::test]
-async fn what_an_earlier_queue_left_is_replaced_without_gc() {
+async fn objects_of_an_earlier_queue_are_replaced_without_gc() {
     let namespace = Namespace::create("left");
     let name = &namespace.name;
     let account = format!("{name}-worker");

@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_of_a_dead_letter_is_named() {
+    fn omitted_parts_of_a_dead_letter_are_named() {
         let mut original = NatsHeaders::new();
         original.append("Async-Header", "a: 1");
         original.append("Async-Header", "b: 22");
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_buried_comes_back_as_it_was() {
+    fn message_of_a_dead_letter_is_restored_unchanged() {
         let message = native_headers();
         let (dead, letter, content) =
             buried(&message, b"hi", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_known_by_its_subject() {
+    fn unreadable_message_is_identified_by_its_subject() {
         let (_, letter, content) =
             buried(&NatsHeaders::new(), b"garbage", "jobs", "jobs-dead.unknown.unknown.seq-3");
         assert_eq!((letter.call_id.as_str(), letter.function), ("seq-3", None));
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_told_from_a_call_by_the_subject_it_had() {
+    fn result_is_distinguished_from_a_call_by_its_subject() {
         for (subject, kind) in [
             ("jobs-callbacks.dev.figlet.id-1", DeadLetterKind::Callback),
             ("jobs-callbacks-x.dev.figlet.id-1", DeadLetterKind::Call),

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_url_holds_is_escaped_in_the_query() {
+    fn characters_invalid_in_urls_are_escaped_in_the_query() {
         let call =
             read("{\"Function\":\"f\",\"QueryString\":\"q=\\\"a b\\\"&<é>#%2F%zz\u{3000}\"}")
                 .unwrap();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_queue_request_is_refused_with_its_field() {
+    fn invalid_queue_request_is_refused_with_its_field() {
         for (json, expected) in [
             ("", "QueueRequest"),
             ("hello", "QueueRequest"),

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_has_no_number() {
+    fn missing_cells_have_no_number() {
         assert_eq!(find(TEXT, "y", "a"), None);
         assert_eq!(find(TEXT, "x", "z"), None);
         assert_eq!(find("| a |\n|---|\n| text |\n", "text", "a"), None);

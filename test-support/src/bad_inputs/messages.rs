@@ -141,7 +141,7 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
         answer: "undecodable: headers can't be read. Found when it has ended the worker twice, \
                  which is started again",
         folder: "tests/nats",
-        test: "headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known",
+        test: "headers_that_panic_the_nats_client_become_a_dead_letter",
     },
     Elsewhere {
         input: "a call that kills each worker that makes it",
@@ -281,7 +281,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "anything on `asyncqueue.cancel.<queue>` and `asyncqueue.status.<queue>`",
         answer: "no reply, and nothing changes",
         folder: "tests/nats",
-        test: "what_is_no_question_is_not_answered",
+        test: "invalid_status_question_is_not_answered",
     },
 ];
 

@@ -366,7 +366,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "body and headers larger than NATS or the stream takes",
         answer: "413, with the limit and whose it is",
         folder: "tests/nats",
-        test: "headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server",
+        test: "too_large_headers_are_a_client_error",
     },
     Elsewhere {
         input: "headers larger than 64 KiB, escapes included",
@@ -384,7 +384,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "a client that goes away in the middle of its body",
         answer: "nothing is stored",
         folder: "tests/nats",
-        test: "of_a_client_that_goes_away_half_way_nothing_is_stored",
+        test: "interrupted_request_stores_nothing",
     },
 ];
 

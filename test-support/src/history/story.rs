@@ -71,7 +71,7 @@ mod tests {
     };
 
     #[test]
-    fn the_shortest_story_is_told_in_order_with_the_faults_between() {
+    fn story_lists_events_and_faults_in_order() {
         let at = |millis, what| Event { at: Duration::from_millis(millis), what };
         let fault =
             |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once, queue: None };
