@@ -7,7 +7,7 @@
 //! while.
 //!
 //! The limit is the same once more by a plain client, which writes what the operator wrote and
-//! looks at nothing. What was written while nothing happened is named beside the table.
+//! looks at nothing. What was written while nothing happened is named below the table.
 //!
 //! `bench_queues=100,1000,10000 bench_steady=600` in the environment measures ten minutes of each
 //! of these numbers of queues; without them it is a part of that, which takes a few minutes.
@@ -292,7 +292,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Waits, and counts what goes on meanwhile.
+    /// Waits, and counts what goes on during that time.
     async fn steady(&self, time: Duration) -> Result<Steady, Error> {
         let mut advisories = self.js.client().subscribe("$JS.EVENT.ADVISORY.STREAM.>").await?;
         let mut more = self.js.client().subscribe("$JS.EVENT.ADVISORY.CONSUMER.>").await?;
@@ -336,7 +336,7 @@ impl Bench {
     }
 }
 
-/// Removes all queues of a namespace, without the operator, which would let go of streams that end
+/// Removes all queues of a namespace, without the operator, which would release streams that end
 /// with their NATS anyway.
 async fn clear(queues: &Api<DynamicObject>) -> Result<(), Error> {
     queues.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;

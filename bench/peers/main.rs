@@ -85,14 +85,14 @@ async fn measure() -> Result<(), Error> {
     );
     for (system, runs) in &measured {
         let kind = system.kind;
-        let figures = [
+        let cells = [
             spread(runs, 0, |run| run.stored),
             spread(runs, 0, |run| run.dispatched),
             spread(runs, 2, |run| run.p50),
             spread(runs, 2, |run| run.p99),
             spread(runs, 0, |run| run.rate),
         ];
-        println!("| {} | {} | {} |", kind.name(), kind.durability(), figures.join(" | "));
+        println!("| {} | {} | {} |", kind.name(), kind.durability(), cells.join(" | "));
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ pub const PARTS: [(&str, &str, &str); 4] = [
 /// What stands at the top: a name and a value each, such as the machine and versions.
 pub type Facts = Vec<(&'static str, String)>;
 
-/// The report, with its plots in `folder` beside it.
+/// The report, with its plots in `folder` next to it.
 #[must_use]
 pub fn markdown(facts: &Facts, parts: &[Part], folder: &str) -> String {
     let mut text = "# Benchmarks\n\n\

@@ -354,7 +354,7 @@ mod tests {
         }
         let [first, _second, mut third] = clients;
         let unanswered = tokio::time::timeout(Duration::from_millis(200), third.readable()).await;
-        assert!(unanswered.is_err(), "a third connection was served beside two");
+        assert!(unanswered.is_err(), "a third connection was served next to two");
         drop(first);
         assert!(third.read(&mut [0; 1024]).await.unwrap() > 0);
     }

@@ -58,7 +58,7 @@ async fn connect(near: TcpStream, target: u16, mut passes: watch::Receiver<bool>
     if passes.wait_for(|passes| *passes).await.is_err() {
         return;
     }
-    // Nobody listens: closed, as it would be without a proxy.
+    // No listener: closed, as it would be without a proxy.
     let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
     tokio::select! {

@@ -48,7 +48,7 @@ pub async fn request(
     try_request(addr, method, target, headers, body).await.expect("an answer")
 }
 
-/// As [`request`]; an error where nobody listens or the connection ends early.
+/// As [`request`]; an error if there is no listener or the connection ends early.
 pub async fn try_request(
     addr: SocketAddr,
     method: &str,
@@ -233,7 +233,7 @@ impl Connection {
 }
 
 impl RawResponse {
-    /// A header's value; empty where there is none.
+    /// A header's value; empty if it is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)

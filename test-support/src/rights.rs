@@ -63,8 +63,8 @@ pub struct Difference {
     /// Rules that no request needed.
     pub unused: Vec<Grant>,
     /// Requests that were denied, never allowed, and that no rule allows. One that was denied only
-    /// before its rule was there is none, nor is one that was allowed by a rule that is gone again,
-    /// as users grant some.
+    /// before its rule existed does not count, nor does one that was allowed by a rule that is gone
+    /// again, as users grant some.
     pub missing: Vec<Request>,
 }
 

@@ -35,9 +35,9 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
-        fault: "a worker is told to end",
+        fault: "a worker is asked to end",
         shown: &[
-            By("a worker is told to end"),
+            By("a worker is asked to end"),
             Test("tests/nats", "a_second_sigterm_hands_back_what_runs_without_waiting"),
             Test("tests/e2e", "worker_pod_deleted_during_a_call_loses_nothing"),
         ],
@@ -272,7 +272,7 @@ const ROWS: &[Row] = &[
     Row {
         fault: "workers are scaled down with long calls in flight",
         shown: &[
-            By("a worker is told to end"),
+            By("a worker is asked to end"),
             Test("tests/e2e", "workers_follow_their_queues_spec_and_scale"),
         ],
     },

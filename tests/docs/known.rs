@@ -349,7 +349,7 @@ const AROUND: &[Around] = &[
     },
 ];
 
-/// Programs that run until they are told to end: the next command does not wait for that.
+/// Programs that run until they are stopped: the next command does not wait for that.
 pub(crate) const SERVERS: [&str; 3] = ["nats-server", "asyncqueue-gateway", "asyncqueue-worker"];
 
 /// How a command is run that is not run here.

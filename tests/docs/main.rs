@@ -2,7 +2,7 @@
 //! elsewhere; every object in them is one that the API server takes; and the names in them are
 //! those of the programs.
 //!
-//! A command that nobody knows fails, so that none can be added that is not run.
+//! An unknown command fails, so that none can be added that is not run.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -1,4 +1,4 @@
-//! A queue on a NATS of its own, which lets nobody in without credentials.
+//! A queue on a NATS of its own, which refuses clients without credentials.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ async fn a_deployment_that_is_deleted_or_changed_by_hand_comes_back() {
     let queue = Queue::ready("drift", "{maxInflight: 3}").await;
     let uid = get(queue.name(), &queue.worker()).unwrap()["metadata"]["uid"].clone();
     let _ = kubectl(&["delete", "-n", queue.name(), &queue.worker(), "--wait=false"]);
-    object_is(queue.name(), &queue.worker(), "made anew", |deployment| {
+    object_is(queue.name(), &queue.worker(), "recreated", |deployment| {
         deployment["metadata"]["uid"] != uid
             && deployment["metadata"]["deletionTimestamp"].is_null()
     })
@@ -79,7 +79,7 @@ async fn streams_and_consumers_changed_by_hand_are_restored() {
     let what = "the consumer is there again";
     until_in(SECONDS, what, async || stream.consumer_info(&consumer).await.ok()).await;
 
-    // JetStream tells nobody of this one.
+    // JetStream sends no advisory of this one.
     let mut changed = stream.consumer_info(&consumer).await.unwrap().config;
     changed.ack_wait *= 2;
     let pull = <pull::Config as FromConsumer>::try_from_consumer_config(changed.clone());

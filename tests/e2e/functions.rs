@@ -71,9 +71,9 @@ async fn calls_go_to_the_default_queue_if_the_named_queue_is_missing() {
             kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
         let unread = "Invalid annotation com.openfaas.retry.attempts `many`: the setting of the \
                       queue applies";
-        let told = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of that \
-                    name: calls go to faas-request";
-        (events.contains(told) && events.contains(unread)).then_some(())
+        let warning = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of \
+                    that name: calls go to faas-request";
+        (events.contains(warning) && events.contains(unread)).then_some(())
     })
     .await;
     let gateway = Gateway::connect();

@@ -1,4 +1,4 @@
-//! What a queue holds at most, and what callers hear of it.
+//! What a queue holds at most, and what clients are answered then.
 
 use std::time::Duration;
 

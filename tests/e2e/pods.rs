@@ -1,4 +1,4 @@
-//! Workers' pods, and the objects beside them.
+//! Workers' pods, and the objects next to them.
 
 use test_support::cluster::{get, kubectl, object_is, object_is_gone};
 
@@ -26,7 +26,7 @@ async fn pods_have_the_settings_of_the_spec() {
     assert_eq!(spec["serviceAccountName"], format!("{}-worker", queue.name()));
     assert_eq!(spec["topologySpreadConstraints"][0]["topologyKey"], "kubernetes.io/hostname");
     assert!(spec["affinity"]["podAntiAffinity"].is_object());
-    // No token: nothing is mounted that nobody asked for.
+    // No token: nothing is mounted without being asked for.
     assert!(spec["volumes"].as_array().is_none_or(Vec::is_empty), "{}", spec["volumes"]);
     // Settled: quantities that are written another way are no reason to write again.
     let before = get(queue.name(), &queue.worker()).unwrap()["metadata"]["generation"].clone();
@@ -55,7 +55,7 @@ async fn several_workers_have_a_budget_and_deleted_objects_return() {
     for object in [&account, &budget] {
         let uid = get(queue.name(), object).unwrap()["metadata"]["uid"].clone();
         let _ = kubectl(&["delete", "-n", queue.name(), object]);
-        object_is(queue.name(), object, "made anew", |object| object["metadata"]["uid"] != uid)
+        object_is(queue.name(), object, "recreated", |object| object["metadata"]["uid"] != uid)
             .await;
     }
     assert_eq!(made["spec"]["selector"]["matchLabels"]["asyncqueue.io/queue"], queue.name());

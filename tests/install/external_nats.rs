@@ -67,7 +67,7 @@ async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
     // Ready is connected.
     rolled_out();
 
-    // The default queue, whose workers are beside the operator, needs nothing more.
+    // The default queue, whose workers are in the namespace of the operator, needs nothing more.
     let ready = [
         "wait",
         "-n",

@@ -1,4 +1,4 @@
-//! The kustomize folders beside `standalone`, which all other tests run on.
+//! The kustomize folders next to `standalone`, which all other tests run on.
 
 use test_support::cluster::{Namespace, apply, apply_folder, command, get, kubectl, repository};
 

@@ -23,7 +23,7 @@ const CALLS: usize = 40;
 /// down.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Waits until the queue is as it shall be.
+/// Waits until the queue is in the desired state.
 async fn queue_is(what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     until_in(WAIT_TIMEOUT, what, async || get("openfaas", "asyncqueue/bursty").filter(&holds)).await
 }

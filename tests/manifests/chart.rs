@@ -117,14 +117,14 @@ fn chart_with_openfaas_settings_equals_openfaas() {
 #[test]
 fn chart_with_ha_values_equals_ha() {
     let values = format!("--values={}/helm/ha-values.yaml", manifests().display());
-    let beside = [by_name(kustomize("namespaces")), by_name(kustomize("nats-cluster"))];
+    let separate = [by_name(kustomize("namespaces")), by_name(kustomize("nats-cluster"))];
     let mut ha = kustomize("ha");
     ha.retain(|object| {
         let of_object = by_name(vec![object.clone()]);
-        !beside.iter().any(|objects| objects.keys().any(|key| of_object.contains_key(key)))
+        !separate.iter().any(|objects| objects.keys().any(|key| of_object.contains_key(key)))
     });
     for object in &mut ha {
-        // The folder leaves the namespace to a variable, so that another can be set; Helm is told
+        // The folder leaves the namespace to a variable, so that another can be set; Helm is given
         // which it is.
         let text = object.to_string().replace("$(POD_NAMESPACE)", "openfaas");
         *object = serde_json::from_str(&text).unwrap();
@@ -150,7 +150,7 @@ fn values_change_what_they_are_to_change() {
     assert_eq!(container["imagePullPolicy"], "Always");
     assert_eq!(deployment["spec"]["replicas"], 3);
     assert_eq!(pod["priorityClassName"], "high");
-    // What is beside it stays.
+    // The other fields stay.
     assert_eq!(container["resources"]["limits"]["memory"], "1Gi");
     assert_eq!(container["resources"]["requests"]["memory"], "32Mi");
     for (setting, value) in [

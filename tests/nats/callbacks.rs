@@ -1,4 +1,4 @@
-//! Callbacks by Standard Webhooks: what a receiver is sent, and what becomes of a result that it
+//! Callbacks by Standard Webhooks: what a receiver is sent, and what happens to a result that it
 //! does not take.
 
 use std::{

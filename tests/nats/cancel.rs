@@ -162,7 +162,7 @@ async fn a_result_that_is_on_its_way_is_not_cancelled() {
     assert_eq!(caller.receives(1).await[0].header("x-function-status"), "200");
 }
 
-/// nats-server, told to purge a message that a consumer has delivered, takes all deliveries before
+/// nats-server, asked to purge a message that a consumer has delivered, takes all deliveries before
 /// it for acknowledged as soon as the next one is (nats-server#5727).
 #[tokio::test]
 async fn a_cancellation_loses_no_call_that_was_delivered_before_it() {

@@ -30,7 +30,7 @@ async fn aq(queue: &Queue, arguments: &[&str]) -> Ended {
     run("kubectl-aq", arguments, &[("nats_url", &queue.nats.url())]).await
 }
 
-/// Runs `kubectl aq` and expects that it does what it is told.
+/// Runs `kubectl aq` and expects that it succeeds.
 async fn aq_ok(queue: &Queue, arguments: &[&str]) -> String {
     let ended = aq(queue, arguments).await;
     assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
@@ -49,7 +49,7 @@ async fn submit(queue: &Queue, function: &str) -> CallId {
     queue.submit(|call| call.function = FunctionName::new(function, "openfaas-fn").unwrap()).await
 }
 
-/// Waits until so many calls are dead letters and none is pending. The worker that buried them is
+/// Waits until so many calls are dead letters and none is pending. The worker that stored them is
 /// gone then: others are to make what is replayed.
 async fn all_dead(queue: &Queue, worker: Program, letters: u64) {
     queue.holds("jobs-dead", letters).await;
@@ -214,7 +214,7 @@ async fn a_replayed_call_runs_again_with_its_id_its_body_and_its_headers() {
     let _worker = queue.worker(&healthy, &ONE_ATTEMPT);
     let received = healthy.receives(1).await.remove(0);
     assert_eq!(received.header("x-call-id"), id.as_str());
-    assert_eq!(received.header("x-retry"), "1", "attempts are counted anew");
+    assert_eq!(received.header("x-retry"), "1", "attempts are counted from one again");
     assert_eq!(received.target, "/a%2Fb?x=%2F");
     assert_eq!(received.headers.get_all("x-multi").iter().count(), 2);
     assert_eq!(&received.body[..], BODY);

@@ -1,4 +1,4 @@
-//! What becomes of calls that are given up, and how many of them are kept.
+//! What happens to calls that are given up, and how many of them are kept.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn exhausted_call_without_dead_letters_is_counted_and_dropped() {
 async fn dead_letter_stream_is_created_if_enabled_and_then_kept() {
     let queue = Queue::start().await;
     let off = with(&queue, |dead| dead.enabled = false);
-    // It was made when they were kept, and is none of those who ended that.
+    // It was created while dead letters were enabled, and disabling them does not remove it.
     assert!(ensure_queue(&queue.js, &off, false).await.unwrap().changes.is_empty());
     queue.info("jobs-dead").await;
     queue.js.delete_stream("jobs-dead").await.unwrap();

@@ -179,7 +179,7 @@ async fn a_drain_after_the_duplicate_window_runs_no_call_twice() {
         *runs.entry(call.header("x-call-id").to_owned()).or_default() += 1;
     }
     assert_eq!(runs.values().filter(|count| **count > 1).count(), 0, "{log}");
-    // What is in doubt is a dead letter, to be replayed if the call has not run.
+    // What is uncertain is a dead letter, to be replayed if the call has not run.
     let letters = dead_letters(&queue).await;
     assert!(
         letters.iter().all(|letter| letter.death.reason.contains("may have run")),

@@ -159,7 +159,7 @@ async fn ended_call_is_not_cancelled() {
     assert_eq!((&state["state"], &state["status"]), (&"done".into(), &200.into()));
     assert_eq!((&state["callback"], &state["attempt"]), (&"pending".into(), &1.into()));
 
-    // One that has nobody to tell leaves no trace.
+    // One without a callback leaves no trace.
     let gone = gateway.submit(&[], "works").await;
     queue.empties().await;
     refused(&cancel(&gateway, &gone).await, 404, "or the call ended");
@@ -213,7 +213,7 @@ async fn status_of_a_delivered_call_comes_from_its_worker() {
     let consumer = queue.consumer().await;
     let _delivered =
         consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap();
-    // Nobody answers.
+    // No worker answers.
     assert_eq!(status(&gateway, &id).await["state"], "delivered");
 
     // Two workers hear the question, and the one that has the call answers.

@@ -140,7 +140,7 @@ async fn calls_that_share_an_id_run_once_each() {
     assert!(received.iter().all(|request| request.header("x-call-id") == "mine"));
     let keys: BTreeSet<_> =
         received.iter().map(|request| request.header("idempotency-key")).collect();
-    assert_eq!(keys.len(), 20, "a function tells them apart: {keys:?}");
+    assert_eq!(keys.len(), 20, "a function can distinguish them: {keys:?}");
 }
 
 #[tokio::test]

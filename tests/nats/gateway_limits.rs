@@ -78,7 +78,7 @@ async fn bodies_take_no_more_memory_than_they_may() {
     assert!(refused.text().contains("memory_budget is 16Mi"), "{}", refused.text());
     assert!(gateway.metric(r#"gateway_memory_refusals_total{use="calls"}"#).await > 0);
     gateway.program.logged("no memory for calls: raise memory_budget").await;
-    // What fits is taken meanwhile, and the slow ones too once they are whole.
+    // What fits is accepted at the same time, and the slow ones too once they are whole.
     gateway.submit(&[], "small").await;
     for connection in &mut slow {
         connection.send("y").await;

@@ -1,4 +1,4 @@
-//! Cancellations that meet a call where nobody sees it: on its way to the stream, or with a worker
+//! Cancellations that meet a call where no one sees it: on its way to the stream, or with a worker
 //! that is silent.
 
 use futures::StreamExt;

@@ -118,7 +118,7 @@ async fn invalid_directory_file_keeps_the_last_valid_one() {
     gateway.submit(&[], "hi").await;
     let line = gateway.program.logged("functions.figlet.queue `lost`").await;
     assert!(line.contains("line 1") && line.contains("using the previous contents"), "{line}");
-    // What was read anew and is the same is no news.
+    // A file that was read again and is the same is not reported.
     assert!(!gateway.program.log().iter().any(|line| line.contains("reloaded the directory")));
 }
 

@@ -1,4 +1,4 @@
-//! What functions and receivers of callbacks answer, byte for byte, and what becomes of the call:
+//! What functions and receivers of callbacks answer, byte for byte, and what happens to the call:
 //! each row of `docs/bad-inputs.md`, against a real worker and a real gateway.
 
 use std::{

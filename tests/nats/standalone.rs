@@ -49,7 +49,7 @@ fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Where cargo puts the programs: beside the folder of the test that runs.
+/// Where cargo puts the programs: next to the folder of the test that runs.
 fn programs() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
 }
@@ -102,7 +102,7 @@ fn assert_nothing_is_left(folder: &TempDir) {
     assert!(processes.is_empty(), "{processes:?}");
 }
 
-/// Runs a command to its end, beside the other tasks of the test.
+/// Runs a command to its end, while the other tasks of the test run.
 async fn finished(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
@@ -153,7 +153,7 @@ async fn interrupted_demo_leaves_nothing_behind() {
             line.clear();
             assert!(lines.read_line(&mut line).unwrap() > 0, "the demo ended early");
         }
-        // Whatever it has to say still, it is not held up by nobody listening.
+        // A closed output does not hold up what it still prints.
         let rest = std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
         assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
         let ended = demo.wait().unwrap();

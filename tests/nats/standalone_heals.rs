@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Within this, all is there again and calls run: the worker waits up to 7 s for a server that it
-/// does not hear of.
+/// does not notice.
 const HEALED: Duration = Duration::from_secs(15);
 
 /// A queue with a gateway, a worker and a function, all running.

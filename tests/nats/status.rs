@@ -1,4 +1,4 @@
-//! The status of a call, as its worker tells it.
+//! The status of a call, as its worker reports it.
 
 use std::time::Duration;
 

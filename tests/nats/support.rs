@@ -52,7 +52,8 @@ impl Queue {
         Self { nats, js, spec: QueueSpec::new("jobs".parse().unwrap(), Owner::standalone()) }
     }
 
-    /// A worker whose functions are all `function`, with these settings beside its usual ones.
+    /// A worker whose functions are all `function`, with these settings in addition to its usual
+    /// ones.
     pub(crate) fn worker(&self, function: &HttpServer, settings: &[(&str, &str)]) -> Program {
         start_worker(&self.nats, function, settings)
     }

@@ -44,7 +44,7 @@ async fn a_suspended_queue_delivers_nothing_and_goes_on_when_it_is_resumed() {
 #[tokio::test]
 async fn running_call_of_a_suspended_queue_ends_and_calls_back() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    // Longer than the lease, which is renewed all the same.
+    // Longer than the lease, which is still renewed.
     let slow = |_| respond_after(LEASE + Duration::from_secs(1), 200, "");
     let function = HttpServer::answering(slow).await;
     let _worker = queue.worker(&function, &[]);

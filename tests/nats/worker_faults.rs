@@ -64,7 +64,7 @@ async fn sigterm_finishes_running_calls_and_accepts_no_more() {
     function.receives(1).await;
     worker.signal("TERM");
     assert!(worker.ended().await.success());
-    // The first is done, the second is nobody's.
+    // The first is done, the second is not delivered to a worker.
     queue.holds("jobs", 1).await;
     assert_eq!(queue.consumer().await.cached_info().num_ack_pending, 0);
     assert_eq!(function.received().len(), 1);
@@ -210,8 +210,8 @@ async fn calls_of_a_deleted_consumer_do_not_keep_their_slots() {
     for _ in 0..3 {
         queue.submit(|_| {}).await;
     }
-    // All slots are in use, so that nothing is asked for, and nobody says that the consumer is
-    // another.
+    // All slots are in use, so that nothing is asked for, and the server does not say that the
+    // consumer is another.
     function.receives(2).await;
     queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
     ensure_queue(&queue.js, &spec(), false).await.unwrap();

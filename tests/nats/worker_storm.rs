@@ -94,7 +94,7 @@ impl Storm {
         }
         let posts = callbacks.values().map(Vec::len).sum::<usize>();
         assert!(posts <= CALLS + more_posts, "{posts} posts of {CALLS} results");
-        // 503: a worker died under the last attempt of a call that fails, so that nobody knows how
+        // 503: a worker died under the last attempt of a call that fails, so that it is unknown how
         // that ended.
         let count =
             |status: &str| callbacks.values().filter(|statuses| statuses[0] == status).count();
@@ -113,7 +113,7 @@ impl Storm {
         }
     }
 
-    /// The statuses that callers were told, by call.
+    /// The statuses that clients received, by call.
     fn callbacks(&self) -> HashMap<String, Vec<String>> {
         let mut callbacks: HashMap<String, Vec<String>> = HashMap::new();
         for received in self.caller.received() {
@@ -157,7 +157,7 @@ async fn terminated_worker_loses_no_call() {
 async fn killed_nats_server_loses_no_call() {
     let mut storm = Storm::begin().await;
     storm.queue.nats.restart().await;
-    // What it delivered, and what it was told of that, nats-server writes down each tenth of a
+    // What it delivered, and the acks of that, nats-server writes down each tenth of a
     // second (`flushLoop` of a consumer in its `filestore.go`). So it may have forgotten, and
     // deliver again to the other worker, what was under way, as many more that ended in that time,
     // which is how long they take, and an attempt of each call that fails, which waits as long for
@@ -174,7 +174,7 @@ async fn recreated_consumer_loses_no_call() {
     storm.queue.js.delete_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
     ensure_queue(&storm.queue.js, &spec, false).await.unwrap();
     // The new consumer knows nothing of what was delivered: what runs is delivered to the other
-    // worker too, and what waits for its next attempt begins anew.
+    // worker too, and what waits for its next attempt begins again.
     storm.ends(CALLS, CALLS).await;
 }
 

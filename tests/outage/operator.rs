@@ -14,13 +14,13 @@ use test_support::{
 
 const DEPLOYMENT: &str = "deployment/asyncqueue-operator";
 
-/// What manifests/README.md says of how long nobody leads, and a bit for this test to see it.
+/// What manifests/README.md says of how long there is no leader, and a bit for this test to see it.
 const TAKEOVER: Duration = Duration::from_secs(17 + 2);
 
 /// An API server away for longer than a leader waits for it.
 const AWAY: Duration = Duration::from_secs(15);
 
-/// What kubectl shall print of pods: each, and how often its container has started again.
+/// What kubectl is asked to print of pods: each, and how often its container has started again.
 const RESTARTS: &str =
     "-o=custom-columns=POD:.metadata.name,RESTARTS:.status.containerStatuses[*].restartCount";
 
@@ -62,8 +62,8 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
 async fn invented_workers_and_advisories_take_bounded_memory() {
     /// How many messages, and how long the name of a worker in them, which is the most of each.
     const FLOODS: [(usize, usize); 2] = [(60_000, 200), (2_000, 32 * 1024)];
-    /// For what is kept of it: the workers that one queue can have, the advisories that wait, and
-    /// what is being read.
+    /// For what the operator keeps of the flood: the workers that one queue can have, the
+    /// advisories that wait, and what is being read.
     const ROOM: u64 = 48 << 20;
     let namespace = Namespace::create("flooded");
     let (name, object) = (&namespace.name, format!("asyncqueue/{}", namespace.name));
@@ -105,10 +105,13 @@ async fn invented_workers_and_advisories_take_bounded_memory() {
         "-p",
         r#"{"spec":{"maxInflight":7}}"#,
     ]);
-    object_is(name, &object, "seen anew", |queue| queue["status"]["observedGeneration"] == 2).await;
+    object_is(name, &object, "reconciled again", |queue| {
+        queue["status"]["observedGeneration"] == 2
+    })
+    .await;
     let peak = peak_resident_bytes(operator);
     assert!(peak < before + ROOM, "{before} bytes before, {peak} at most");
-    assert_eq!(in_pod(&pod, "asyncqueue-operator"), Some(operator), "it was started anew");
+    assert_eq!(in_pod(&pod, "asyncqueue-operator"), Some(operator), "it was restarted");
 }
 
 #[tokio::test]
@@ -293,7 +296,7 @@ fn pods() -> Vec<String> {
 /// Who the Lease says leads.
 fn holder() -> Option<String> {
     let lease = get("openfaas", "lease/asyncqueue-operator")?;
-    // Nobody, once it was given up.
+    // No holder, once it was given up.
     let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
     holder.map(str::to_owned)
 }

@@ -162,7 +162,7 @@ pub(super) fn allowed_hosts() -> Rule {
 pub(super) fn gateway_url_is_used() -> Rule {
     rule(
         "!has(self.gatewayUrl) || (has(self.via) && self.via == 'Gateway')",
-        "gatewayUrl needs via: Gateway beside it: a call that goes straight to its function passes \
+        "gatewayUrl needs via: Gateway: a call that goes straight to its function passes \
          no gateway",
     )
 }

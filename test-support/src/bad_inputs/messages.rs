@@ -39,7 +39,7 @@ const fn with(headers: &'static [(&'static str, &'static str)], reason: &'static
     Message { headers, payload: "hi", reason }
 }
 
-/// On the stream of calls. With headers, they are in the place of those in [`CALL`], or beside
+/// On the stream of calls. With headers, they are in the place of those in [`CALL`], or next to
 /// them.
 pub const CALLS: &[Message] = &[
     json("", "undecodable: payload is not an OpenFaaS QueueRequest"),
@@ -211,7 +211,7 @@ pub const RESULTS_ELSEWHERE: &[Elsewhere] = &[Elsewhere {
     test: "a_list_allows_what_it_names_and_nothing_else",
 }];
 
-/// Beside the streams.
+/// Messages outside of the streams.
 pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         input: "a stream that the deleted AsyncQueue `team-a/payroll` left, \

@@ -13,7 +13,7 @@ pub struct Setting {
     pub value: &'static str,
     /// The exit code: 2 for a value that is wrong on its own, 1 for what shows when it is used.
     pub code: i32,
-    /// What it says beside the setting's name.
+    /// What it says in addition to the setting's name.
     pub says: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Tells a broken promise as what happened to one call, in order.
+//! Shows a broken promise as the events of one call, in order.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -48,10 +48,10 @@ fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
         history.iter().find(is_of_call).map(|event| event.at),
         history.iter().rev().find(is_of_call).map(|event| event.at),
     );
-    let is_meanwhile = |event: &&Event| {
+    let is_fault_during_call = |event: &&Event| {
         is_worth_telling(&event.what) && first <= Some(event.at) && Some(event.at) <= last
     };
-    history.iter().filter(|event| is_of_call(event) || is_meanwhile(event)).collect()
+    history.iter().filter(|event| is_of_call(event) || is_fault_during_call(event)).collect()
 }
 
 fn is_worth_telling(what: &What) -> bool {

@@ -86,7 +86,7 @@ impl Call<'_> {
     }
 
     /// Whether the server may have forgotten that the call has ended, with its message still there:
-    /// it had been told, by a worker that had run it.
+    /// it had been reported, by a worker that had run it.
     fn is_end_unwritten(&self) -> bool {
         self.runs
             .iter()

@@ -129,7 +129,7 @@ fn a_failed_run_is_followed_by_another_or_by_a_dead_letter() {
     assert_eq!(tally, Tally { accepted: 1, dead: 1, ..Tally::default() });
     failing().run(4, 6000, 6010, 500).dead(7000).breaks(&[Rule::RanTooOften]);
     accepted().run(1, 10, 20, 500).dead(30).breaks(&[Rule::DiedEarly]);
-    // What nobody saw the end of, its worker had given up.
+    // A call without an observed end was given up by its worker.
     accepted().at(10, Step::Started { run: 1 }).run(2, 5010, 5020, 200).is_whole();
 }
 
