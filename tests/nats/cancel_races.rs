@@ -31,7 +31,7 @@ const CLIENTS: usize = 32;
 
 /// A function and a client learn what happens at one time one after the other: both are of this
 /// process.
-const SLACK: Duration = Duration::from_millis(50);
+const SLACK: Duration = Duration::from_millis(500);
 
 /// How a cancellation ended, and when the client knew.
 struct Cancelled {

@@ -239,7 +239,12 @@ async fn gateway_passes_each_response_as_the_table_says() {
         let request = format!("GET /function/figlet/{number} HTTP/1.1\r\nHost: g\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
         let mut line = [0; 12];
-        seen.push(match timeout(Duration::from_secs(2), client.read_exact(&mut line)).await {
+        // Some functions do not answer.
+        let limit = match answers()[number].proxied {
+            0 => Duration::from_secs(2),
+            _ => WAIT_TIMEOUT,
+        };
+        seen.push(match timeout(limit, client.read_exact(&mut line)).await {
             Ok(Ok(_)) => String::from_utf8_lossy(&line[9..]).parse().unwrap(),
             // Before the head was on its way.
             Ok(Err(_)) if answers()[number].is_cut_off() => 200,

@@ -9,7 +9,7 @@ use test_support::{
     wait::{until, until_in},
 };
 
-use crate::support::{LEASE, Queue, callback_at, spec};
+use crate::support::{Queue, callback_at, spec};
 
 /// Calls of one storm: enough that a fault meets calls that are queued, running, waiting for their
 /// next attempt and calling back.
@@ -195,10 +195,10 @@ async fn a_thousand_callbacks_to_a_dead_address_hold_up_no_call() {
     }
     queue.empties().await;
     assert_eq!(function.received().len(), DEAD);
-    let begun = std::time::Instant::now();
     queue.submit(|_| {}).await;
     function.receives(DEAD + 1).await;
-    assert!(begun.elapsed() < LEASE, "{:?}", begun.elapsed());
+    // It has run while all of them are still on their way.
+    assert_eq!(queue.info("jobs-callbacks").await.state.messages, DEAD as u64);
 }
 
 #[tokio::test]
@@ -227,8 +227,8 @@ async fn ten_thousand_waiting_retries_hold_up_no_call() {
             .then_some(())
     })
     .await;
-    let begun = std::time::Instant::now();
+    // The others wait an hour.
     queue.submit(|call| call.body = "works".into()).await;
-    function.receives(WAITING + 1).await;
-    assert!(begun.elapsed() < LEASE, "{:?}", begun.elapsed());
+    let received = function.receives(WAITING + 1).await;
+    assert_eq!(received[WAITING].body, "works");
 }
