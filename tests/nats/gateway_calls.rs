@@ -45,11 +45,21 @@ fn refused(answer: &RawResponse, status: u16, text: &str) {
     assert!(answer.text().contains(text), "{}", answer.text());
 }
 
+/// The client of a cancelled call gets one result, which says so.
+async fn called_back_once(queue: &Queue, caller: &HttpServer, id: &str) {
+    let result = caller.receives(1).await.remove(0);
+    assert_eq!((result.header("x-call-id"), result.header("x-function-status")), (id, "499"));
+    queue.holds("jobs-callbacks", 0).await;
+    assert_eq!(caller.received().len(), 1);
+}
+
 #[tokio::test]
 async fn a_queued_call_is_cancelled_and_a_repeat_has_the_same_answer() {
-    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let (queue, caller, function) =
+        (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
-    let id = gateway.submit(&[], "hi").await;
+    let callback = callback_at(&caller).as_url().to_string();
+    let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
     accepted(&cancel(&gateway, &id).await, &id);
     accepted(&cancel(&gateway, &id).await, &id);
     queue.holds("jobs", 0).await;
@@ -62,6 +72,7 @@ async fn a_queued_call_is_cancelled_and_a_repeat_has_the_same_answer() {
     assert_eq!(function.receives(1).await[0].body, "other");
     queue.empties().await;
     assert_eq!(function.received().len(), 1);
+    called_back_once(&queue, &caller, &id).await;
 }
 
 #[tokio::test]
@@ -69,16 +80,16 @@ async fn cancelled_running_call_calls_back_once() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(LONG, 200, "late")).await;
     let gateway = Gateway::before(&queue, &[]).await;
-    let _worker = queue.worker(&function, &[]);
+    let worker = queue.worker(&function, &[]);
     let callback = callback_at(&caller).as_url().to_string();
     let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
     function.receives(1).await;
     accepted(&cancel(&gateway, &id).await, &id);
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
-    assert_eq!(caller.receives(1).await[0].header("x-function-status"), "499");
     accepted(&cancel(&gateway, &id).await, &id);
-    queue.holds("jobs-callbacks", 0).await;
-    assert_eq!(caller.received().len(), 1);
+    called_back_once(&queue, &caller, &id).await;
+    queue.empties().await;
+    worker.logged("figlet is cancelled").await;
     assert_eq!(
         gateway.metric(r#"gateway_lookups_total{operation="cancel",outcome="running"}"#).await,
         1
@@ -87,17 +98,22 @@ async fn cancelled_running_call_calls_back_once() {
         gateway.metric(r#"gateway_lookups_total{operation="cancel",outcome="before"}"#).await,
         1
     );
+    // Its slot is free again.
+    gateway.submit(&[], "other").await;
+    function.receives(2).await;
 }
 
 #[tokio::test]
 async fn a_call_between_two_attempts_is_cancelled() {
-    let queue = Queue::start().await;
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(503, "no")).await;
     let gateway = Gateway::before(&queue, &[]).await;
     let worker = queue.worker(&function, &[("initial_retry_wait", "1s")]);
-    let id = gateway.submit(&[], "hi").await;
+    let callback = callback_at(&caller).as_url().to_string();
+    let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
     worker.logged("retrying in 1s").await;
     accepted(&cancel(&gateway, &id).await, &id);
+    called_back_once(&queue, &caller, &id).await;
     // A later failure is tried again after the time at which the first would have been.
     gateway.submit(&[], "other").await;
     let received = function.receives(3).await;

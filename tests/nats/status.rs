@@ -73,15 +73,3 @@ async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
         assert!(shown.contains("attempt 1 of 2 failed") && shown.contains(last_error), "{shown}");
     }
 }
-
-#[tokio::test]
-async fn status_of_a_dead_call_has_its_reason() {
-    let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[]).await;
-    let function = HttpServer::answering(|_| respond(500, "no")).await;
-    let _worker = queue.worker(&function, &[("max_retry_attempts", "1")]);
-    let id = gateway.submit(&[], "hi").await;
-    let status = status_is(&gateway, &id, "dead").await;
-    assert_eq!((&status["status"], &status["attempt"]), (&500.into(), &1.into()));
-    assert_eq!(status["reason"], "the function answered 500 (attempt 1 of 1)");
-}

@@ -258,17 +258,6 @@ async fn a_callback_to_where_none_may_go_is_not_posted() {
 }
 
 #[tokio::test]
-async fn result_too_large_for_a_message_is_posted_directly() {
-    const SIZE: usize = 3 << 20;
-    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond(200, &"x".repeat(SIZE))).await;
-    let _worker = queue.worker(&function, &[]);
-    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
-    assert_eq!(caller.receives(1).await.remove(0).body.len(), SIZE);
-    queue.empties().await;
-}
-
-#[tokio::test]
 async fn an_answer_longer_than_what_is_kept_is_cut_off() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(200, &"x".repeat(1 << 20))).await;
