@@ -6,7 +6,7 @@ use serde_json::Value;
 use test_support::{
     broken_queues,
     cluster::repository,
-    documents::{paths, quoted, read},
+    documents::{paths, quoted, read, section},
     tools::{output, program},
 };
 
@@ -126,9 +126,8 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn each_broken_queue_is_in_the_table() {
     let text = read("docs/troubleshooting.md");
-    let (_, section) = text.split_once("\n### Broken queues\n").unwrap();
-    let section = section.split_once("\n#").map_or(section, |(section, _)| section);
-    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let below = section(&text, "### Broken queues").split("\n#").next().unwrap();
+    let rows: Vec<_> = below.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     let expected: Vec<_> = broken_queues::QUEUES.iter().map(row).collect();
     assert!(rows == expected, "the table of docs/troubleshooting.md is:\n{}", expected.join("\n"));
 }

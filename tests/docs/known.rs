@@ -58,6 +58,15 @@ pub(crate) struct Around {
 pub(crate) const NOTHING: Around =
     Around { document: "", command: "", before: &[], prints: "", after: &[] };
 
+/// Nothing but what a command prints.
+pub(crate) const fn prints(
+    document: &'static str,
+    command: &'static str,
+    prints: &'static str,
+) -> Around {
+    Around { document, command, prints, ..NOTHING }
+}
+
 /// What is typed around which commands.
 pub(crate) fn around() -> impl Iterator<Item = &'static Around> {
     AROUND.iter().chain(migration::AROUND)
@@ -95,12 +104,11 @@ const AROUND: &[Around] = &[
         ],
         ..NOTHING
     },
-    Around {
-        document: "README.md",
-        command: "kubectl logs -n openfaas deploy/slow-queue-worker",
-        prints: "Invoked slow [200] in ",
-        ..NOTHING
-    },
+    prints(
+        "README.md",
+        "kubectl logs -n openfaas deploy/slow-queue-worker",
+        "Invoked slow [200] in ",
+    ),
     Around {
         document: "README.md",
         command: "curl http",
@@ -111,12 +119,7 @@ const AROUND: &[Around] = &[
         prints: r#""state":"running""#,
         ..NOTHING
     },
-    Around {
-        document: "README.md",
-        command: "kubectl aq --nats-url nats://127.0.0.1:4222 queues",
-        prints: "slow-queue",
-        ..NOTHING
-    },
+    prints("README.md", "kubectl aq --nats-url nats://127.0.0.1:4222 queues", "slow-queue"),
     Around {
         document: "README.md",
         command: "kubectl aq --nats-url nats://127.0.0.1:4222 dead list",
@@ -127,24 +130,17 @@ const AROUND: &[Around] = &[
         prints: "broken.openfaas-fn",
         ..NOTHING
     },
-    Around {
-        document: "README.md",
-        command: "kubectl aq --nats-url nats://127.0.0.1:4222 dead replay",
-        prints: "1 dead letter replayed",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl exec -n openfaas deploy/asyncqueue-gateway",
-        prints: "slow-queue",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl get --raw",
-        prints: "ok",
-        ..NOTHING
-    },
+    prints(
+        "README.md",
+        "kubectl aq --nats-url nats://127.0.0.1:4222 dead replay",
+        "1 dead letter replayed",
+    ),
+    prints(
+        "docs/operations.md",
+        "kubectl exec -n openfaas deploy/asyncqueue-gateway",
+        "slow-queue",
+    ),
+    prints("docs/operations.md", "kubectl get --raw", "ok"),
     Around {
         document: "docs/operations.md",
         command: "kubectl aq status",
@@ -155,12 +151,7 @@ const AROUND: &[Around] = &[
         prints: "running on slow-queue-worker-",
         ..NOTHING
     },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq cancel",
-        prints: "cancelled while running",
-        ..NOTHING
-    },
+    prints("docs/operations.md", "kubectl aq cancel", "cancelled while running"),
     Around {
         document: "docs/operations.md",
         command: "kubectl aq dead list",
@@ -173,30 +164,14 @@ const AROUND: &[Around] = &[
         prints: "broken-1",
         ..NOTHING
     },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq dead show slow-queue CALL-ID --body",
-        prints: "hi",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq dead show",
-        prints: "the function answered 500 (attempt 1 of 1)",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq dead replay",
-        prints: "1 dead letter replayed",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq dead purge",
-        prints: "deleted",
-        ..NOTHING
-    },
+    prints("docs/operations.md", "kubectl aq dead show slow-queue CALL-ID --body", "hi"),
+    prints(
+        "docs/operations.md",
+        "kubectl aq dead show",
+        "the function answered 500 (attempt 1 of 1)",
+    ),
+    prints("docs/operations.md", "kubectl aq dead replay", "1 dead letter replayed"),
+    prints("docs/operations.md", "kubectl aq dead purge", "deleted"),
     Around {
         document: "docs/operations.md",
         command: "nats --server=nats://127.0.0.1:4222 backup account",
@@ -251,12 +226,7 @@ const AROUND: &[Around] = &[
         ],
         ..NOTHING
     },
-    Around {
-        document: "docs/operations.md",
-        command: "nats --server=nats://127.0.0.1:4222 req",
-        prints: r#""success":true"#,
-        ..NOTHING
-    },
+    prints("docs/operations.md", "nats --server=nats://127.0.0.1:4222 req", r#""success":true"#),
     Around {
         document: "docs/operations.md",
         command: "kubectl create secret generic webhooks -n openfaas --from-literal",
@@ -273,18 +243,12 @@ const AROUND: &[Around] = &[
         prints: r#""queue":"slow-queue","state":"#,
         ..NOTHING
     },
-    Around {
-        document: "docs/troubleshooting.md",
-        command: "curl -H",
-        prints: r#""code":"call_id""#,
-        ..NOTHING
-    },
-    Around {
-        document: "docs/troubleshooting.md",
-        command: "nats --server=nats://127.0.0.1:4222 kv get",
-        prints: r#""queue":"slow-queue""#,
-        ..NOTHING
-    },
+    prints("docs/troubleshooting.md", "curl -H", r#""code":"call_id""#),
+    prints(
+        "docs/troubleshooting.md",
+        "nats --server=nats://127.0.0.1:4222 kv get",
+        r#""queue":"slow-queue""#,
+    ),
     Around {
         document: "manifests/README.md",
         command: "kubectl delete asyncqueues --all",
@@ -303,12 +267,7 @@ const AROUND: &[Around] = &[
         ],
         ..NOTHING
     },
-    Around {
-        document: "docs/standalone.md",
-        command: "curl http",
-        prints: r#""queue":"slow-queue","state":"running""#,
-        ..NOTHING
-    },
+    prints("docs/standalone.md", "curl http", r#""queue":"slow-queue","state":"running""#),
     Around {
         document: "docs/standalone.md",
         command: "nats-server -js -a 127.0.0.1 -p 4322",

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod annotations;
+mod contract;
 mod documents;
 mod facts;
 mod known;

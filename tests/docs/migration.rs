@@ -1,7 +1,7 @@
 //! What is typed around the commands of the migration guide: an OpenFaaS before them, checks
 //! between them, and at the end that OpenFaaS is as it was. around/openfaas.yaml is that OpenFaaS.
 
-use crate::known::{Around, NOTHING};
+use crate::known::{Around, NOTHING, prints};
 
 const MIGRATION: &str = "docs/migration.md";
 
@@ -234,12 +234,11 @@ pub(crate) const AROUND: &[Around] = &[
         after: &[("kubectl logs -n openfaas deploy/report-queue-worker", "Invoked figlet [200]")],
         ..NOTHING
     },
-    Around {
-        document: MIGRATION,
-        command: "kubectl exec -n openfaas deploy/asyncqueue-gateway -- kubectl-aq queues",
-        prints: "slow-queue",
-        ..NOTHING
-    },
+    prints(
+        MIGRATION,
+        "kubectl exec -n openfaas deploy/asyncqueue-gateway -- kubectl-aq queues",
+        "slow-queue",
+    ),
     Around {
         document: MIGRATION,
         command: "kubectl delete pvc",
