@@ -62,7 +62,7 @@ bench-peers: ## AsyncQueue next to other queues: Faktory, Asynq on Redis, River 
 install: ## bring up the test cluster with all there is in manifests/
 	@tests/cluster/install
 
-crds: ## write crds/ anew from the operator's types
+crds: ## write crds/ from the operator's types
 	cargo run --quiet --bin asyncqueue-operator crd >crds/asyncqueues.yaml
 
 up: ## bring up the test cluster: a real Kubernetes of one node, on this machine (as root)

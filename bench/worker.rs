@@ -75,7 +75,8 @@ async fn measure() -> Result<(), Error> {
         BODY.len()
     );
     println!(
-        "| run | worker, calls/s | limit, calls/s | ratio | processor time of a call, µs: worker + broker | limit + broker |\n\
+        "| run | worker, calls/s | limit, calls/s | ratio | processor time of a call, \
+         µs: worker + broker | limit + broker |\n\
          |---|---|---|---|---|---|"
     );
     let mut runs = Vec::new();
@@ -108,10 +109,11 @@ fn print_pair(what: &str, [worker, limit]: [f64; 2], decimals: usize) {
 
 /// What one way of dispatching calls comes to.
 #[derive(Clone, Copy)]
-struct Figures {
+struct Costs {
     /// Calls a second, the first to the last.
     rate: f64,
-    /// Processor time of a call in microseconds, of whoever takes it from the broker and makes it.
+    /// Processor time of a call in microseconds, of the program that takes it from the broker and
+    /// makes it.
     dispatcher: f64,
     /// The same of the broker.
     broker: f64,
@@ -119,20 +121,20 @@ struct Figures {
 
 /// Both ways, one after the other.
 struct Run {
-    worker: Figures,
-    limit: Figures,
+    worker: Costs,
+    limit: Costs,
 }
 
 impl Run {
     /// Each figure's own median.
     fn median(runs: &[Self]) -> Self {
         let middle = |of: &dyn Fn(&Self) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
-        let figures = |of: fn(&Self) -> Figures| Figures {
+        let costs = |of: fn(&Self) -> Costs| Costs {
             rate: middle(&|run| of(run).rate),
             dispatcher: middle(&|run| of(run).dispatcher),
             broker: middle(&|run| of(run).broker),
         };
-        Self { worker: figures(|run| run.worker), limit: figures(|run| run.limit) }
+        Self { worker: costs(|run| run.worker), limit: costs(|run| run.limit) }
     }
 }
 
@@ -141,7 +143,7 @@ impl std::fmt::Display for Run {
         let Self { worker, limit } = self;
         let ratio = worker.rate / limit.rate;
         write!(f, "{:.0} | {:.0} | {ratio:.2}", worker.rate, limit.rate)?;
-        for Figures { dispatcher, broker, .. } in [worker, limit] {
+        for Costs { dispatcher, broker, .. } in [worker, limit] {
             write!(f, " | {dispatcher:.0} + {broker:.0}")?;
         }
         Ok(())
@@ -175,19 +177,19 @@ impl Bench {
     }
 
     /// The real worker.
-    async fn worker(&self) -> Result<Figures, Error> {
+    async fn worker(&self) -> Result<Costs, Error> {
         self.queue.fill(CALLS, &BODY).await;
         self.measure(self.start_worker(IN_FLIGHT)).await
     }
 
     /// The least that does it.
-    async fn limit(&self) -> Result<Figures, Error> {
+    async fn limit(&self) -> Result<Costs, Error> {
         self.queue.fill(CALLS, &BODY).await;
         self.measure(self.start_limit(IN_FLIGHT)).await
     }
 
     /// Measures from the first call that the function receives to the last.
-    async fn measure(&self, program: Program) -> Result<Figures, Error> {
+    async fn measure(&self, program: Program) -> Result<Costs, Error> {
         let dispatcher = program.id();
         let before = self.function.received.load(Ordering::SeqCst);
         self.receives(before + 1).await;
@@ -196,7 +198,7 @@ impl Bench {
         self.receives(before + CALLS).await;
         let (elapsed, at_last) = (begun.elapsed(), used());
         self.ends(program).await;
-        Ok(Figures {
+        Ok(Costs {
             rate: per_second(CALLS, elapsed),
             dispatcher: micros_of_a_call(at_last.0.saturating_sub(at_first.0)),
             broker: micros_of_a_call(at_last.1.saturating_sub(at_first.1)),
@@ -272,7 +274,7 @@ impl Bench {
         self.empties().await;
         program.signal("TERM");
         program.ended().await;
-        // The server hears of that a moment later, and a call that it sends meanwhile is lost until
+        // The server notices that a moment later, and a call that it sends until then is lost until
         // its lease is over.
         let no_requests = async || (self.queue.open_requests().await? == 0).then_some(());
         until_in(WAIT_TIMEOUT, "no request is open", no_requests).await;
@@ -294,7 +296,7 @@ impl Bench {
     }
 }
 
-/// The least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that nobody
+/// The least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that no one
 /// waits for. No lease, no retry, no callback, no log. It runs until it is ended.
 async fn limit(nats: &str, function: &str, in_flight: usize) -> Result<(), Error> {
     let js = async_nats::jetstream::new(async_nats::connect(nats).await?);

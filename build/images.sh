@@ -8,7 +8,7 @@
 #   tag                  if it is not the hash of the content
 #
 # In the cache, images/NAME/TAG/image.tar is then the image as `ctr images import`, `docker load`
-# and `podman load` read it, and `digest`, beside it, is what containerd will call it by. The tag is a hash of the
+# and `podman load` read it, and `digest`, next to it, is what containerd will call it by. The tag is a hash of the
 # content where it is not a version: nothing is built twice, and a cluster rolls out exactly what has changed.
 
 # ensure NAME: print NAME:TAG, after building the image if need be.
@@ -33,7 +33,7 @@ ensure() {
         # Renamed when whole: an interrupted build is never taken for a finished one.
         mv -T "$building" "$target"
         say "built the image $name:$tag"
-        # Versions from days before: nobody asks for them again.
+        # Versions from days before are not needed again.
         find "$cache_dir/images/$name" -mindepth 1 -maxdepth 1 -type d -mtime +0 ! -name "$tag" -exec rm -rf {} +
     fi
     touch "$target"

@@ -326,8 +326,8 @@ impl CallState {
         }
     }
 
-    /// Returns the state of a call that ended so at a time, and not by running; `None` if that takes
-    /// a run.
+    /// Returns the state of a call that ended so at a time, and not by running; `None` if that
+    /// takes a run.
     pub(crate) fn without_run(end: EndState, since: Timestamp) -> Option<Self> {
         match end {
             EndState::Done => None,
@@ -354,7 +354,8 @@ impl fmt::Display for CallState {
                 let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
                 write!(
                     f,
-                    "running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}"
+                    "running on {worker} since {since:.0}, attempt {attempt} of \
+                     {max_attempts}{blocked}"
                 )
             }
             Self::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until } => {
@@ -365,8 +366,8 @@ impl fmt::Display for CallState {
                 match not_counted_until {
                     Some(until) => write!(
                         f,
-                        "waiting until {next_attempt:.0}: the platform failed, which does not count as \
-                         an attempt until {until:.0}{why}"
+                        "waiting until {next_attempt:.0}: the platform failed, \
+                         which does not count as an attempt until {until:.0}{why}"
                     ),
                     None => {
                         write!(
@@ -429,10 +430,13 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_read_and_what_workers_say_is_a_contract() {
+    fn status_and_worker_reports_have_stable_json() {
         let now: Timestamp = "2026-11-24T10:11:12Z".parse().unwrap();
         let query = CallQuery { id: "id-1".parse().unwrap(), function: None };
-        let report = r#"{"worker":"w-1","attempt":2,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z"}"#;
+        let report = concat!(
+            r#"{"worker":"w-1","attempt":2,"maxAttempts":10,"phase":"waiting","#,
+            r#""nextAttempt":"2026-11-24T10:11:20Z"}"#
+        );
         let mut report: WorkerReport = serde_json::from_str(report).unwrap();
         assert_eq!(
             report.phase,
@@ -448,7 +452,11 @@ mod tests {
         };
         assert_eq!(
             status(report.clone()),
-            r#"{"callId":"id-1","function":"figlet.ns","queue":"jobs","state":"waiting","attempt":2,"maxAttempts":10,"nextAttempt":"2026-11-24T10:11:20Z","submittedAt":"2026-11-24T10:11:10.5Z","age":"1s"}"#
+            concat!(
+                r#"{"callId":"id-1","function":"figlet.ns","queue":"jobs","state":"waiting","#,
+                r#""attempt":2,"maxAttempts":10,"nextAttempt":"2026-11-24T10:11:20Z","#,
+                r#""submittedAt":"2026-11-24T10:11:10.5Z","age":"1s"}"#
+            )
         );
         let failure =
             AttemptFailure { last_status: 500, last_error: "the function answered 500".to_owned() };
@@ -456,7 +464,11 @@ mod tests {
         let said = serde_json::to_string(&report).unwrap();
         assert_eq!(
             said,
-            r#"{"worker":"w-1","attempt":2,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z","lastStatus":500,"lastError":"the function answered 500"}"#
+            concat!(
+                r#"{"worker":"w-1","attempt":2,"maxAttempts":10,"phase":"waiting","#,
+                r#""nextAttempt":"2026-11-24T10:11:20Z","lastStatus":500,"#,
+                r#""lastError":"the function answered 500"}"#
+            )
         );
         assert_eq!(serde_json::from_str::<WorkerReport>(&said).unwrap(), report);
         let shown = status(report);
@@ -464,7 +476,10 @@ mod tests {
             shown.contains(r#""lastStatus":500,"lastError":"the function answered 500""#),
             "{shown}"
         );
-        let uncounted = r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z","notCountedUntil":"2026-11-25T10:11:10Z"}"#;
+        let uncounted = concat!(
+            r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"waiting","#,
+            r#""nextAttempt":"2026-11-24T10:11:20Z","notCountedUntil":"2026-11-25T10:11:10Z"}"#
+        );
         let uncounted: WorkerReport = serde_json::from_str(uncounted).unwrap();
         let state = serde_json::to_value(CallState::from(uncounted)).unwrap();
         assert_eq!(state["notCountedUntil"], "2026-11-25T10:11:10Z");
@@ -479,7 +494,10 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&running).unwrap(),
-            r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"running","since":"2026-11-24T10:11:12Z"}"#
+            concat!(
+                r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"running","#,
+                r#""since":"2026-11-24T10:11:12Z"}"#
+            )
         );
     }
 

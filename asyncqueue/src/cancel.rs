@@ -130,8 +130,8 @@ pub async fn is_cancelled(
 }
 
 /// Cancels all calls with an id that are stored now, or were cancelled before without a
-/// confirmation. Waits up to `timeout` for the confirmations. The counts are 0 if none of these queues
-/// has such a call.
+/// confirmation. Waits up to `timeout` for the confirmations. The counts are 0 if none of these
+/// queues has such a call.
 #[doc(hidden)]
 pub async fn cancel_pending(
     js: &Context,

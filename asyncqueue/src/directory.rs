@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_bucket_holds_reads_back() {
+    fn bucket_entries_read_back() {
         let directory = sample();
         let mut read = Directory::default();
         for (key, value) in directory.entries().unwrap() {

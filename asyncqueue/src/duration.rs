@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_must_be_more_than_nothing_that_is_said() {
+    fn zero_is_refused_where_a_duration_must_be_positive() {
         assert_eq!(GoDuration::parse_positive("1ns").unwrap().0, Duration::from_nanos(1));
         for nothing in ["0", "0s", "0.1ns"] {
             let error = GoDuration::parse_positive(nothing).unwrap_err().to_string();

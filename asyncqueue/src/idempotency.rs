@@ -82,8 +82,8 @@ impl IdempotencyKey {
 impl FromStr for IdempotencyKey {
     type Err = IdempotencyKeyError;
 
-    /// Reads the value of [`IDEMPOTENCY_KEY`](crate::headers::IDEMPOTENCY_KEY): the key itself, or a string as in RFC 8941. Both
-    /// forms of a key are the same key.
+    /// Reads the value of [`IDEMPOTENCY_KEY`](crate::headers::IDEMPOTENCY_KEY): the key itself, or
+    /// a string as in RFC 8941. Both forms of a key are the same key.
     fn from_str(text: &str) -> Result<Self, IdempotencyKeyError> {
         if !text.bytes().all(|b| matches!(b, b' '..=b'~')) {
             return Err(IdempotencyKeyError::Character);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_with_the_rule() {
+    fn invalid_key_is_refused_with_the_rule() {
         for (text, expected) in [
             ("", "0 bytes"),
             ("\"\"", "0 bytes"),

@@ -93,7 +93,10 @@ impl Bucket {
         // Programs that request so many have streams with as many replicas, and report why they
         // can't have them.
         if let Err(error) = js.update_stream(config).await {
-            debug!(bucket = self.name, replicas, %error, "failed to raise the replicas of a bucket");
+            debug!(
+                bucket = self.name, replicas, %error,
+                "failed to raise the replicas of a bucket"
+            );
         }
     }
 

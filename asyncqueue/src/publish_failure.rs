@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_stream_is_told_from_a_full_server() {
+    fn full_stream_is_distinguished_from_a_full_server() {
         assert_eq!(answered(10077, "maximum messages exceeded"), PublishFailure::StreamFull);
         assert_eq!(answered(10077, "no space left on device"), PublishFailure::NoSpace);
         for code in [10002, 10023, 10028, 10047] {

@@ -158,11 +158,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_and_bytes_do_no_harm(
+        fn written_headers_read_back_and_any_bytes_are_safe(
             values in proptest::collection::vec(("[A-Za-z-]{1,8}", "[!-~]{0,8}"), 0..4),
             bytes in proptest::collection::vec(any::<u8>(), 0..60),
         ) {
-            let lines: String = values.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
+            let lines: String = values
+                .iter()
+                .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
+                .collect();
             let headers = read(format!("NATS/1.0\r\n{lines}\r\n").as_bytes()).unwrap();
             for (name, value) in &values {
                 prop_assert!(headers.get_all(name.as_str()).any(|read| read.as_str() == value));
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_writes_can_be_read_and_the_rest_is_named() {
+    fn only_headers_that_the_client_writes_can_be_read() {
         for good in [
             "",
             "NATS/1.0\r\n\r\n",

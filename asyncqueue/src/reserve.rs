@@ -239,7 +239,7 @@ pub async fn watch(js: &Context, set: impl Fn(bool)) {
             if let Ok(None) = tokio::time::timeout(POLL_INTERVAL, released.next()).await {
                 break;
             }
-            // One look is enough for all that came meanwhile, however many a client invents.
+            // One check is enough for all that came since, however many a client invents.
             while let Some(Some(_)) = unconstrained(released.next()).now_or_never() {}
         }
     }

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_and_leaves_the_queues_own() {
+    fn invalid_annotation_is_named_and_the_queue_setting_applies() {
         let (read, unread) =
             overrides(&[(ATTEMPTS, "0"), (CODES, "abc"), (MIN_WAIT, "10"), (MAX_WAIT, "forever")]);
         assert!(read.is_empty());

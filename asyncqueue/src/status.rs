@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_beyond_what_was_delivered_is_queued_and_so_is_one_without_a_consumer() {
+    fn undelivered_call_is_queued_with_or_without_a_consumer() {
         let (lease, now) = (Duration::from_secs(30), Timestamp::now());
         let at = |delivered, pending| Some(Progress { delivered, pending, lease, now });
         let position = |position| Some(CallState::Queued { position });

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_gateway_reports_is_not_read() {
+    fn invalid_reports_are_ignored() {
         let named =
             |name: &str| format!(r#"{{"outcome":"accepted","functions":["{name}"]}}"#).into_bytes();
         assert!(Report::decode(&named("f.ns")).is_some());

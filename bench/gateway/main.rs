@@ -170,7 +170,8 @@ impl Bench {
                 (percentile(&mut gateway, percent), percentile(&mut limit, percent));
             let (ratio, with) = (gateway / limit, &self.with);
             println!(
-                "| p{percent}, ms, {RATE} calls/s{with} | {gateway:.2} | {limit:.2} | {ratio:.2} | | |"
+                "| p{percent}, ms, {RATE} calls/s{with} | {gateway:.2} | {limit:.2} | {ratio:.2} \
+                 | | |"
             );
         }
         Ok(())
@@ -193,7 +194,8 @@ impl Bench {
             idle / limit_idle
         );
         println!(
-            "| resident MB, {HELD} busy connections{with} | {busy:.1} | {limit_busy:.1} | {:.2} | | |",
+            "| resident MB, {HELD} busy connections{with} | {busy:.1} | {limit_busy:.1} | {:.2} \
+             | | |",
             busy / limit_busy
         );
         Ok(())

@@ -7,7 +7,7 @@
 //! while.
 //!
 //! The limit is the same once more by a plain client, which writes what the operator wrote and
-//! looks at nothing. What was written while nothing happened is named beside the table.
+//! looks at nothing. What was written while nothing happened is named below the table.
 //!
 //! `bench_queues=100,1000,10000 bench_steady=600` in the environment measures ten minutes of each
 //! of these numbers of queues; without them it is a part of that, which takes a few minutes.
@@ -141,8 +141,10 @@ async fn measure() -> Result<(), Error> {
     let _manager = Stopped::component("kube-controller-manager");
 
     println!(
-        "| queues | all ready after, s | limit, s | ratio | operator's CPU, s | looks a queue | API writes a queue | resident, MB | in {} s: API writes | JetStream writes | \
-         JetStream requests/s | operator's CPU |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| queues | all ready after, s | limit, s | ratio | operator's CPU, s | looks a queue \
+         | API writes a queue | resident, MB | in {} s: API writes | JetStream writes \
+         | JetStream requests/s | operator's CPU |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|",
         steady.as_secs()
     );
     for size in sizes {
@@ -290,7 +292,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Waits, and counts what goes on meanwhile.
+    /// Waits, and counts what goes on during that time.
     async fn steady(&self, time: Duration) -> Result<Steady, Error> {
         let mut advisories = self.js.client().subscribe("$JS.EVENT.ADVISORY.STREAM.>").await?;
         let mut more = self.js.client().subscribe("$JS.EVENT.ADVISORY.CONSUMER.>").await?;
@@ -334,7 +336,7 @@ impl Bench {
     }
 }
 
-/// Removes all queues of a namespace, without the operator, which would let go of streams that end
+/// Removes all queues of a namespace, without the operator, which would release streams that end
 /// with their NATS anyway.
 async fn clear(queues: &Api<DynamicObject>) -> Result<(), Error> {
     queues.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
@@ -367,7 +369,8 @@ impl Measured {
             None => ("not measured".to_owned(), String::new()),
         };
         format!(
-            "| {} | {:.1} | {limit} | {ratio} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
+            "| {} | {:.1} | {limit} | {ratio} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} \
+             | {:.1} % |",
             self.queues,
             self.ready.as_secs_f64(),
             self.busy.as_secs_f64(),

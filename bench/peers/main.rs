@@ -74,23 +74,25 @@ async fn measure() -> Result<(), Error> {
         }
     }
     println!(
-        "medians of {RUNS} runs of each, interleaved, and least to most in parentheses; jobs of {BYTES} bytes, {CLIENTS} \
-         clients, {IN_FLIGHT} jobs at once, a backlog of {BACKLOG}\n"
+        "medians of {RUNS} runs of each, interleaved, and least to most in parentheses; \
+         jobs of {BYTES} bytes, {CLIENTS} clients, {IN_FLIGHT} jobs at once, \
+         a backlog of {BACKLOG}\n"
     );
     println!(
-        "| | a job is stored when | jobs stored/s | jobs run/s | p50 from submit to arrival, ms | p99, ms | at jobs/s |\n\
+        "| | a job is stored when | jobs stored/s | jobs run/s | p50 from submit to arrival, ms \
+         | p99, ms | at jobs/s |\n\
          |---|---|---|---|---|---|---|"
     );
     for (system, runs) in &measured {
         let kind = system.kind;
-        let figures = [
+        let cells = [
             spread(runs, 0, |run| run.stored),
             spread(runs, 0, |run| run.dispatched),
             spread(runs, 2, |run| run.p50),
             spread(runs, 2, |run| run.p99),
             spread(runs, 0, |run| run.rate),
         ];
-        println!("| {} | {} | {} |", kind.name(), kind.durability(), figures.join(" | "));
+        println!("| {} | {} | {} |", kind.name(), kind.durability(), cells.join(" | "));
     }
     Ok(())
 }

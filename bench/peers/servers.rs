@@ -32,7 +32,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Redis with its log of all that it was told, written to disk each second, as its own
+    /// Redis with its log of all commands, written to disk each second, as its own
     /// documentation suggests.
     pub(crate) fn redis() -> Result<Self, Error> {
         let (folder, addr) = (folder()?, free_addr());

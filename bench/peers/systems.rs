@@ -1,4 +1,4 @@
-//! The queues that are compared, and how each is told what to do.
+//! The queues that are compared, and how each is configured.
 
 use std::{net::SocketAddr, process::Command, time::Duration};
 

@@ -177,7 +177,7 @@ pub fn call(body: Bytes) -> Invocation {
     Invocation::new(CallId::from_sequence(NEXT.fetch_add(1, Ordering::Relaxed)), function, body)
 }
 
-/// An address on loopback that nobody listens at.
+/// An address on loopback without a listener.
 #[must_use]
 pub fn free_addr() -> SocketAddr {
     ([127, 0, 0, 1], free_port()).into()

@@ -109,7 +109,7 @@ impl Load {
                     while begin.elapsed() < time {
                         let free = tokio::time::Instant::now();
                         let due = ticks.tick().await;
-                        // A timer may be late by a millisecond, which is nobody's fault; but a
+                        // A timer may be late by a millisecond, which is no fault; but a
                         // request that had to wait for the answer before it has waited since it was
                         // due.
                         let since = if free > due { due } else { tokio::time::Instant::now() };

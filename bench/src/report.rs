@@ -24,53 +24,64 @@ pub const PARTS: [(&str, &str, &str); 4] = [
     (
         "gateway",
         "Submit: the gateway",
-        "A call is stored when the queue's stream has acknowledged it. One limit is hyper's server with a bare publish of\n\
-         the body, the other the same with a message id and as many bytes of headers as a call has; each is a process of\n\
-         its own, in the same run. nats-server, the load and what is measured share the processors.",
+        "A call is stored when the queue's stream has acknowledged it. One limit is hyper's\n\
+         server with a bare publish of the body, the other the same with a message id and as\n\
+         many bytes of headers as a call has; each is a process of its own, in the same run.\n\
+         nats-server, the load and what is measured share the processors.",
     ),
     (
         "worker",
         "Dispatch: the worker",
-        "The limit takes messages in batches, posts them over pooled connections and acknowledges without waiting: no\n\
-         lease, no retry, no callback, no log.",
+        "The limit takes messages in batches, posts them over pooled connections and\n\
+         acknowledges without waiting: no lease, no retry, no callback, no log.",
     ),
     (
         "operator",
         "Scale: the operator",
-        "On a real API server, with a nats-server and the operator on the same processors. Ready means that each queue has\n\
-         its streams, consumers, Deployment and status; no pod is started. The limit is a client that knows beforehand what\n\
-         there is to write: it writes all that the operator wrote once more, under other names, 16 queues at once, and\n\
-         neither watches nor asks nor decides. The steady state is counted after that. With 10,000 queues it is an hour in all:\n\
-         `bench_queues=100,1000,10000 bench_steady=600 bench/run operator`. Of so many, the limit is not measured: NATS\n\
-         takes most of the time, and more for each stream that it has.",
+        "On a real API server, with a nats-server and the operator on the same processors.\n\
+         Ready means that each queue has its streams, consumers, Deployment and status; no pod\n\
+         is started. The limit is a client that knows beforehand what there is to write: it\n\
+         writes all that the operator wrote once more, under other names, 16 queues at once,\n\
+         and neither watches nor asks nor decides. The steady state is counted after that.\n\
+         With 10,000 queues it is an hour in all:\n\
+         `bench_queues=100,1000,10000 bench_steady=600 bench/run operator`.\n\
+         Of so many, the limit is not measured: NATS takes most of the time, and more for each\n\
+         stream that it has.",
     ),
     (
         "peers",
         "Next to other queues",
-        "The same of AsyncQueue and of three others, from end to end: 64 clients store jobs, a worker with 64 jobs at once\n\
-         posts each to an HTTP function, from a backlog, and then as they come. AsyncQueue's clients speak HTTP to its\n\
-         gateway, which stores calls on NATS. [Faktory](https://github.com/contribsys/faktory) is a server with a Redis of its\n\
-         own. The clients of [Asynq](https://github.com/hibiken/asynq), the Go job queue on Redis that is used most, and\n\
-         [River](https://riverqueue.com), on PostgreSQL, store jobs themselves, with no server before the store. All three\n\
-         have their own Go libraries for clients and worker. All else is alike: the machine, the job, the function.\n\
+        "The same of AsyncQueue and of three others, from end to end: 64 clients store jobs, a\n\
+         worker with 64 jobs at once posts each to an HTTP function, from a backlog, and then\n\
+         as they come. AsyncQueue's clients speak HTTP to its gateway, which stores calls on\n\
+         NATS. [Faktory](https://github.com/contribsys/faktory) is a server with a Redis of\n\
+         its own. The clients of [Asynq](https://github.com/hibiken/asynq), the Go job queue\n\
+         on Redis that is used most, and [River](https://riverqueue.com), on PostgreSQL, store\n\
+         jobs themselves, with no server before the store. All three have their own Go\n\
+         libraries for clients and worker. All else is alike: the machine, the job, the\n\
+         function.\n\
          \n\
-         They run with the settings they come with; Asynq and River once more *eager*: their workers look for jobs every\n\
-         2 ms (Asynq, when it found none; as it comes, every second) or fetch again after 2 ms (River; as it comes, after\n\
-         100 ms), which costs their store more. A worker of Faktory waits for jobs at the server. Compare rows whose jobs are\n\
-         equally safe: only what is synced before it is acknowledged survives a power cut; what is written to a file survives\n\
-         a kill of the server; what Redis or PostgreSQL does not write at once is lost with a kill of it.",
+         They run with the settings they come with; Asynq and River once more *eager*: their\n\
+         workers look for jobs every 2 ms (Asynq, when it found none; as it comes, every\n\
+         second) or fetch again after 2 ms (River; as it comes, after 100 ms), which costs\n\
+         their store more. A worker of Faktory waits for jobs at the server. Compare rows\n\
+         whose jobs are equally safe: only what is synced before it is acknowledged survives a\n\
+         power cut; what is written to a file survives a kill of the server; what Redis or\n\
+         PostgreSQL does not write at once is lost with a kill of it.",
     ),
 ];
 
 /// What stands at the top: a name and a value each, such as the machine and versions.
 pub type Facts = Vec<(&'static str, String)>;
 
-/// The report, with its plots in `folder` beside it.
+/// The report, with its plots in `folder` next to it.
 #[must_use]
 pub fn markdown(facts: &Facts, parts: &[Part], folder: &str) -> String {
-    let mut text = "# Benchmarks\n\nFor those who compare queues, or change the programs: what `make bench` measured and \
-                    wrote. Each figure stands next to\nits limit, measured in the same run, or next to other \
-                    queues.\n\n| | |\n|---|---|\n"
+    let mut text = "# Benchmarks\n\n\
+                    For those who compare queues, or change the programs: what `make bench` measured \
+                    and wrote. Each figure stands next to\nits limit, measured in the same run, or next \
+                    to other queues.\n\n\
+                    | | |\n|---|---|\n"
         .to_owned();
     for (name, value) in facts {
         let _ = writeln!(text, "| {name} | {value} |");
@@ -115,8 +126,10 @@ mod tests {
     const WORKER: &str = "2 runs of each\n\n\
         | run | worker, calls/s | limit, calls/s | ratio |\n|---|---|---|---|\n\
         | 1 | 15900 | 20100 | 0.79 |\n| median | 16000 | 20000 | 0.80 |\n\n\
-        | | worker |\n|---|---|\n| p50 from submit to arrival at the function, ms, 1000 calls/s | 0.25 |\n\
-        | p99 from submit to arrival at the function, ms, 1000 calls/s | 3.00 |\n| resident MB, idle | 7.5 |\n";
+        | | worker |\n|---|---|\n\
+        | p50 from submit to arrival at the function, ms, 1000 calls/s | 0.25 |\n\
+        | p99 from submit to arrival at the function, ms, 1000 calls/s | 3.00 |\n\
+        | resident MB, idle | 7.5 |\n";
 
     fn measured() -> Vec<Part> {
         let part = |name, printed: Option<&str>| Part { name, printed: printed.map(str::to_owned) };
@@ -134,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_run_is_said_to_be_missing() {
+    fn benchmark_that_did_not_run_is_reported_missing() {
         let report = markdown(&Vec::new(), &measured(), "bench");
         assert!(
             report.contains("**Not measured in this run**: `make bench-operator`."),

@@ -207,7 +207,7 @@ mod tests {
             summary("foreign-dead", "", &["foreign-dead.>"]),
         ];
         let entry = |stream: &str, subject: &str| QueueEntry::new(stream, subject);
-        let directory = BTreeMap::from([("named".parse().unwrap(), entry("named", "told"))]);
+        let directory = BTreeMap::from([("named".parse().unwrap(), entry("named", "set"))]);
         let queues = merge(&directory, &streams);
         let queues: Vec<_> =
             queues.iter().map(|(queue, entry)| (queue.as_str(), entry.clone())).collect();
@@ -216,7 +216,7 @@ mod tests {
             [
                 ("alone", Some(entry("alone", "alone"))),
                 ("left", None),
-                ("named", Some(entry("named", "told"))),
+                ("named", Some(entry("named", "set"))),
                 ("other", Some(entry("OTHER", "jobs.other"))),
             ]
         );

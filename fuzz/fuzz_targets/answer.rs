@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use asyncqueue::{CallbackUrl, EndState, FunctionName, Invocation, hop_by_hop::strip_connection_headers, message::callback::Callback};
+use asyncqueue::{
+    CallbackUrl, EndState, FunctionName, Invocation, hop_by_hop::strip_connection_headers,
+    message::callback::Callback,
+};
 use asyncqueue_fuzz::over_the_wire;
 use asyncqueue_runtime::client::{Client, Config, ConnectionLimits, Error, MAX_RESPONSE_HEAD_BYTES};
 use bytes::Bytes;
@@ -104,8 +107,12 @@ fuzz_target!(|input: (bool, &[u8])| {
             Connector { first: Arc::new(AtomicBool::new(true)), input: bytes.into(), closes };
         let limits = ConnectionLimits { max_age: LONG * 10, max_requests: 100 };
         let max_response_head_bytes = MAX_RESPONSE_HEAD_BYTES;
-        let config =
-            Config { connect_timeout: LONG, idle_timeout: LONG * 10, limits, max_response_head_bytes };
+        let config = Config {
+            connect_timeout: LONG,
+            idle_timeout: LONG * 10,
+            limits,
+            max_response_head_bytes,
+        };
         let client = Client::new(connector, config);
         match ask(&client).await {
             Some(Ok(answer)) => check_result(answer),

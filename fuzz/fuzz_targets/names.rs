@@ -1,6 +1,6 @@
 //! Names of queues and functions, and call ids, as users and clients write them: what is one is a
-//! token of a subject, so that nobody reaches another's calls with it; and what it prints is read
-//! again.
+//! token of a subject, so that no client reaches another's calls with it; and what it prints is
+//! read again.
 #![no_main]
 
 use asyncqueue::{CallId, FunctionName, QueueName, directory::Key, subject};

@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 /// As many as hyper reads.
 const MAX_HEADERS: usize = 100;
 
-/// Of the connection, and never the call's (RFC 9110, 7.6.1), or written anew by each client.
+/// Of the connection, and never the call's (RFC 9110, 7.6.1), or written again by each client.
 const NOT_THE_CALLS: [&[u8]; 13] = [
     b"connection",
     b"keep-alive",
@@ -33,7 +33,7 @@ const NOT_THE_CALLS: [&[u8]; 13] = [
     b"via",
 ];
 
-/// What the platform says of the call, over or beside what the client said.
+/// What the platform says of the call, in place of or in addition to what the client said.
 const THE_PLATFORMS: [&[u8]; 9] = [
     b"x-call-id",
     b"x-start-time",

@@ -3,7 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use async_nats::HeaderMap as NatsHeaders;
-use asyncqueue::{Invocation, hop_by_hop::strip_connection_headers, message::native, subject::{call_filter, call_subject}};
+use asyncqueue::{
+    Invocation,
+    hop_by_hop::strip_connection_headers,
+    message::native,
+    subject::{call_filter, call_subject},
+};
 use asyncqueue_worker::function::request::{Attempt, Target, request_headers};
 
 /// What a client of NATS reads of the headers that another one wrote: `async-nats` takes the white

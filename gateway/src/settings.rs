@@ -42,7 +42,11 @@ pub struct Settings {
     pub http_addr: SocketAddr,
 
     /// Listen address for /metrics. Also serves /healthz and /readyz
-    #[arg(long, env = "metrics_addr", default_value_t = any_address(contract::GATEWAY_METRICS_PORT))]
+    #[arg(
+        long,
+        env = "metrics_addr",
+        default_value_t = any_address(contract::GATEWAY_METRICS_PORT)
+    )]
     pub metrics_addr: SocketAddr,
 
     /// Queue of functions that are not assigned to another queue

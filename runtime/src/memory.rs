@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_hold_their_memory_until_nobody_has_them() {
+    fn bytes_hold_their_memory_until_the_last_copy_is_dropped() {
         let account = account(10);
         let bytes = account.try_take(6).unwrap().attach(vec![1, 2, 3]);
         let part = bytes.slice(1..2);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_gets_memory_in_turn() {
+    async fn waiters_get_memory_in_order() {
         let account = account(10);
         let first = account.take(8).await;
         let second = tokio::spawn({

@@ -354,7 +354,7 @@ mod tests {
         }
         let [first, _second, mut third] = clients;
         let unanswered = tokio::time::timeout(Duration::from_millis(200), third.readable()).await;
-        assert!(unanswered.is_err(), "a third connection was served beside two");
+        assert!(unanswered.is_err(), "a third connection was served next to two");
         drop(first);
         assert!(third.read(&mut [0; 1024]).await.unwrap() > 0);
     }
@@ -374,7 +374,7 @@ mod tests {
 
     /// Starts a server whose handler answers after a while, and signals if it was dropped before
     /// that.
-    fn slow_server() -> (SocketAddr, std::sync::Arc<tokio::sync::Notify>) {
+    fn slow_server(time: Duration) -> (SocketAddr, std::sync::Arc<tokio::sync::Notify>) {
         struct NotifyOnDrop(std::sync::Arc<tokio::sync::Notify>);
         impl Drop for NotifyOnDrop {
             fn drop(&mut self) {
@@ -390,7 +390,7 @@ mod tests {
                 let ended = NotifyOnDrop(ended.clone());
                 async move {
                     let _ended = ended;
-                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    tokio::time::sleep(time).await;
                     Response::new(Full::from("hi"))
                 }
             }
@@ -407,7 +407,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_closes_its_side_is_answered() {
-        let (addr, _ended) = slow_server();
+        let (addr, _ended) = slow_server(Duration::from_millis(300));
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         client.shutdown().await.unwrap();
@@ -418,19 +418,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_resets_its_connection_ends_its_request() {
-        let (addr, ended) = slow_server();
+        let (addr, ended) = slow_server(Duration::from_secs(3600));
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let begun = Instant::now();
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
-        ended.notified().await;
-        assert!(begun.elapsed() < Duration::from_millis(200), "it ran to its end");
+        tokio::time::timeout(Duration::from_secs(30), ended.notified()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn what_is_no_valid_request_is_refused_and_the_connection_closed() {
+    async fn invalid_request_is_refused_and_closes_the_connection() {
         for (request, status) in [
             ("GET / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),

@@ -150,10 +150,11 @@ fn write_section(
 const ANSWERS: &str = "
 ## Answers of functions and receivers
 
-What happens to a call whose function answers so, to a result whose receiver does, and the status of `/function/NAME`
-through the gateway. `retried` and `tried again`: until the attempts are used up. 503 stands for no answer or a part of
-one, 504 for one that does not end in time, 502 for one that can't be read as HTTP: its function has run, and does not
-run again. Limits: a head of 256 KiB and 100 headers.
+What happens to a call whose function answers so, to a result whose receiver does, and the status
+of `/function/NAME` through the gateway. `retried` and `tried again`: until the attempts are used
+up. 503 stands for no answer or a part of one, 504 for one that does not end in time, 502 for one
+that can't be read as HTTP: its function has run, and does not run again. Limits: a head of 256 KiB
+and 100 headers.
 
 | answer | the call | the result | the gateway |
 |---|---|---|---|
@@ -162,9 +163,9 @@ run again. Limits: a head of 256 KiB and 100 headers.
 const HEAD: &str = "\
 # Bad inputs
 
-For everyone who gets an error: how each part of AsyncQueue answers to input that it can't use. A refusal names what is
-wrong, its value and the rule; of long ones a part is shown. `⟨300 x⟩` stands for 300 times `x`. An answer without a
-text is that of the HTTP parser, before there is a request.
+For everyone who gets an error: how each part of AsyncQueue answers to input that it can't use. A
+refusal names what is wrong, its value and the rule; of long ones a part is shown. `⟨300 x⟩` stands
+for 300 times `x`. An answer without a text is that of the HTTP parser, before there is a request.
 
 Tests run every row, nearly all of them on real programs, and compare this page with what they run.
 ";

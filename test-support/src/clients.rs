@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn recording_has_its_parts() {
-        let text = "POST /a?b=1 HTTP/1.1\nHost: h:1\nX-Two: 1\nx-two: 2\nTransfer-Encoding: chunked\n\n\
+        let text = "POST /a?b=1 HTTP/1.1\nHost: h:1\nX-Two: 1\nx-two: 2\n\
+                    Transfer-Encoding: chunked\n\n\
                     3\r\nhi\n\r\nA\r\n0123456789\r\n0\r\n\r\n";
         let recording = Recording::by_hand(text);
         assert_eq!((recording.method.as_str(), recording.target.as_str()), ("POST", "/a?b=1"));

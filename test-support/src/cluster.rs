@@ -74,7 +74,7 @@ pub fn apply(objects: &str) {
     assert!(output.status.success(), "{objects}: {}", text(&output.stderr));
 }
 
-/// An object as JSON; `None` where there is none.
+/// An object as JSON; `None` if it does not exist.
 #[must_use]
 pub fn get(namespace: &str, object: &str) -> Option<Value> {
     let output = try_kubectl(&["get", "-n", namespace, object, "-o", "json"], None);
@@ -86,7 +86,7 @@ pub fn get(namespace: &str, object: &str) -> Option<Value> {
     None
 }
 
-/// Waits until an object is as it shall be, and returns it.
+/// Waits until an object is in the desired state, and returns it.
 pub async fn object_is(
     namespace: &str,
     object: &str,

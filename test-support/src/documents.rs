@@ -60,6 +60,17 @@ pub fn assert_generated(document: &str, expected: &str, test: &str) {
     );
 }
 
+/// The part of a document below a heading, to the next one of its rank. The heading is written as
+/// in the document.
+#[must_use]
+pub fn section<'a>(document: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = document
+        .split_once(&format!("\n{heading}\n"))
+        .unwrap_or_else(|| panic!("the document has no heading `{heading}`"));
+    let rank = heading.split(' ').next().unwrap_or_default();
+    rest.split(&format!("\n{rank} ")).next().unwrap_or_default()
+}
+
 /// The texts in backticks.
 #[must_use]
 pub fn quoted(text: &str) -> BTreeSet<&str> {

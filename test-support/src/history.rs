@@ -3,7 +3,7 @@
 //!
 //! [`recorder`] records [`event`]s by one clock, and [`stalls`] when that stood still; [`checker`]
 //! holds them against what the system promises, as a pure function, with [`faults`] as its only
-//! excuses; [`story`] tells a broken promise as what happened to one call, in order; [`trace`]
+//! excuses; [`story`] shows a broken promise as the events of one call, in order; [`trace`]
 //! gives the same as plain values, for a model of the protocol.
 
 pub mod checker;

@@ -1,4 +1,4 @@
-//! An HTTP server that records what it is asked and answers as it is told: a function, or the
+//! An HTTP server that records requests and answers as the test sets it: a function, or the
 //! receiver of callbacks.
 
 use std::{
@@ -116,7 +116,7 @@ impl HttpServer {
 }
 
 impl Received {
-    /// A header's value; empty where there is none.
+    /// A header's value; empty if it is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()

@@ -31,7 +31,7 @@ pub fn jetstream_context(client: Client) -> jetstream::Context {
 pub struct NatsServer {
     folder: TempDir,
     port: u16,
-    /// Beside those that every server here has.
+    /// In addition to those that every server here has.
     arguments: Vec<String>,
     /// Commands of a shell that come before it, in its own mounts.
     before: Option<String>,
@@ -77,7 +77,7 @@ impl NatsServer {
         self
     }
 
-    /// With these arguments beside its usual ones.
+    /// With these arguments in addition to its usual ones.
     #[must_use]
     pub fn with(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));

@@ -51,7 +51,8 @@ impl Trust {
         });
         let (preloaded, system) = (preloaded.join(", "), self.system.public_key());
         format!(
-            "operator: {operator}\nsystem_account: {system}\nresolver: MEMORY\nresolver_preload: {{ {preloaded} }}\n"
+            "operator: {operator}\nsystem_account: {system}\nresolver: MEMORY\n\
+             resolver_preload: {{ {preloaded} }}\n"
         )
     }
 

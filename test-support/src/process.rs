@@ -1,4 +1,4 @@
-//! What the kernel says of a process, and what a process is told.
+//! What the kernel says of a process, and the signals that it is sent.
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -37,8 +37,8 @@ fn status_bytes(process: u32, name: &str) -> u64 {
     kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("a number of kB") * 1024
 }
 
-/// Processor time so far, its own and the kernel's for it. A process that has ended and that nobody
-/// has waited for yet still has it.
+/// Processor time so far, its own and the kernel's for it. A process that has ended and that no
+/// parent has waited for yet still has it.
 #[must_use]
 pub fn processor_time(process: u32) -> Duration {
     let stat = read(process, "stat");
@@ -58,7 +58,7 @@ pub fn signal(process: u32, signal: &str) {
     assert!(sent.success(), "SIG{signal} could not be sent to {process}");
 }
 
-/// Works to the end, or until this process is told to end. Then the work is dropped, and what it
+/// Works to the end, or until this process is asked to end. Then the work is dropped, and what it
 /// started ends with it.
 ///
 /// # Panics

@@ -261,7 +261,7 @@ pub fn path(name: &str) -> PathBuf {
     folder().join(name)
 }
 
-/// Where cargo puts the programs: beside the folder of the test that runs.
+/// Where cargo puts the programs: next to the folder of the test that runs.
 fn folder() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
     test.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned()

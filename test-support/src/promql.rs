@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn exported_metrics_have_the_labels_of_all_their_series() {
-        let scrape = "# HELP a_total Help {x=\"y\"}\na_total{q=\"1\",o=\"done\"} 5\na_total{q=\"2\",p=\"x\"} 1\nb 1.5\n# EOF\n";
+        let scrape = "# HELP a_total Help {x=\"y\"}\na_total{q=\"1\",o=\"done\"} 5\n\
+                      a_total{q=\"2\",p=\"x\"} 1\nb 1.5\n# EOF\n";
         let exported = exported(scrape);
         assert_eq!(exported.keys().collect::<Vec<_>>(), ["a_total", "b"]);
         assert_eq!(exported["a_total"].labels, names(&["o", "p", "q"]));

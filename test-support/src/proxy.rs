@@ -58,7 +58,7 @@ async fn connect(near: TcpStream, target: u16, mut passes: watch::Receiver<bool>
     if passes.wait_for(|passes| *passes).await.is_err() {
         return;
     }
-    // Nobody listens: closed, as it would be without a proxy.
+    // No listener: closed, as it would be without a proxy.
     let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
     tokio::select! {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_sent_while_the_cable_is_pulled_arrives_when_it_is_back() {
+    async fn bytes_sent_during_an_interruption_arrive_after_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy::before(listener.local_addr().unwrap().port()).await;
         let mut near = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();

@@ -48,7 +48,7 @@ pub async fn request(
     try_request(addr, method, target, headers, body).await.expect("an answer")
 }
 
-/// As [`request`]; an error where nobody listens or the connection ends early.
+/// As [`request`]; an error if there is no listener or the connection ends early.
 pub async fn try_request(
     addr: SocketAddr,
     method: &str,
@@ -233,7 +233,7 @@ impl Connection {
 }
 
 impl RawResponse {
-    /// A header's value; empty where there is none.
+    /// A header's value; empty if it is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_read_and_what_is_none_ends_them() {
+    fn fields_are_read_up_to_the_first_invalid_one() {
         assert_eq!(field("X-Multi: a: b "), Some(("x-multi".to_owned(), "a: b".to_owned())));
         assert_eq!(field(""), None);
     }

@@ -63,8 +63,8 @@ pub struct Difference {
     /// Rules that no request needed.
     pub unused: Vec<Grant>,
     /// Requests that were denied, never allowed, and that no rule allows. One that was denied only
-    /// before its rule was there is none, nor is one that was allowed by a rule that is gone again,
-    /// as users grant some.
+    /// before its rule existed does not count, nor does one that was allowed by a rule that is gone
+    /// again, as users grant some.
     pub missing: Vec<Request>,
 }
 
@@ -246,7 +246,8 @@ mod tests {
     const ACCOUNT: (&str, &str) = ("openfaas", "operator");
 
     fn role(kind: &str, namespace: Option<&str>, rules: &Value) -> Value {
-        json!({ "kind": kind, "metadata": { "name": "operator", "namespace": namespace }, "rules": rules })
+        let metadata = json!({ "name": "operator", "namespace": namespace });
+        json!({ "kind": kind, "metadata": metadata, "rules": rules })
     }
 
     fn binding(kind: &str, role: &str, namespace: Option<&str>, account: (&str, &str)) -> Value {
@@ -274,8 +275,8 @@ mod tests {
             "verb": verb,
             "user": { "username": "system:serviceaccount:openfaas:operator" },
             "objectRef": {
-                "apiGroup": "apps", "resource": resource, "subresource": subresource, "namespace": namespace,
-                "name": "a",
+                "apiGroup": "apps", "resource": resource, "subresource": subresource,
+                "namespace": namespace, "name": "a",
             },
             "responseStatus": response,
             "annotations": { DECISION: decision },
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_request_is_a_missing_rule_unless_the_rule_is_there_by_now() {
+    fn denied_request_is_a_missing_rule_unless_added_since() {
         let log = [event("get", "deployments", "ns", "forbid", &json!({ "code": 403 }))];
         let difference = compared(&json!([]), &log);
         assert_eq!(
@@ -345,7 +346,8 @@ mod tests {
         let created = event("patch", "deployments", "ns", "allow", &json!({ "code": 201 }));
         assert!(compared(&rule(&["deployments"], &["patch", "create"]), &[created]).is_empty());
 
-        let message = "deployments.apps \"a\" is forbidden: User \"x\" cannot create resource \"deployments\"";
+        let message = "deployments.apps \"a\" is forbidden: User \"x\" cannot create resource \
+                       \"deployments\"";
         let refused = event(
             "patch",
             "deployments",

@@ -7,7 +7,7 @@ use std::{
 
 use crate::tools::output;
 
-/// The commit of the last version: a new version runs beside it, and can be rolled back to it.
+/// The commit of the last version: a new version runs next to it, and can be rolled back to it.
 pub const LAST: &str = "ca8017e";
 
 /// The folder of gateway, worker and operator of a commit.

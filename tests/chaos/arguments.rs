@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use asyncqueue::GoDuration;
 
-/// How long random faults are tried if nobody says.
+/// How long random faults are tried by default.
 const SOAK: Duration = Duration::from_secs(3600);
 
 /// The arguments: `[--seed=N] [--for=1h] [--list] [short|all|soak|WORD…]`. Without one, `short`.
 #[derive(Debug)]
 pub(crate) struct Arguments {
-    /// What everything random comes from; by chance if nobody says.
+    /// What everything random comes from; chosen at random by default.
     pub(crate) seed: u64,
     /// What to run.
     pub(crate) what: What,

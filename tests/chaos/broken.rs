@@ -48,7 +48,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         slowest: Duration::from_secs(1),
         ..Mix::default()
     };
-    let setup = Setup { workers: 0, mix: mix.clone(), patience: LEASE * 2, ..Setup::default() };
+    let setup = Setup { workers: 0, mix: mix.clone(), timeout: LEASE * 2, ..Setup::default() };
     let scenario = |name, rule, setup: &Setup, act| Scenario {
         is_short: true,
         setup: setup.clone(),

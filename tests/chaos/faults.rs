@@ -30,15 +30,15 @@ pub(crate) fn kill_worker(stage: &mut Stage) {
     stage.add_worker();
 }
 
-/// A worker ends as it is told to, and another takes its place. `has_time`: it can finish what it
+/// A worker ends on SIGTERM, and another takes its place. `has_time`: it can finish what it
 /// runs.
 pub(crate) async fn end_worker(stage: &mut Stage, has_time: bool) {
     let excuse = |excuse| if has_time { Excuse::None } else { excuse };
-    stage.recorder.fault_of(HIT, "a worker is told to end", excuse(Excuse::Begins));
+    stage.recorder.fault_of(HIT, "a worker is asked to end", excuse(Excuse::Begins));
     let mut worker = stage.remove_worker(0);
     worker.signal("TERM");
     stage.add_worker();
-    assert!(worker.ended().await.success(), "a worker that is told to end says that all is well");
+    assert!(worker.ended().await.success(), "a worker that is asked to end says that all is well");
     stage.recorder.fault_of(HIT, "that worker has ended", excuse(Excuse::Ends));
 }
 
@@ -70,9 +70,9 @@ pub(crate) async fn kill_gateway(stage: &mut Stage) {
     stage.recorder.fault("that gateway is back", Excuse::None);
 }
 
-/// A gateway ends as it is told to and is started again.
+/// A gateway ends on SIGTERM and is started again.
 pub(crate) async fn end_gateway(stage: &mut Stage) {
-    stage.recorder.fault("a gateway is told to end", Excuse::None);
+    stage.recorder.fault("a gateway is asked to end", Excuse::None);
     stage.gateways[0].program.signal("TERM");
     assert!(stage.gateways[0].program.ended().await.success());
     stage.restart_gateway(0);

@@ -31,18 +31,15 @@ const ROWS: &[Row] = &[
             By("a worker is killed"),
             By("workers are killed"),
             Test("tests/nats", "a_killed_workers_call_runs_again_within_the_lease"),
-            Test(
-                "tests/e2e",
-                "a_worker_pod_that_is_killed_in_the_middle_of_a_call_has_it_run_again",
-            ),
+            Test("tests/e2e", "call_of_a_killed_worker_pod_runs_again"),
         ],
     },
     Row {
-        fault: "a worker is told to end",
+        fault: "a worker is asked to end",
         shown: &[
-            By("a worker is told to end"),
+            By("a worker is asked to end"),
             Test("tests/nats", "a_second_sigterm_hands_back_what_runs_without_waiting"),
-            Test("tests/e2e", "a_worker_pod_that_is_deleted_in_the_middle_of_a_call_loses_nothing"),
+            Test("tests/e2e", "worker_pod_deleted_during_a_call_loses_nothing"),
         ],
     },
     Row {
@@ -72,10 +69,7 @@ const ROWS: &[Row] = &[
         shown: &[
             By("nats-server is"),
             By("three servers"),
-            Test(
-                "tests/nats",
-                "at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again",
-            ),
+            Test("tests/nats", "accepted_calls_survive_repeated_kills_of_nats_at_full_rate"),
             Test("tests/outage", "all_programs_started_before_nats_wait_visibly_and_then_work"),
         ],
     },
@@ -88,7 +82,7 @@ const ROWS: &[Row] = &[
         shown: &[
             By("nats-server is"),
             Test("tests/nats", "the_id_of_an_answer_that_said_unavailable_makes_the_repeat_safe"),
-            Test("tests/nats", "of_many_repeats_at_once_one_is_stored"),
+            Test("tests/nats", "concurrent_repeats_store_one_call"),
         ],
     },
     Row {
@@ -115,7 +109,7 @@ const ROWS: &[Row] = &[
         fault: "a function resets, breaks off, never ends, answers slowly or too much",
         shown: &[
             By("functions fail"),
-            Test("tests/nats", "half_an_answer_is_none"),
+            Test("tests/nats", "incomplete_response_is_a_failed_attempt"),
             Test("tests/nats", "an_endless_answer_takes_no_more_memory_than_is_kept"),
             Test("tests/nats", "an_answer_that_does_not_end_in_time_is_cut_off"),
         ],
@@ -133,10 +127,7 @@ const ROWS: &[Row] = &[
         shown: &[
             By("functions can't be reached"),
             Test("worker", "a_missing_response_is_always_retried"),
-            Test(
-                "tests/nats",
-                "a_failure_of_the_platform_is_tried_again_without_counting_as_an_attempt",
-            ),
+            Test("tests/nats", "platform_failure_is_retried_and_not_counted"),
         ],
     },
     Row {
@@ -146,7 +137,7 @@ const ROWS: &[Row] = &[
     Row {
         fault: "a message that is no call",
         shown: &[
-            Test("tests/nats", "what_is_no_call_becomes_a_dead_letter_at_once"),
+            Test("tests/nats", "undecodable_message_is_a_dead_letter_at_once"),
             Test("tests/nats", "messages_become_dead_letters_as_the_table_says"),
             Test("tests/nats", "headers_that_can_not_be_read_hold_up_nothing_for_long"),
         ],
@@ -154,14 +145,8 @@ const ROWS: &[Row] = &[
     Row {
         fault: "a body that is too large",
         shown: &[
-            Test(
-                "tests/nats",
-                "a_body_that_says_that_it_is_too_large_is_refused_before_it_is_sent",
-            ),
-            Test(
-                "tests/nats",
-                "headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server",
-            ),
+            Test("tests/nats", "too_large_content_length_is_refused_before_the_body"),
+            Test("tests/nats", "too_large_headers_are_a_client_error"),
             Not("claim checks: not planned"),
         ],
     },
@@ -188,9 +173,8 @@ const ROWS: &[Row] = &[
         fault: "the API server is away",
         shown: &[
             Test("operator", "an_error_names_the_remedy"),
-            Not(
-                "with calls in flight: gateway and worker have no client of it, so that every scenario here runs without one",
-            ),
+            Not("with calls in flight: gateway and worker have no client of it, \
+                 so that every scenario here runs without one"),
         ],
     },
     Row {
@@ -203,10 +187,7 @@ const ROWS: &[Row] = &[
     Row {
         fault: "a queue is deleted with calls in it",
         shown: &[
-            Test(
-                "tests/e2e",
-                "calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_name",
-            ),
+            Test("tests/e2e", "calls_of_a_deleted_queue_are_taken_over_by_its_successor"),
             Test("operator", "the_deadline_counts_from_the_deletion"),
         ],
     },
@@ -217,7 +198,7 @@ const ROWS: &[Row] = &[
     Row { fault: "a call is too old", shown: &[By("calls are too old")] },
     Row {
         fault: "what can't be changed is changed",
-        shown: &[Test("tests/e2e", "what_can_not_be_changed_is_refused_with_what_to_do")],
+        shown: &[Test("tests/e2e", "immutable_field_is_refused_with_the_remedy")],
     },
     Row {
         fault: "stream or consumer changed or deleted by hand",
@@ -228,10 +209,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         fault: "two queues over one stream",
-        shown: &[Test(
-            "tests/e2e",
-            "a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing",
-        )],
+        shown: &[Test("tests/e2e", "second_queue_over_one_stream_is_refused")],
     },
     Row {
         fault: "clocks differ or jump",
@@ -254,10 +232,7 @@ const ROWS: &[Row] = &[
         shown: &[
             By("every other call is cancelled"),
             By("calls are cancelled as they end"),
-            Test(
-                "tests/nats",
-                "whenever_a_cancellation_comes_no_call_starts_after_it_and_each_caller_hears_one_end",
-            ),
+            Test("tests/nats", "no_call_starts_after_its_cancellation_and_each_has_one_end"),
             Test("tests/nats", "a_cancellation_loses_no_call_that_was_delivered_before_it"),
         ],
     },
@@ -280,8 +255,8 @@ const ROWS: &[Row] = &[
         fault: "programs of two versions",
         shown: &[
             Test("asyncqueue", "the_form_on_the_wire_is_a_contract"),
-            Test("tests/nats", "what_version_1_stored_is_run_told_and_replayed"),
-            Test("tests/nats", "what_a_later_version_may_add_is_carried_on_or_left_alone"),
+            Test("tests/nats", "messages_of_version_1_are_run_shown_and_replayed"),
+            Test("tests/nats", "additions_of_later_versions_are_kept_or_ignored"),
             Test("tests/nats", "messages_become_dead_letters_as_the_table_says"),
             Test("tests/rolling", "a_rollout_and_its_rollback_lose_nothing"),
             Test("tests/install", "an_upgrade_and_its_rollback_give_each_call_one_end"),
@@ -291,16 +266,13 @@ const ROWS: &[Row] = &[
         fault: "secrets are rotated",
         shown: &[
             Test("tests/nats", "callbacks_are_signed_and_a_rotated_secret_counts_at_once"),
-            Test(
-                "tests/nats",
-                "a_worker_whose_credentials_are_replaced_before_they_expire_goes_on_without_a_restart",
-            ),
+            Test("tests/nats", "worker_reads_replaced_credentials_without_a_restart"),
         ],
     },
     Row {
         fault: "workers are scaled down with long calls in flight",
         shown: &[
-            By("a worker is told to end"),
+            By("a worker is asked to end"),
             Test("tests/e2e", "workers_follow_their_queues_spec_and_scale"),
         ],
     },

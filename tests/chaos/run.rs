@@ -133,7 +133,7 @@ impl Scenario {
         let workers = stage.workers.iter_mut().chain(&mut stage.bystanders);
         for program in workers.chain(stage.gateways.iter_mut().map(|gateway| &mut gateway.program))
         {
-            assert!(program.is_running(), "a program ended that nobody ended");
+            assert!(program.is_running(), "a program ended by itself");
         }
     }
 }
@@ -178,7 +178,7 @@ fn list(scenarios: impl Iterator<Item = Scenario>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Where the programs log to: beside the programs.
+/// Where the programs log to: next to the programs.
 fn folder() -> PathBuf {
     let program = std::env::current_exe().expect("this program has a path");
     program.ancestors().nth(2).expect("target/<profile>/deps/<program>").join("chaos")

@@ -55,7 +55,7 @@ impl Kind {
 /// The limit of a small store.
 const SMALL: &str = "jetstream { max_file_store: 64MB }";
 
-/// Waits until the kernel has let go of a disk, which it does when the server that mounted it has
+/// Waits until the kernel has released a disk, which it does when the server that mounted it has
 /// ended.
 async fn is_unmounted(disk: &Path) {
     until("the disk is unmounted", async || {

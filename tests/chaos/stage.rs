@@ -96,7 +96,7 @@ pub(crate) struct Setup {
     pub(crate) gateways: usize,
     /// Workers of the first queue, whom faults hit. Another queue has one, if this has any.
     pub(crate) workers: usize,
-    /// Beside a worker's usual settings.
+    /// In addition to a worker's usual settings.
     pub(crate) worker_settings: &'static [(&'static str, &'static str)],
     pub(crate) mix: Mix,
     /// Whether the workers reach the function by a cable that can be pulled.
@@ -118,7 +118,7 @@ pub(crate) struct Setup {
     /// How long a call may wait for its first invocation, where that is bounded.
     pub(crate) starts_within: Option<Duration>,
     /// How long calls have to end once the load and the faults are over.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Default for Setup {
@@ -139,7 +139,7 @@ impl Default for Setup {
             max_results: None,
             max_age: None,
             starts_within: None,
-            patience: WAIT_TIMEOUT,
+            timeout: WAIT_TIMEOUT,
         }
     }
 }
@@ -299,7 +299,7 @@ impl Stage {
         self.load = Some(self.submit(&mix));
     }
 
-    /// Begins to submit calls of a mix beside what is submitted already.
+    /// Begins to submit calls of a mix in addition to those submitted already.
     pub(crate) fn submit(&mut self, mix: &Mix) -> JoinHandle<()> {
         let calls = plan(mix, &mut self.rng);
         self.submit_calls(calls)

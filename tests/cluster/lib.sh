@@ -9,7 +9,7 @@ cluster_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 . "$cluster_dir/../../build/lib.sh"
 
 # Everything of the running cluster is here, and goes with it. The same path for every checkout and
-# user, so that a second cluster cannot come up beside the first unnoticed; on disk, because
+# user, so that a second cluster cannot come up next to the first unnoticed; on disk, because
 # images and etcd's data are in it; short, because the path of a Unix socket ends at 107 bytes.
 run_dir=/var/lib/asyncqueue-cluster
 

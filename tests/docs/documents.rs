@@ -189,8 +189,14 @@ impl Command {
 
 #[test]
 fn blocks_are_read_as_they_are_shown() {
-    let text = "# Title\ntext\n\n    # a.yaml\n    a: 1\n\n    curl \\\n        -d hi http://h/x   # 202, at once\n    \
-                nats_url=nats://h asyncqueue-gateway\n\n## Below\n```python\nimport a\n\na()\n```\n    a: {b: 1}\n    \n    a ──> b\n";
+    let text = concat!(
+        "# Title\ntext\n\n",
+        "    # a.yaml\n    a: 1\n\n",
+        "    curl \\\n        -d hi http://h/x   # 202, at once\n",
+        "    nats_url=nats://h asyncqueue-gateway\n\n",
+        "## Below\n```python\nimport a\n\na()\n```\n",
+        "    a: {b: 1}\n    \n    a ──> b\n",
+    );
     let pieces = pieces("doc.md", text);
     let [file, commands, python, yaml, picture] = &pieces[..] else { panic!("{pieces:?}") };
     assert_eq!(

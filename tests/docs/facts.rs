@@ -6,7 +6,7 @@ use serde_json::Value;
 use test_support::{
     broken_queues,
     cluster::repository,
-    documents::{paths, quoted, read},
+    documents::{paths, quoted, read, section},
     tools::{output, program},
 };
 
@@ -52,7 +52,7 @@ fn says(all: &Value, part: &Value) -> bool {
 }
 
 #[test]
-fn what_is_shown_of_an_example_is_in_it() {
+fn documented_parts_of_examples_are_in_the_examples() {
     let whole: Value = serde_saphyr::from_str(&read("examples/keda/scaledobject.yaml")).unwrap();
     let mut pieces = pieces_of("docs/autoscaling.md").into_iter();
     let shown = pieces.find_map(|piece| match piece.kind {
@@ -68,7 +68,7 @@ fn what_is_shown_of_an_example_is_in_it() {
 }
 
 #[test]
-fn what_is_shown_of_the_configuration_of_nats_is_valid() {
+fn documented_nats_configuration_is_valid() {
     let mut pieces = pieces_of("docs/durability.md").into_iter();
     let shown = pieces.find(|piece| piece.text.starts_with("jetstream {")).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -128,9 +128,8 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn each_broken_queue_is_in_the_table() {
     let text = read("docs/troubleshooting.md");
-    let (_, section) = text.split_once("\n### Broken queues\n").unwrap();
-    let section = section.split_once("\n#").map_or(section, |(section, _)| section);
-    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let below = section(&text, "### Broken queues").split("\n#").next().unwrap();
+    let rows: Vec<_> = below.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     let expected: Vec<_> = broken_queues::QUEUES.iter().map(row).collect();
     assert!(rows == expected, "the table of docs/troubleshooting.md is:\n{}", expected.join("\n"));
 }

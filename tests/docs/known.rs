@@ -58,6 +58,15 @@ pub(crate) struct Around {
 pub(crate) const NOTHING: Around =
     Around { document: "", command: "", before: &[], prints: "", after: &[] };
 
+/// Nothing but what a command prints.
+pub(crate) const fn prints(
+    document: &'static str,
+    command: &'static str,
+    prints: &'static str,
+) -> Around {
+    Around { document, command, prints, ..NOTHING }
+}
+
 /// What is typed around which commands.
 pub(crate) fn around() -> impl Iterator<Item = &'static Around> {
     AROUND.iter().chain(migration::AROUND)
@@ -81,24 +90,25 @@ const AROUND: &[Around] = &[
         // A call that comes before its queue goes to another.
         before: &[
             (
-                "kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue --timeout=120s",
+                "kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue \
+                 --timeout=120s",
                 "",
             ),
             // What deploys a function with OpenFaaS.
             ("kubectl annotate -n openfaas-fn service/slow com.openfaas.queue=slow-queue", ""),
             (
-                "kubectl wait -n openfaas --for=jsonpath='{.status.functions}'=2 asyncqueue/slow-queue --timeout=60s",
+                "kubectl wait -n openfaas --for=jsonpath='{.status.functions}'=2 \
+                 asyncqueue/slow-queue --timeout=60s",
                 "",
             ),
         ],
         ..NOTHING
     },
-    Around {
-        document: "README.md",
-        command: "kubectl logs -n openfaas deploy/slow-queue-worker",
-        prints: "Invoked slow [200] in ",
-        ..NOTHING
-    },
+    prints(
+        "README.md",
+        "kubectl logs -n openfaas deploy/slow-queue-worker",
+        "Invoked slow [200] in ",
+    ),
     Around {
         document: "README.md",
         command: "curl http",
@@ -109,12 +119,7 @@ const AROUND: &[Around] = &[
         prints: r#""state":"running""#,
         ..NOTHING
     },
-    Around {
-        document: "README.md",
-        command: "kubectl aq --nats-url nats://127.0.0.1:4222 queues",
-        prints: "slow-queue",
-        ..NOTHING
-    },
+    prints("README.md", "kubectl aq --nats-url nats://127.0.0.1:4222 queues", "slow-queue"),
     Around {
         document: "README.md",
         command: "kubectl aq --nats-url nats://127.0.0.1:4222 dead list",
@@ -125,24 +130,17 @@ const AROUND: &[Around] = &[
         prints: "broken.openfaas-fn",
         ..NOTHING
     },
-    Around {
-        document: "README.md",
-        command: "kubectl aq --nats-url nats://127.0.0.1:4222 dead replay",
-        prints: "1 dead letter replayed",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl exec -n openfaas deploy/asyncqueue-gateway",
-        prints: "slow-queue",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl get --raw",
-        prints: "ok",
-        ..NOTHING
-    },
+    prints(
+        "README.md",
+        "kubectl aq --nats-url nats://127.0.0.1:4222 dead replay",
+        "1 dead letter replayed",
+    ),
+    prints(
+        "docs/operations.md",
+        "kubectl exec -n openfaas deploy/asyncqueue-gateway",
+        "slow-queue",
+    ),
+    prints("docs/operations.md", "kubectl get --raw", "ok"),
     Around {
         document: "docs/operations.md",
         command: "kubectl aq status",
@@ -153,58 +151,40 @@ const AROUND: &[Around] = &[
         prints: "running on slow-queue-worker-",
         ..NOTHING
     },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq cancel",
-        prints: "cancelled while running",
-        ..NOTHING
-    },
+    prints("docs/operations.md", "kubectl aq cancel", "cancelled while running"),
     Around {
         document: "docs/operations.md",
         command: "kubectl aq dead list",
         // The call of the commands after it.
         before: &[(
-            "curl -d hi -H 'X-Call-Id: broken-1' 'http://asyncqueue-gateway.openfaas:8080/async-function/broken?status=500'",
+            "curl -d hi -H 'X-Call-Id: broken-1' \
+             'http://asyncqueue-gateway.openfaas:8080/async-function/broken?status=500'",
             "",
         )],
         prints: "broken-1",
         ..NOTHING
     },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq dead show slow-queue CALL-ID --body",
-        prints: "hi",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq dead show",
-        prints: "the function answered 500 (attempt 1 of 1)",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq dead replay",
-        prints: "1 dead letter replayed",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/operations.md",
-        command: "kubectl aq dead purge",
-        prints: "deleted",
-        ..NOTHING
-    },
+    prints("docs/operations.md", "kubectl aq dead show slow-queue CALL-ID --body", "hi"),
+    prints(
+        "docs/operations.md",
+        "kubectl aq dead show",
+        "the function answered 500 (attempt 1 of 1)",
+    ),
+    prints("docs/operations.md", "kubectl aq dead replay", "1 dead letter replayed"),
+    prints("docs/operations.md", "kubectl aq dead purge", "deleted"),
     Around {
         document: "docs/operations.md",
         command: "nats --server=nats://127.0.0.1:4222 backup account",
         // A call that waits, and is there again when all else is.
         before: &[
             (
-                "kubectl patch asyncqueue slow-queue -n openfaas --type=merge -p '{\"spec\":{\"suspend\":true}}'",
+                "kubectl patch asyncqueue slow-queue -n openfaas \
+                 --type=merge -p '{\"spec\":{\"suspend\":true}}'",
                 "",
             ),
             (
-                "kubectl wait -n openfaas --for=condition=Suspended asyncqueue/slow-queue --timeout=60s",
+                "kubectl wait -n openfaas --for=condition=Suspended asyncqueue/slow-queue \
+                 --timeout=60s",
                 "",
             ),
             ("curl -d hi http://asyncqueue-gateway.openfaas:8080/async-function/slow", ""),
@@ -216,7 +196,8 @@ const AROUND: &[Around] = &[
         command: "nats --server=nats://127.0.0.1:4222 backup restore account",
         before: &[
             (
-                "kubectl wait -n openfaas --for=delete pod -l app.kubernetes.io/name=asyncqueue-operator --timeout=60s",
+                "kubectl wait -n openfaas \
+                 --for=delete pod -l app.kubernetes.io/name=asyncqueue-operator --timeout=60s",
                 "",
             ),
             (
@@ -234,7 +215,8 @@ const AROUND: &[Around] = &[
         after: &[
             ("kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s", ""),
             (
-                "kubectl patch asyncqueue slow-queue -n openfaas --type=merge -p '{\"spec\":{\"suspend\":false}}'",
+                "kubectl patch asyncqueue slow-queue -n openfaas \
+                 --type=merge -p '{\"spec\":{\"suspend\":false}}'",
                 "",
             ),
             (
@@ -244,12 +226,7 @@ const AROUND: &[Around] = &[
         ],
         ..NOTHING
     },
-    Around {
-        document: "docs/operations.md",
-        command: "nats --server=nats://127.0.0.1:4222 req",
-        prints: r#""success":true"#,
-        ..NOTHING
-    },
+    prints("docs/operations.md", "nats --server=nats://127.0.0.1:4222 req", r#""success":true"#),
     Around {
         document: "docs/operations.md",
         command: "kubectl create secret generic webhooks -n openfaas --from-literal",
@@ -266,18 +243,12 @@ const AROUND: &[Around] = &[
         prints: r#""queue":"slow-queue","state":"#,
         ..NOTHING
     },
-    Around {
-        document: "docs/troubleshooting.md",
-        command: "curl -H",
-        prints: r#""code":"call_id""#,
-        ..NOTHING
-    },
-    Around {
-        document: "docs/troubleshooting.md",
-        command: "nats --server=nats://127.0.0.1:4222 kv get",
-        prints: r#""queue":"slow-queue""#,
-        ..NOTHING
-    },
+    prints("docs/troubleshooting.md", "curl -H", r#""code":"call_id""#),
+    prints(
+        "docs/troubleshooting.md",
+        "nats --server=nats://127.0.0.1:4222 kv get",
+        r#""queue":"slow-queue""#,
+    ),
     Around {
         document: "manifests/README.md",
         command: "kubectl delete asyncqueues --all",
@@ -296,12 +267,7 @@ const AROUND: &[Around] = &[
         ],
         ..NOTHING
     },
-    Around {
-        document: "docs/standalone.md",
-        command: "curl http",
-        prints: r#""queue":"slow-queue","state":"running""#,
-        ..NOTHING
-    },
+    prints("docs/standalone.md", "curl http", r#""queue":"slow-queue","state":"running""#),
     Around {
         document: "docs/standalone.md",
         command: "nats-server -js -a 127.0.0.1 -p 4322",
@@ -319,7 +285,8 @@ const AROUND: &[Around] = &[
             ("curl -d hi http://127.0.0.1:8090/async-function/figlet", ""),
             (
                 "curl http://127.0.0.1:8083/metrics",
-                r#"queue_worker_messages_processed_total{queue_name="slow-queue",outcome="done"} 1"#,
+                "queue_worker_messages_processed_total\
+                 {queue_name=\"slow-queue\",outcome=\"done\"} 1",
             ),
         ],
         ..NOTHING
@@ -330,8 +297,8 @@ const AROUND: &[Around] = &[
         before: &[
             ("nats-server -js -a 127.0.0.1 -sd store &", ""),
             (
-                "nats_url=nats://127.0.0.1:4222 default_queue=jobs ensure_stream=true http_addr=127.0.0.1:8080 \
-                 metrics_addr=127.0.0.1:8082 asyncqueue-gateway &",
+                "nats_url=nats://127.0.0.1:4222 default_queue=jobs ensure_stream=true \
+                 http_addr=127.0.0.1:8080 metrics_addr=127.0.0.1:8082 asyncqueue-gateway &",
                 "",
             ),
             ("nats stream info jobs", "jobs"),
@@ -341,7 +308,7 @@ const AROUND: &[Around] = &[
     },
 ];
 
-/// Programs that run until they are told to end: the next command does not wait for that.
+/// Programs that run until they are stopped: the next command does not wait for that.
 pub(crate) const SERVERS: [&str; 3] = ["nats-server", "asyncqueue-gateway", "asyncqueue-worker"];
 
 /// How a command is run that is not run here.
@@ -374,9 +341,8 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("cargo build --release --bin", Script("build/image", "build --release")),
     (
         "docker build",
-        Not(
-            "no container engine and no registry here; build/image makes the image from the same Dockerfile",
-        ),
+        Not("no container engine and no registry here; build/image makes the image from the same \
+             Dockerfile"),
     ),
     ("cd examples/standalone && docker compose up", Not("no container engine here")),
     (

@@ -2,11 +2,12 @@
 //! elsewhere; every object in them is one that the API server takes; and the names in them are
 //! those of the programs.
 //!
-//! A command that nobody knows fails, so that none can be added that is not run.
+//! An unknown command fails, so that none can be added that is not run.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod annotations;
+mod contract;
 mod diagrams;
 mod documents;
 mod facts;
@@ -60,7 +61,7 @@ fn every_block_is_known() {
 }
 
 #[test]
-fn what_is_run_elsewhere_is() {
+fn commands_marked_as_run_elsewhere_are_run_there() {
     let documents = paths();
     let commands: Vec<_> = documents
         .iter()

@@ -1,7 +1,7 @@
 //! What is typed around the commands of the migration guide: an OpenFaaS before them, checks
 //! between them, and at the end that OpenFaaS is as it was. around/openfaas.yaml is that OpenFaaS.
 
-use crate::known::{Around, NOTHING};
+use crate::known::{Around, NOTHING, prints};
 
 const MIGRATION: &str = "docs/migration.md";
 
@@ -24,7 +24,8 @@ macro_rules! queued {
     ($number:literal) => {
         (
             concat!(
-                "curl -d hi -H 'X-Callback-Url: http://callbacks.openfaas-fn:8080/callback/' -H 'X-Call-Id: queued-",
+                "curl -d hi -H 'X-Callback-Url: http://callbacks.openfaas-fn:8080/callback/' \
+                 -H 'X-Call-Id: queued-",
                 $number,
                 "' 'http://gateway.openfaas:8080/async-function/hello?sleep=5s'"
             ),
@@ -96,7 +97,8 @@ pub(crate) const AROUND: &[Around] = &[
         after: &[
             ("kubectl rollout status -n openfaas-fn deploy/figlet --timeout=120s", ""),
             (
-                "kubectl get -n openfaas-fn deploy/figlet -o jsonpath={.spec.template.metadata.annotations}",
+                "kubectl get -n openfaas-fn deploy/figlet \
+                 -o jsonpath={.spec.template.metadata.annotations}",
                 r#""com.openfaas.queue":"slow-queue""#,
             ),
         ],
@@ -109,7 +111,8 @@ pub(crate) const AROUND: &[Around] = &[
         after: &[
             ("kubectl rollout status -n openfaas-fn deploy/report --timeout=120s", ""),
             (
-                "kubectl wait -n openfaas --for=jsonpath='{.status.functions}'=2 asyncqueue/slow-queue --timeout=60s",
+                "kubectl wait -n openfaas --for=jsonpath='{.status.functions}'=2 \
+                 asyncqueue/slow-queue --timeout=60s",
                 "",
             ),
             // By the old worker, whatever the annotation says.
@@ -149,7 +152,8 @@ pub(crate) const AROUND: &[Around] = &[
     },
     Around {
         document: MIGRATION,
-        command: "kubectl set env -n openfaas deploy/cron-connector gateway_url=http://asyncqueue-gateway",
+        command: "kubectl set env -n openfaas deploy/cron-connector \
+                  gateway_url=http://asyncqueue-gateway",
         after: &[
             ("kubectl rollout status -n openfaas deploy/cron-connector --timeout=120s", ""),
             (
@@ -157,7 +161,8 @@ pub(crate) const AROUND: &[Around] = &[
                 "202 by http://asyncqueue-gateway.openfaas:8080",
             ),
             (
-                "kubectl get -n openfaas ingress/openfaas-ingress -o jsonpath={.spec.rules[0].http.paths[0].backend.service}",
+                "kubectl get -n openfaas ingress/openfaas-ingress \
+                 -o jsonpath={.spec.rules[0].http.paths[0].backend.service}",
                 r#""name":"asyncqueue-gateway""#,
             ),
             ("./no-call-is-missing", ""),
@@ -199,17 +204,20 @@ pub(crate) const AROUND: &[Around] = &[
             ("kubectl rollout status -n openfaas statefulset/nats-asyncqueue --timeout=120s", ""),
             // Again where it ends: it takes whichever pod there is, also one that is just going.
             (
-                "until kubectl port-forward -n openfaas service/nats-asyncqueue 4222; do sleep 1; done &",
+                "until kubectl port-forward -n openfaas service/nats-asyncqueue 4222; do sleep 1; \
+                 done &",
                 "",
             ),
             (
-                "nats --server=nats://127.0.0.1:4222 stream add report-queue --subjects=report-queue --replicas=1 \
-                 --retention=work --discard=old --max-msgs-per-subject=-1 --defaults",
+                "nats --server=nats://127.0.0.1:4222 stream add report-queue \
+                 --subjects=report-queue --replicas=1 --retention=work --discard=old \
+                 --max-msgs-per-subject=-1 --defaults",
                 "",
             ),
             (
-                "nats --server=nats://127.0.0.1:4222 consumer add report-queue report-queue-workers --pull --deliver=all \
-                 --ack=explicit --replay=instant --max-deliver=-1 --max-pending=-1 --wait=3m --defaults",
+                "nats --server=nats://127.0.0.1:4222 consumer add report-queue \
+                 report-queue-workers --pull --deliver=all --ack=explicit --replay=instant \
+                 --max-deliver=-1 --max-pending=-1 --wait=3m --defaults",
                 "",
             ),
             (
@@ -226,12 +234,11 @@ pub(crate) const AROUND: &[Around] = &[
         after: &[("kubectl logs -n openfaas deploy/report-queue-worker", "Invoked figlet [200]")],
         ..NOTHING
     },
-    Around {
-        document: MIGRATION,
-        command: "kubectl exec -n openfaas deploy/asyncqueue-gateway -- kubectl-aq queues",
-        prints: "slow-queue",
-        ..NOTHING
-    },
+    prints(
+        MIGRATION,
+        "kubectl exec -n openfaas deploy/asyncqueue-gateway -- kubectl-aq queues",
+        "slow-queue",
+    ),
     Around {
         document: MIGRATION,
         command: "kubectl delete pvc",
@@ -239,7 +246,8 @@ pub(crate) const AROUND: &[Around] = &[
             ("! kubectl get crd,clusterroles,clusterrolebindings -o name | grep asyncqueue", ""),
             // What is there is what was there, and the functions that the guide had deployed.
             (
-                "./objects | grep -v -e ' openfaas-fn/figlet ' -e ' openfaas-fn/report ' | diff before -",
+                "./objects | grep -v -e ' openfaas-fn/figlet ' -e ' openfaas-fn/report ' \
+                 | diff before -",
                 "",
             ),
             // And it works as before.

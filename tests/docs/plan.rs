@@ -77,7 +77,8 @@ fn object(value: &Value) -> String {
     }
     let metadata = serde_json::json!({ "name": "of-a-document", "namespace": "openfaas" });
     serde_json::json!({
-        "apiVersion": "asyncqueue.io/v1alpha1", "kind": "AsyncQueue", "metadata": metadata, "spec": value["spec"],
+        "apiVersion": "asyncqueue.io/v1alpha1", "kind": "AsyncQueue", "metadata": metadata,
+        "spec": value["spec"],
     })
     .to_string()
 }
@@ -151,8 +152,15 @@ impl Plan {
 #[test]
 fn a_document_becomes_files_and_steps() {
     use crate::documents::pieces;
-    let text = "    # kustomization.yaml\n    images: [{name: asyncqueue, newName: registry.example.com/asyncqueue, newTag: 0.1.0}]\n\n    \
-                kubectl apply -k .\n    curl -d 'it is' http://h   # 202\n    nats-server -sd /var/lib/asyncqueue\n\n    spec: {replicas: 2}\n";
+    let text = concat!(
+        "    # kustomization.yaml\n",
+        "    images: [{name: asyncqueue, newName: registry.example.com/asyncqueue, \
+         newTag: 0.1.0}]\n\n",
+        "    kubectl apply -k .\n",
+        "    curl -d 'it is' http://h   # 202\n",
+        "    nats-server -sd /var/lib/asyncqueue\n\n",
+        "    spec: {replicas: 2}\n",
+    );
     let plan = plan("a.md", &pieces("a.md", text), &[("asyncqueue", "7".to_owned())]);
     let [(name, file)] = &plan.files[..] else { panic!("{plan:?}") };
     assert_eq!(name, "kustomization.yaml");

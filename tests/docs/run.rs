@@ -153,7 +153,7 @@ fn type_in(document: &str, session: Session) {
         .stdin(Stdio::null())
         .status()
         .unwrap();
-    assert!(status.success(), "{document}: a command does not do what it shall, see above");
+    assert!(status.success(), "{document}: a command does not do what is expected, see above");
 }
 
 /// An image and its tag, as the cluster has it.

@@ -21,7 +21,7 @@ async fn a_bad_queue_is_refused_with_the_field_and_the_rule() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_changed_is_refused_with_what_to_do() {
+async fn immutable_field_is_refused_with_the_remedy() {
     let namespace = Namespace::create("immutable");
     let name = &namespace.name;
     apply(&object(name, name, "{replicas: 0}"));

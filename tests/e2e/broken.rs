@@ -65,9 +65,10 @@ const CALLS: usize = 60;
 const BODY: usize = 700 * 1024;
 
 /// A worker that may use this much, and whose setting says that it may use more.
-const MEMORY_LIMIT: &str = "{maxInflight: 200, timeout: 2m, deletionPolicy: Delete, consumer: {ackWait: 5s}, \
-                            worker: {env: [{name: memory_budget, value: 1Gi}], \
-                            resources: {requests: {memory: 24Mi}, limits: {memory: 24Mi}}}}";
+const MEMORY_LIMIT: &str = "{maxInflight: 200, timeout: 2m, deletionPolicy: Delete, \
+                            consumer: {ackWait: 5s}, worker: {env: [{name: memory_budget, \
+                            value: 1Gi}], resources: {requests: {memory: 24Mi}, \
+                            limits: {memory: 24Mi}}}}";
 
 #[tokio::test]
 async fn a_worker_that_is_killed_for_its_memory_says_so() {
@@ -101,10 +102,12 @@ async fn a_worker_that_is_killed_for_its_memory_says_so() {
 fn prepare(namespace: &str, no_pods: &str) {
     apply(&cluster::secret(namespace, PRESENT, &json!({ "other": "x" })));
     let config = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": PRESENT, "namespace": namespace },
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": PRESENT, "namespace": namespace },
     });
     let quota = json!({
-        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "none", "namespace": no_pods },
+        "apiVersion": "v1", "kind": "ResourceQuota",
+        "metadata": { "name": "none", "namespace": no_pods },
         "spec": { "hard": { "pods": "0" } },
     });
     let labels = json!({ "app": "somebody-elses" });

@@ -7,7 +7,8 @@ use crate::support::{Gateway, Queue};
 
 #[tokio::test]
 async fn a_result_is_signed_with_the_secret_that_the_queue_names() {
-    let spec = "{callback: {signingSecretRef: {name: webhooks, key: secrets}, allowedHosts: [10.0.0.0/8]}}";
+    let spec = "{callback: {signingSecretRef: {name: webhooks, key: secrets}, \
+                allowedHosts: [10.0.0.0/8]}}";
     let queue = Queue::create("signed", spec);
     // The workers wait for it.
     let data = json!({ "secrets": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" });

@@ -1,4 +1,4 @@
-//! A queue on a NATS of its own, which lets nobody in without credentials.
+//! A queue on a NATS of its own, which refuses clients without credentials.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::{Queue, function};
 const GOOD_FOR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_them() {
+async fn queue_on_nats_with_credentials_works_once_they_can_be_read() {
     let trust = Trust::default();
     let queue = Queue::create("guarded", "{replicas: 0, suspend: true}");
     let name = queue.name();

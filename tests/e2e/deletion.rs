@@ -17,7 +17,7 @@ async fn a_deleted_queue_takes_its_workers_and_its_empty_streams_with_it() {
 }
 
 #[tokio::test]
-async fn calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_name() {
+async fn calls_of_a_deleted_queue_are_taken_over_by_its_successor() {
     let queue = Queue::ready("kept", "{replicas: 0}").await;
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let gateway = Gateway::connect();

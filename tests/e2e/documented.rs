@@ -67,7 +67,8 @@ async fn the_gateway_answers_at_the_address_of_openfaas() {
     // `callbacks`, the other stores a call of it.
     for route in ["function", "async-function"] {
         let receiver = format!(
-            "http://gateway.openfaas.svc.cluster.local:8080/{route}/callbacks.{namespace}/callback/documented"
+            "http://gateway.openfaas.svc.cluster.local:8080/{route}/callbacks.{namespace}\
+             /callback/documented"
         );
         let target = format!("/async-function/fast.{namespace}");
         let call =

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::consumer::{FromConsumer, pull};
 use test_support::{
     cluster::{PortForward, get, is_true, kubectl, object_is},
     wait::until_in,
@@ -19,7 +19,7 @@ async fn a_deployment_that_is_deleted_or_changed_by_hand_comes_back() {
     let queue = Queue::ready("drift", "{maxInflight: 3}").await;
     let uid = get(queue.name(), &queue.worker()).unwrap()["metadata"]["uid"].clone();
     let _ = kubectl(&["delete", "-n", queue.name(), &queue.worker(), "--wait=false"]);
-    object_is(queue.name(), &queue.worker(), "made anew", |deployment| {
+    object_is(queue.name(), &queue.worker(), "recreated", |deployment| {
         deployment["metadata"]["uid"] != uid
             && deployment["metadata"]["deletionTimestamp"].is_null()
     })
@@ -66,7 +66,7 @@ async fn labels_and_the_account_that_are_changed_by_hand_come_back() {
 }
 
 #[tokio::test]
-async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
+async fn streams_and_consumers_changed_by_hand_are_restored() {
     let queue = Queue::ready("drift-nats", "{replicas: 0}").await;
     let (name, consumer) = (queue.name(), format!("{}-workers", queue.name()));
     let nats = PortForward::to("openfaas", "service/nats", 4222);
@@ -79,13 +79,10 @@ async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
     let what = "the consumer is there again";
     until_in(SECONDS, what, async || stream.consumer_info(&consumer).await.ok()).await;
 
-    // JetStream tells nobody of this one.
+    // JetStream sends no advisory of this one.
     let mut changed = stream.consumer_info(&consumer).await.unwrap().config;
     changed.ack_wait *= 2;
-    let pull =
-        <jetstream::consumer::pull::Config as jetstream::consumer::FromConsumer>::try_from_consumer_config(
-            changed.clone(),
-        );
+    let pull = <pull::Config as FromConsumer>::try_from_consumer_config(changed.clone());
     let _ = stream.update_consumer(pull.unwrap()).await.unwrap();
     until_in(SECONDS, "the consumer is as it was", async || {
         let info = stream.consumer_info(&consumer).await.ok()?;

@@ -29,7 +29,7 @@ async fn functions_of_openfaas_are_found_while_their_crd_is_there() {
 }
 
 #[tokio::test]
-async fn calls_follow_the_annotation_and_those_that_are_queued_stay_where_they_are() {
+async fn only_new_calls_follow_a_changed_annotation() {
     let first = Queue::ready("moving", "{replicas: 0}").await;
     let namespace = first.name();
     let second = format!("{namespace}-b");
@@ -61,18 +61,19 @@ async fn calls_follow_the_annotation_and_those_that_are_queued_stay_where_they_a
 }
 
 #[tokio::test]
-async fn a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue() {
+async fn calls_go_to_the_default_queue_if_the_named_queue_is_missing() {
     let queue = Queue::ready("lost", "{replicas: 0}").await;
     let namespace = queue.name();
     apply(&function(namespace, "callbacks", namespace));
     apply(&function(namespace, "fast", "no-such-queue, com.openfaas.retry.attempts: many"));
     until_in(PODS, "events that name the queue and the attempts", async || {
-        let events = kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
+        let events =
+            kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
         let unread = "Invalid annotation com.openfaas.retry.attempts `many`: the setting of the \
                       queue applies";
-        let told = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of that name: calls go to \
-                    faas-request";
-        (events.contains(told) && events.contains(unread)).then_some(())
+        let warning = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of \
+                    that name: calls go to faas-request";
+        (events.contains(warning) && events.contains(unread)).then_some(())
     })
     .await;
     let gateway = Gateway::connect();
@@ -137,8 +138,8 @@ async fn a_headless_service_is_called_on_its_target_port() {
 fn headless_service(namespace: &str, name: &str, target: &str) -> String {
     format!(
         "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {namespace}, \
-         annotations: {{com.openfaas.queue: \"{namespace}\\n\"}}}}, \
-         spec: {{clusterIP: None, selector: {{app: {name}}}, ports: [{{port: 80, targetPort: {target}}}]}}}}"
+         annotations: {{com.openfaas.queue: \"{namespace}\\n\"}}}}, spec: {{clusterIP: None, \
+         selector: {{app: {name}}}, ports: [{{port: 80, targetPort: {target}}}]}}}}"
     )
 }
 
@@ -152,7 +153,8 @@ fn pending(queue: &Value) -> Option<u64> {
 
 fn openfaas_function(namespace: &str, name: &str, queue: &str) -> String {
     format!(
-        "{{apiVersion: openfaas.com/v1, kind: Function, metadata: {{name: {name}, namespace: {namespace}}}, \
-         spec: {{name: {name}, image: none, annotations: {{com.openfaas.queue: {queue}}}}}}}"
+        "{{apiVersion: openfaas.com/v1, kind: Function, metadata: {{name: {name}, \
+         namespace: {namespace}}}, spec: {{name: {name}, image: none, \
+         annotations: {{com.openfaas.queue: {queue}}}}}}}"
     )
 }

@@ -1,4 +1,4 @@
-//! What a queue holds at most, and what callers hear of it.
+//! What a queue holds at most, and what clients are answered then.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn submit(gateway: &Gateway, queue: &Queue, body: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_queue_refuses_what_is_too_much_and_takes_more_when_its_limits_are_raised() {
+async fn full_queue_accepts_calls_after_its_limits_are_raised() {
     let spec = |limits: &str| format!("{{replicas: 0, limits: {limits}}}");
     let queue =
         Queue::ready("limits", &spec("{maxMessages: 2, maxPayload: 1Ki, maxAge: 1h}")).await;

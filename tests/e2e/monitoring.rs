@@ -32,7 +32,7 @@ async fn alerts_and_dashboard_read_what_the_programs_export() {
 
     let mut expressions = dashboard_expressions();
     expressions.extend(alerts().iter().map(|alert| alert["expr"].as_str().unwrap().to_owned()));
-    // Some figures are looked up every few seconds.
+    // Some values are read every few seconds.
     let mut missing = Vec::new();
     let all = until_in(PODS, "all metrics", async || {
         let mut scrapes = String::new();

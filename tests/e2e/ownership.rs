@@ -5,7 +5,7 @@ use test_support::cluster::{apply, condition, get, is_true, kubectl, object_is};
 use crate::support::{Queue, object};
 
 #[tokio::test]
-async fn a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing() {
+async fn second_queue_over_one_stream_is_refused() {
     let first = Queue::ready("owner", "{}").await;
     let namespace = first.name();
     apply(&object(namespace, "second", &format!("{{stream: {{name: {namespace}}}}}")));

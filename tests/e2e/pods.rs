@@ -1,14 +1,15 @@
-//! Workers' pods, and the objects beside them.
+//! Workers' pods, and the objects next to them.
 
 use test_support::cluster::{get, kubectl, object_is, object_is_gone};
 
 use crate::support::Queue;
 
 #[tokio::test]
-async fn what_the_spec_says_of_pods_is_what_they_are() {
-    let worker = "{podLabels: {team: a}, podAnnotations: {note: b}, env: [{name: RUST_LOG, value: debug}], \
-                  nodeSelector: {kubernetes.io/os: linux}, imagePullSecrets: [{name: registry}], \
-                  tolerations: [{key: queues, operator: Exists}], resources: {requests: {cpu: '0.01', memory: 32768Ki}}, \
+async fn pods_have_the_settings_of_the_spec() {
+    let worker = "{podLabels: {team: a}, podAnnotations: {note: b}, env: [{name: RUST_LOG, \
+                  value: debug}], nodeSelector: {kubernetes.io/os: linux}, \
+                  imagePullSecrets: [{name: registry}], tolerations: [{key: queues, \
+                  operator: Exists}], resources: {requests: {cpu: '0.01', memory: 32768Ki}}, \
                   affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: \
                   [{weight: 1, podAffinityTerm: {topologyKey: kubernetes.io/hostname, \
                   labelSelector: {matchLabels: {team: a}}}}]}}}";
@@ -25,7 +26,7 @@ async fn what_the_spec_says_of_pods_is_what_they_are() {
     assert_eq!(spec["serviceAccountName"], format!("{}-worker", queue.name()));
     assert_eq!(spec["topologySpreadConstraints"][0]["topologyKey"], "kubernetes.io/hostname");
     assert!(spec["affinity"]["podAntiAffinity"].is_object());
-    // No token: nothing is mounted that nobody asked for.
+    // No token: nothing is mounted without being asked for.
     assert!(spec["volumes"].as_array().is_none_or(Vec::is_empty), "{}", spec["volumes"]);
     // Settled: quantities that are written another way are no reason to write again.
     let before = get(queue.name(), &queue.worker()).unwrap()["metadata"]["generation"].clone();
@@ -34,7 +35,7 @@ async fn what_the_spec_says_of_pods_is_what_they_are() {
 }
 
 #[tokio::test]
-async fn more_than_one_worker_has_a_disruption_budget_and_what_is_deleted_comes_back() {
+async fn several_workers_have_a_budget_and_deleted_objects_return() {
     let queue = Queue::ready("budget", "{}").await;
     let (account, budget) = (
         format!("serviceaccount/{}-worker", queue.name()),
@@ -54,7 +55,7 @@ async fn more_than_one_worker_has_a_disruption_budget_and_what_is_deleted_comes_
     for object in [&account, &budget] {
         let uid = get(queue.name(), object).unwrap()["metadata"]["uid"].clone();
         let _ = kubectl(&["delete", "-n", queue.name(), object]);
-        object_is(queue.name(), object, "made anew", |object| object["metadata"]["uid"] != uid)
+        object_is(queue.name(), object, "recreated", |object| object["metadata"]["uid"] != uid)
             .await;
     }
     assert_eq!(made["spec"]["selector"]["matchLabels"]["asyncqueue.io/queue"], queue.name());

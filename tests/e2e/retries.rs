@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_call_is_made_as_often_as_its_queue_says_and_then_becomes_a_dead_letter() {
+async fn failing_call_is_a_dead_letter_after_max_attempts() {
     let retry =
         "{maxAttempts: 3, minBackoff: 100ms, maxBackoff: 1s, jitter: None, statusCodes: [418]}";
     let dead_letter = "{maxAge: 2h, maxMessages: 5}";
@@ -33,7 +33,7 @@ async fn a_call_is_made_as_often_as_its_queue_says_and_then_becomes_a_dead_lette
 }
 
 #[tokio::test]
-async fn without_dead_letters_a_call_that_is_given_up_is_told_and_gone() {
+async fn exhausted_call_without_dead_letters_calls_back_and_is_gone() {
     let queue =
         Queue::ready("no-dead", "{retry: {maxAttempts: 1}, deadLetter: {enabled: false}}").await;
     queue.deploy_functions(&["fast", "callbacks"]).await;

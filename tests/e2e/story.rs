@@ -8,7 +8,7 @@ use test_support::{
 use crate::support::Gateway;
 
 #[tokio::test]
-async fn a_slow_function_with_a_queue_of_its_own_holds_up_nobody() {
+async fn slow_function_with_its_own_queue_delays_no_other() {
     apply_folder("examples/slow-queue");
     object_is("openfaas", "asyncqueue/slow-queue", "ready", |queue| is_true(queue, "Ready")).await;
     for deployment in ["fast", "slow", "callbacks"] {

@@ -44,7 +44,7 @@ impl Queue {
         &self.namespace.name
     }
 
-    /// Waits until the queue is as it shall be.
+    /// Waits until the queue is in the desired state.
     pub(crate) async fn is(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         object_is(self.name(), &format!("asyncqueue/{}", self.name()), what, holds).await
     }
@@ -100,7 +100,10 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       automountServiceAccountToken: false
-      securityContext: {{runAsNonRoot: true, runAsUser: 65532, seccompProfile: {{type: RuntimeDefault}}}}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        seccompProfile: {{type: RuntimeDefault}}
       containers:
         - name: {name}
           image: {image}
@@ -108,7 +111,10 @@ spec:
           ports: [{{containerPort: 8080}}]
           readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}
           resources: {{requests: {{cpu: 5m, memory: 8Mi}}}}
-          securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {{drop: [ALL]}}
 ---
 apiVersion: v1
 kind: Service
@@ -154,7 +160,7 @@ impl Gateway {
         self.request("POST", &target, &[("X-Callback-Url", &callback)], "hello").await
     }
 
-    /// Waits until a call runs: the worker's own word, where a queue's figures are counted every
+    /// Waits until a call runs: as its worker reports, since a queue's counts are read every
     /// few seconds.
     pub(crate) async fn runs(&self, call_id: &str) {
         until_in(PODS, &format!("{call_id} runs"), async || {

@@ -86,10 +86,10 @@ async fn a_function_of_another_namespace_is_not_admitted() {
     assert_eq!(refused["status"]["functions"], 0);
     until_in(PODS, "an event on the function", async || {
         let events = ["get", "events", "-n", &other.name, "-o", "jsonpath={.items[*].message}"];
-        let told = format!(
+        let message = format!(
             "The AsyncQueue {name}/{name} does not take calls of functions in this namespace"
         );
-        kubectl(&events).contains(&told).then_some(())
+        kubectl(&events).contains(&message).then_some(())
     })
     .await;
     // Its calls are accepted, and not here.

@@ -9,7 +9,7 @@ use test_support::{
 use crate::support::{Gateway, Queue};
 
 #[tokio::test]
-async fn a_worker_pod_that_is_deleted_in_the_middle_of_a_call_loses_nothing() {
+async fn worker_pod_deleted_during_a_call_loses_nothing() {
     let queue = Queue::ready("deleted-pod", "{timeout: 1m}").await;
     queue.deploy_functions(&["slow", "callbacks"]).await;
     let gateway = Gateway::connect();
@@ -24,7 +24,7 @@ async fn a_worker_pod_that_is_deleted_in_the_middle_of_a_call_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_worker_pod_that_is_killed_in_the_middle_of_a_call_has_it_run_again() {
+async fn call_of_a_killed_worker_pod_runs_again() {
     let queue = Queue::ready("killed-pod", "{timeout: 1m, consumer: {ackWait: 5s}}").await;
     queue.deploy_functions(&["slow", "callbacks"]).await;
     let gateway = Gateway::connect();

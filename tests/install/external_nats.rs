@@ -58,14 +58,16 @@ async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
 
     let restored = Restored;
     let data = json!({
-        "url": format!("tls://{host}:4222"), "nats.creds": trust.user(GOOD_FOR), "ca.crt": certificate.0,
+        "url": format!("tls://{host}:4222"),
+        "nats.creds": trust.user(GOOD_FOR),
+        "ca.crt": certificate.0,
     });
     apply(&secret("openfaas", "nats", &data));
     apply_folder("manifests/external-nats");
     // Ready is connected.
     rolled_out();
 
-    // The default queue, whose workers are beside the operator, needs nothing more.
+    // The default queue, whose workers are in the namespace of the operator, needs nothing more.
     let ready = [
         "wait",
         "-n",

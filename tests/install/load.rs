@@ -79,42 +79,40 @@ pub(crate) async fn submit(
     Call { id, kind }
 }
 
-/// Checks that each call has one end, of which its client was told once, and that the function ran
+/// Checks that each call has one end, that its client received once, and that the function ran
 /// as often as that takes: the callbacks, the function's log, and the dead letters of the queue.
 pub(crate) async fn all_ended_once(namespace: &str, queue: &str, function: &str, calls: &[Call]) {
     let gateway = Gateway::connect();
-    until_in(PODS, "all clients are told", async || {
-        let told = callbacks(&gateway, namespace).await;
-        calls.iter().all(|call| told.contains_key(&call.id)).then_some(())
+    until_in(PODS, "all clients have their callbacks", async || {
+        let statuses = callbacks(&gateway, namespace).await;
+        calls.iter().all(|call| statuses.contains_key(&call.id)).then_some(())
     })
     .await;
     // What comes twice comes by now.
     let dead = dead_letters(queue).await;
-    let told = callbacks(&gateway, namespace).await;
+    let statuses = callbacks(&gateway, namespace).await;
     let log = kubectl(&["logs", "-n", namespace, &format!("deployment/{function}"), "--tail=-1"]);
     let mut wrong = Vec::new();
     for Call { id, kind } in calls {
         let runs = log.lines().filter(|line| line.contains(id)).count();
-        let seen = (told[id].as_slice(), runs, dead.get(id).copied().unwrap_or_default());
+        let seen = (statuses[id].as_slice(), runs, dead.get(id).copied().unwrap_or_default());
         let (status, expected_runs, expected_dead) = kind.expected();
         if seen != ([status.to_owned()].as_slice(), expected_runs, expected_dead) {
-            wrong.push(format!(
-                "{id} ({kind:?}): statuses told, runs and dead letters are {seen:?}"
-            ));
+            wrong.push(format!("{id} ({kind:?}): statuses, runs and dead letters are {seen:?}"));
         }
     }
     println!("{} calls of {function} have ended", calls.len());
     assert!(wrong.is_empty(), "{} of {} calls:\n{}", wrong.len(), calls.len(), wrong.join("\n"));
 }
 
-/// The statuses that were told of each call.
+/// The statuses of the callbacks of each call.
 async fn callbacks(gateway: &Gateway, namespace: &str) -> BTreeMap<String, Vec<String>> {
-    let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut statuses: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for callback in gateway.callbacks(namespace).await {
         let header = |name: &str| callback["headers"][name].as_str().unwrap_or_default().to_owned();
-        told.entry(header("x-call-id")).or_default().push(header("x-function-status"));
+        statuses.entry(header("x-call-id")).or_default().push(header("x-function-status"));
     }
-    told
+    statuses
 }
 
 /// How many dead letters a queue has of each call, after its streams of calls and results are
@@ -153,7 +151,7 @@ impl Kind {
         }
     }
 
-    /// The status that its client is told, how often the function runs, and how many dead letters
+    /// The status that its client receives, how often the function runs, and how many dead letters
     /// there are.
     fn expected(self) -> (&'static str, usize, usize) {
         match self {

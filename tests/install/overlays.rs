@@ -1,4 +1,4 @@
-//! The kustomize folders beside `standalone`, which all other tests run on.
+//! The kustomize folders next to `standalone`, which all other tests run on.
 
 use test_support::cluster::{Namespace, apply, apply_folder, command, get, kubectl, repository};
 
@@ -68,7 +68,7 @@ async fn an_operator_of_some_namespaces_works_there_with_roles_alone() {
 }
 
 #[tokio::test]
-async fn with_two_of_each_the_loss_of_any_one_holds_nothing_up() {
+async fn loss_of_one_of_two_replicas_interrupts_nothing() {
     let restored = Restored;
     apply_folder("manifests/ha");
     let _ = kubectl(&[

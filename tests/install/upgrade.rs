@@ -60,7 +60,7 @@ async fn an_upgrade_and_its_rollback_give_each_call_one_end() {
     roll(Version::This, Some(&queue)).await;
     // The same stream, with what was in it.
     assert_eq!(held.is_stored().await["status"]["streamCreated"], created);
-    held.is("told apart", |queue| condition(queue, "UniqueSequences").1 == "SequencesBeginAt1")
+    held.is("distinguished", |queue| condition(queue, "UniqueSequences").1 == "SequencesBeginAt1")
         .await;
     held.submit().await;
     old.are_valid().await;

@@ -23,13 +23,13 @@ const CALLS: usize = 40;
 /// down.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Waits until the queue is as it shall be.
+/// Waits until the queue is in the desired state.
 async fn queue_is(what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     until_in(WAIT_TIMEOUT, what, async || get("openfaas", "asyncqueue/bursty").filter(&holds)).await
 }
 
 #[tokio::test]
-async fn workers_follow_the_depth_of_their_queue_from_none_to_many_and_back() {
+async fn workers_scale_with_the_depth_of_their_queue() {
     let count = |queue: &Value, path: &str| queue.pointer(path).and_then(Value::as_u64);
     let no_workers = |queue: &Value| {
         count(queue, "/spec/replicas") == Some(0) && count(queue, "/status/replicas") == Some(0)

@@ -85,27 +85,27 @@ fn assert_same(arguments: &[&str], folder: Vec<Value>) {
 }
 
 #[test]
-fn as_it_stands_it_is_base() {
+fn default_chart_equals_base() {
     assert_same(&[], kustomize("base"));
 }
 
 #[test]
-fn with_network_policies_it_is_base_with_that_component() {
+fn chart_with_network_policies_equals_base_with_component() {
     assert_same(&["--set=networkPolicies=true"], kustomize_with("base", "network-policies"));
 }
 
 #[test]
-fn with_a_secret_for_nats_it_is_external_nats() {
+fn chart_with_nats_secret_equals_external_nats() {
     assert_same(&["--set=nats.secret=nats"], kustomize("external-nats"));
 }
 
 #[test]
-fn with_namespaces_to_watch_it_is_namespaced() {
+fn chart_with_namespaces_to_watch_equals_namespaced() {
     assert_same(&["--set=watchNamespaces={openfaas,openfaas-fn}"], kustomize("namespaced"));
 }
 
 #[test]
-fn with_settings_for_openfaas_it_is_openfaas() {
+fn chart_with_openfaas_settings_equals_openfaas() {
     let gateway = "http://gateway.openfaas:8080";
     let upstream = format!("--set=gateway.settings.upstream_url={gateway}");
     assert_same(
@@ -115,16 +115,16 @@ fn with_settings_for_openfaas_it_is_openfaas() {
 }
 
 #[test]
-fn with_its_values_for_high_availability_it_is_ha_without_namespaces_and_nats() {
+fn chart_with_ha_values_equals_ha() {
     let values = format!("--values={}/helm/ha-values.yaml", manifests().display());
-    let beside = [by_name(kustomize("namespaces")), by_name(kustomize("nats-cluster"))];
+    let separate = [by_name(kustomize("namespaces")), by_name(kustomize("nats-cluster"))];
     let mut ha = kustomize("ha");
     ha.retain(|object| {
         let of_object = by_name(vec![object.clone()]);
-        !beside.iter().any(|objects| objects.keys().any(|key| of_object.contains_key(key)))
+        !separate.iter().any(|objects| objects.keys().any(|key| of_object.contains_key(key)))
     });
     for object in &mut ha {
-        // The folder leaves the namespace to a variable, so that another can be set; Helm is told
+        // The folder leaves the namespace to a variable, so that another can be set; Helm is given
         // which it is.
         let text = object.to_string().replace("$(POD_NAMESPACE)", "openfaas");
         *object = serde_json::from_str(&text).unwrap();
@@ -135,7 +135,8 @@ fn with_its_values_for_high_availability_it_is_ha_without_namespaces_and_nats() 
 #[test]
 fn values_change_what_they_are_to_change() {
     let objects = helm_template(&[
-        "--set=image.repository=registry.example.com/asyncqueue,image.tag=1.2.3,image.pullPolicy=Always",
+        "--set=image.repository=registry.example.com/asyncqueue,image.tag=1.2.3",
+        "--set=image.pullPolicy=Always",
         "--set=nats.url=nats://nats.messaging:4222",
         "--set=gateway.settings.max_payload=2Mi,gateway.settings.ensure_stream=true",
         "--set=gateway.deployment.replicas=3,gateway.pod.priorityClassName=high",
@@ -149,7 +150,7 @@ fn values_change_what_they_are_to_change() {
     assert_eq!(container["imagePullPolicy"], "Always");
     assert_eq!(deployment["spec"]["replicas"], 3);
     assert_eq!(pod["priorityClassName"], "high");
-    // What is beside it stays.
+    // The other fields stay.
     assert_eq!(container["resources"]["limits"]["memory"], "1Gi");
     assert_eq!(container["resources"]["requests"]["memory"], "32Mi");
     for (setting, value) in [

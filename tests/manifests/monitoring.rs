@@ -36,7 +36,7 @@ fn prometheus_takes_every_expression() {
 }
 
 #[test]
-fn every_alert_is_raised_when_it_shall_be_and_only_then() {
+fn every_alert_fires_only_on_its_condition() {
     let mut rules = alerts();
     for rule in &mut rules {
         // promtool compares them word by word; that there are some is tested below.

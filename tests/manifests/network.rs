@@ -123,7 +123,7 @@ pub(crate) fn selects(selector: &Value, labels: &Labels) -> bool {
 }
 
 #[test]
-fn the_programs_and_workers_of_all_namespaces_reach_nats_and_nobody_else_does() {
+fn only_asyncqueue_pods_reach_nats() {
     for nats in [pod("nats", "nats"), pod("nats-cluster", "nats-cluster")] {
         for program in [
             pod("base", "asyncqueue-operator"),
@@ -150,7 +150,7 @@ fn the_servers_of_a_cluster_reach_each_other() {
 }
 
 #[test]
-fn anybody_may_call_the_gateway_and_nobody_the_operator_or_a_worker() {
+fn only_the_gateway_accepts_connections_from_all_pods() {
     for caller in [other("openfaas"), other("openfaas-fn"), other("default")] {
         assert!(may_reach(&caller, &pod("base", "asyncqueue-gateway"), "http"), "{caller:?}");
         for program in ["asyncqueue-operator", "asyncqueue-gateway"] {

@@ -68,7 +68,7 @@ fn every_pod_is_restricted_and_only_the_operator_has_a_token() {
 }
 
 #[test]
-fn beside_openfaas_the_rest_goes_to_its_gateway() {
+fn gateway_next_to_openfaas_forwards_the_rest() {
     let objects = kustomize("openfaas");
     let gateway = "http://gateway.openfaas:8080";
     let deployment = |name| the(&objects, "Deployment", name);
@@ -77,7 +77,7 @@ fn beside_openfaas_the_rest_goes_to_its_gateway() {
 }
 
 #[test]
-fn without_openfaas_the_gateway_has_the_name_of_its_own() {
+fn gateway_without_openfaas_has_the_openfaas_service_name() {
     let objects = kustomize("standalone");
     let [ours, openfaas] =
         ["asyncqueue-gateway", "gateway"].map(|name| &the(&objects, "Service", name)["spec"]);
@@ -176,7 +176,7 @@ fn a_cluster_of_servers_shares_no_name_with_the_single_one() {
 }
 
 #[test]
-fn an_operator_of_some_namespaces_has_the_same_rights_there_and_none_elsewhere() {
+fn namespaced_operator_has_its_permissions_only_there() {
     let objects = kustomize("namespaced");
     let watched = variable(the(&objects, "Deployment", "asyncqueue-operator"), "watch_namespaces")
         ["value"]
@@ -208,7 +208,7 @@ fn an_operator_of_some_namespaces_has_the_same_rights_there_and_none_elsewhere()
 }
 
 #[test]
-fn the_definition_can_be_told_from_what_may_be_removed() {
+fn only_the_crd_has_the_component_definition() {
     // `kubectl delete -k manifests/base -l app.kubernetes.io/component!=definition`
     for object in kustomize("base") {
         let is_definition =

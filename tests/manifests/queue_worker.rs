@@ -34,7 +34,10 @@ httpRetryCodes: "408,429,500,502,503,504"
 backoff:
 insecureTLS: false
 gateway: {port: 8080}
-nats: {port: 4222, stream: {name: custom-request, replicas: 1}, consumer: {durableName: custom-workers, ackWait: 30s}}
+nats:
+  port: 4222
+  stream: {name: custom-request, replicas: 1}
+  consumer: {durableName: custom-workers, ackWait: 30s}
 logs: {debug: false, format: console}
 resources: {requests: {memory: 120Mi, cpu: 50m}}
 imagePullPolicy: IfNotPresent
@@ -118,7 +121,7 @@ fn each_value_has_its_field() {
 }
 
 #[test]
-fn what_has_no_counterpart_is_refused_with_what_to_do() {
+fn value_without_counterpart_is_refused_with_the_remedy() {
     for (set, expected) in [
         ("maxInFlight=5", "maxInFlight"),
         ("upstreamTimeout=soon", "upstreamTimeout"),

@@ -32,7 +32,7 @@ pub(crate) fn kustomize(folder: &str) -> Vec<Value> {
     kustomize_path(&manifests().join(folder))
 }
 
-/// The objects of a folder of `manifests/` with a component beside it.
+/// The objects of a folder of `manifests/` with a component next to it.
 pub(crate) fn kustomize_with(folder: &str, component: &str) -> Vec<Value> {
     // kustomize takes only relative paths, which count from where a file really is.
     let overlay = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -118,7 +118,7 @@ pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The value of a variable of a workload's first container; `Null` where there is none.
+/// The value of a variable of a workload's first container; `Null` if it is missing.
 pub(crate) fn variable<'a>(workload: &'a Value, name: &str) -> &'a Value {
     let variables = list(&workload["spec"]["template"]["spec"]["containers"][0]["env"]);
     variables.iter().find(|variable| variable["name"] == name).unwrap_or(&Value::Null)

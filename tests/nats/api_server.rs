@@ -87,12 +87,14 @@ fn answer(request: &Received, withheld: &str, queue: &Value) -> Answer {
 }
 
 fn list(items: &[&Value]) -> Value {
-    json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" }, "items": items })
+    let metadata = json!({ "resourceVersion": "1" });
+    json!({ "apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items })
 }
 
 fn not_found() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
-        "message": "the server could not find the requested resource", "reason": "NotFound", "code": 404,
+        "message": "the server could not find the requested resource",
+        "reason": "NotFound", "code": 404,
     })
 }

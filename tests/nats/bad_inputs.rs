@@ -110,13 +110,13 @@ async fn messages_become_dead_letters_as_the_table_says() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let mut worker = queue.worker(&function, &[("callback_allowed_hosts", "")]);
     let result = "jobs-callbacks.openfaas-fn.figlet.order-7";
-    bury_all(&queue, "jobs", &messages::CALL, messages::CALLS).await;
-    bury_all(&queue, result, &messages::RESULT, messages::RESULTS).await;
+    all_become_dead_letters(&queue, "jobs", &messages::CALL, messages::CALLS).await;
+    all_become_dead_letters(&queue, result, &messages::RESULT, messages::RESULTS).await;
     assert!(function.received().is_empty() && worker.is_running());
 }
 
 /// Publishes each message on a subject, and compares the reason of the dead letter that it becomes.
-async fn bury_all(
+async fn all_become_dead_letters(
     queue: &Queue,
     subject: &'static str,
     usual: &[(&str, &str)],
@@ -152,7 +152,7 @@ async fn bury_all(
 }
 
 /// Waits until a message has become the dead letter with this number.
-async fn is_buried(queue: &Queue, number: u64, why: &str) {
+async fn is_dead_letter(queue: &Queue, number: u64, why: &str) {
     let what = format!("a dead letter, since {why}");
     until_in(WAIT_TIMEOUT * 3, &what, async || {
         (queue.info("jobs-dead").await.state.messages == number).then_some(())
@@ -180,7 +180,7 @@ async fn headers_that_can_not_be_read_hold_up_nothing_for_long() {
     for (number, (headers, why)) in (1..).zip(all) {
         publish_raw(&queue, "jobs.raw", headers, b"hi").await;
         queue.submit(|_| {}).await;
-        is_buried(&queue, number, why).await;
+        is_dead_letter(&queue, number, why).await;
         function.receives(usize::try_from(number).unwrap()).await;
     }
     assert!(worker.is_running());
@@ -206,7 +206,7 @@ async fn a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt() {
         // All are delivered at once, to a worker for which one attempt is all.
         let mut worker =
             queue.worker(&function, &[("max_inflight", "20"), ("max_retry_attempts", "1")]);
-        is_buried(&queue, 1, &format!("undecodable: subject can't be read: {why}")).await;
+        is_dead_letter(&queue, 1, &format!("undecodable: subject can't be read: {why}")).await;
         queue.empties().await;
         assert!(worker.is_running());
         worker
@@ -227,20 +227,20 @@ async fn headers_that_can_not_be_read_cost_their_neighbours_no_attempt() {
     publish_raw(&queue, "jobs.raw", b"NATS/1.0\r\nno colon\r\n\r\n", b"hi").await;
     queue.submit(|_| {}).await;
     let _worker = queue.worker(&function, &[("max_inflight", "20"), ("max_retry_attempts", "1")]);
-    is_buried(&queue, 1, "headers can't be read: a line has no colon").await;
+    is_dead_letter(&queue, 1, "headers can't be read: a line has no colon").await;
     queue.empties().await;
     assert_eq!((function.received().len(), queue.info("jobs-dead").await.state.messages), (2, 1));
 }
 
 #[tokio::test]
-async fn headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known() {
+async fn headers_that_panic_the_nats_client_become_a_dead_letter() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     publish_raw(&queue, "jobs.raw", b"NATS/1.0\r\nA: b\rc\r\n\r\n", b"hi").await;
     queue.submit(|_| {}).await;
     let (started, mut ended) = (Instant::now(), 0);
     let mut worker = queue.worker(&function, &[]);
     while queue.info("jobs-dead").await.state.messages == 0 {
-        assert!(started.elapsed() < WAIT_TIMEOUT * 4, "it is not buried");
+        assert!(started.elapsed() < WAIT_TIMEOUT * 4, "it is no dead letter");
         if !worker.is_running() {
             // As Kubernetes does, which waits longer from time to time.
             ended += 1;
@@ -248,13 +248,13 @@ async fn headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    is_buried(&queue, 1, "headers can't be read: a line holds a carriage return").await;
+    is_dead_letter(&queue, 1, "headers can't be read: a line holds a carriage return").await;
     function.receives(1).await;
     assert!(ended > 0 && worker.is_running());
 }
 
 #[tokio::test]
-async fn what_is_no_question_is_not_answered() {
+async fn invalid_status_question_is_not_answered() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let worker = queue.worker(&function, &[]);
     // One that is answered, so that the worker is known to listen.

@@ -1,4 +1,4 @@
-//! Callbacks by Standard Webhooks: what a receiver is sent, and what becomes of a result that it
+//! Callbacks by Standard Webhooks: what a receiver is sent, and what happens to a result that it
 //! does not take.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use asyncqueue::{
@@ -99,11 +99,10 @@ async fn a_receiver_that_hangs_holds_up_no_other() {
         queue.submit(|call| call.callback_url = Some(callback_at(&hangs))).await;
     }
     queue.empties().await;
-    let submitted = Instant::now();
     queue.submit(|call| call.callback_url = Some(callback_at(&good))).await;
     good.receives(1).await;
-    assert!(submitted.elapsed() < Duration::from_secs(5), "{:?}", submitted.elapsed());
-    assert_eq!(hangs.most_running(), 64);
+    // None of these has ended.
+    assert_eq!((hangs.most_running(), hangs.received().len()), (64, 64));
     let warning = worker.logged("it has reached its limit of 64 concurrent callbacks").await;
     assert!(warning.contains(&hangs.url().replace("http://", "")), "{warning}");
 }

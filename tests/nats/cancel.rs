@@ -1,4 +1,4 @@
-//! Cancelling calls, wherever they are.
+//! What the library does when calls are cancelled, below what clients of the gateway see.
 
 use std::time::Duration;
 
@@ -31,74 +31,9 @@ pub(crate) async fn cancel_call(queue: &Queue, call: &CallId) -> CancelCounts {
 const WAITING: CancelCounts =
     CancelCounts { cancelled: 1, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
 const RUNNING: CancelCounts = CancelCounts { running: 1, ..WAITING };
-const BEFORE: CancelCounts = CancelCounts { before: 1, ..WAITING };
 
 fn ended(end: EndState) -> CancelCounts {
     CancelCounts { cancelled: 0, ended: 1, end: Some(end), ..WAITING }
-}
-
-/// The caller hears of it once, and the queue is empty.
-async fn heard_once(queue: &Queue, caller: &HttpServer, call: &CallId) {
-    let result = caller.receives(1).await.remove(0);
-    assert_eq!(result.header("x-call-id"), call.as_str());
-    assert_eq!(result.header("x-function-status"), "499");
-    queue.empties().await;
-    queue.holds("jobs-callbacks", 0).await;
-    assert_eq!(caller.received().len(), 1);
-}
-
-#[tokio::test]
-async fn a_queued_call_is_removed_and_never_starts() {
-    let (queue, caller, function) =
-        (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
-    let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
-    assert_eq!(cancel_call(&queue, &call).await, WAITING);
-    assert_eq!(cancel_call(&queue, &call).await, BEFORE);
-    let _worker = queue.worker(&function, &[]);
-    heard_once(&queue, &caller, &call).await;
-    assert!(function.received().is_empty());
-}
-
-#[tokio::test]
-async fn a_running_calls_connection_is_closed() {
-    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function =
-        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
-    let worker = queue.worker(&function, &[]);
-    let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
-    function.receives(1).await;
-    assert_eq!(cancel_call(&queue, &call).await, RUNNING);
-    until("the connection is closed", async || (function.running() == 0).then_some(())).await;
-    worker.logged("figlet is cancelled").await;
-    heard_once(&queue, &caller, &call).await;
-    // Its slot is free again.
-    queue.submit(|_| {}).await;
-    function.receives(2).await;
-}
-
-#[tokio::test]
-async fn a_call_that_waits_for_its_next_attempt_has_none() {
-    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond(503, "no")).await;
-    let worker = queue.worker(&function, &[("initial_retry_wait", "1s")]);
-    let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
-    worker.logged("retrying in 1s").await;
-    assert_eq!(cancel_call(&queue, &call).await, WAITING);
-    heard_once(&queue, &caller, &call).await;
-    // Another call that fails is tried again after the time at which the first would have been.
-    queue.submit(|call| call.body = "other".into()).await;
-    let received = function.receives(3).await;
-    assert_eq!(received.iter().filter(|request| request.body == "hi").count(), 1);
-}
-
-#[tokio::test]
-async fn a_call_that_has_ended_or_never_was_is_not_found() {
-    let (queue, function) = (Queue::start().await, HttpServer::start().await);
-    let _worker = queue.worker(&function, &[]);
-    let call = queue.submit(|_| {}).await;
-    queue.empties().await;
-    assert_eq!(cancel_call(&queue, &call).await, CancelCounts::default());
-    assert_eq!(cancel_call(&queue, &"unknown".parse().unwrap()).await, CancelCounts::default());
 }
 
 /// Marks a call as dead, as its worker does before it makes a dead letter of it; returns the mark
@@ -138,7 +73,7 @@ async fn first_of_cancellation_and_last_attempt_counts() {
 }
 
 #[tokio::test]
-async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled_any_more() {
+async fn call_marked_dead_by_its_worker_cannot_be_cancelled() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond(500, "no")).await;
     let worker = queue.worker(&function, &[("max_retry_attempts", "1")]);
@@ -150,19 +85,7 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
     assert!(!is_cancelled(&queue.js, &queue.spec.queue, &stored).await.unwrap());
 }
 
-#[tokio::test]
-async fn a_result_that_is_on_its_way_is_not_cancelled() {
-    let (queue, function) = (Queue::start().await, HttpServer::start().await);
-    let caller =
-        HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
-    let _worker = queue.worker(&function, &[]);
-    let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
-    queue.empties().await;
-    assert_eq!(cancel_call(&queue, &call).await, CancelCounts::default());
-    assert_eq!(caller.receives(1).await[0].header("x-function-status"), "200");
-}
-
-/// nats-server, told to purge a message that a consumer has delivered, takes all deliveries before
+/// nats-server, asked to purge a message that a consumer has delivered, takes all deliveries before
 /// it for acknowledged as soon as the next one is (nats-server#5727).
 #[tokio::test]
 async fn a_cancellation_loses_no_call_that_was_delivered_before_it() {

@@ -1,4 +1,4 @@
-//! Calls whose results are other calls, and the events that receivers are told of.
+//! Calls whose results are other calls, and the events that receivers get.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

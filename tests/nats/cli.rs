@@ -30,7 +30,7 @@ async fn aq(queue: &Queue, arguments: &[&str]) -> Ended {
     run("kubectl-aq", arguments, &[("nats_url", &queue.nats.url())]).await
 }
 
-/// Runs `kubectl aq` and expects that it does what it is told.
+/// Runs `kubectl aq` and expects that it succeeds.
 async fn aq_ok(queue: &Queue, arguments: &[&str]) -> String {
     let ended = aq(queue, arguments).await;
     assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
@@ -49,7 +49,7 @@ async fn submit(queue: &Queue, function: &str) -> CallId {
     queue.submit(|call| call.function = FunctionName::new(function, "openfaas-fn").unwrap()).await
 }
 
-/// Waits until so many calls are dead letters and none is pending. The worker that buried them is
+/// Waits until so many calls are dead letters and none is pending. The worker that stored them is
 /// gone then: others are to make what is replayed.
 async fn all_dead(queue: &Queue, worker: Program, letters: u64) {
     queue.holds("jobs-dead", letters).await;
@@ -214,7 +214,7 @@ async fn a_replayed_call_runs_again_with_its_id_its_body_and_its_headers() {
     let _worker = queue.worker(&healthy, &ONE_ATTEMPT);
     let received = healthy.receives(1).await.remove(0);
     assert_eq!(received.header("x-call-id"), id.as_str());
-    assert_eq!(received.header("x-retry"), "1", "attempts are counted anew");
+    assert_eq!(received.header("x-retry"), "1", "attempts are counted from one again");
     assert_eq!(received.target, "/a%2Fb?x=%2F");
     assert_eq!(received.headers.get_all("x-multi").iter().count(), 2);
     assert_eq!(&received.body[..], BODY);
@@ -243,7 +243,7 @@ fn lines(headers: &NatsHeaders) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_call_that_dies_again_can_be_replayed_again_within_the_duplicate_window() {
+async fn call_that_dies_again_can_be_replayed_again_at_once() {
     let (queue, function) = (Queue::start().await, failing().await);
     let _worker = queue.worker(&function, &ONE_ATTEMPT);
     let id = queue.submit(|_| {}).await;
@@ -284,10 +284,11 @@ async fn dead_letters_are_replayed_by_function_or_all() {
 }
 
 #[tokio::test]
-async fn a_message_of_an_existing_gateway_is_found_by_what_it_says_and_replayed() {
+async fn openfaas_message_is_found_by_its_payload_and_replayed() {
     let (queue, function) = (Queue::start().await, failing().await);
     let worker = queue.worker(&function, &ONE_ATTEMPT);
-    let json = r#"{"Function":"figlet","Header":{"X-Call-Id":["theirs"],"Cookie":["s3cret"]},"Body":"aGk="}"#;
+    let json = r#"{"Function":"figlet","Body":"aGk=",
+        "Header":{"X-Call-Id":["theirs"],"Cookie":["s3cret"]}}"#;
     for _ in 0..2 {
         queue.js.publish("jobs", json.into()).await.unwrap().await.unwrap();
     }
@@ -323,7 +324,7 @@ async fn a_message_of_an_existing_gateway_is_found_by_what_it_says_and_replayed(
 }
 
 #[tokio::test]
-async fn what_no_worker_can_read_is_replayed_as_it_is() {
+async fn undecodable_message_is_replayed_unchanged() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let worker = queue.worker(&function, &ONE_ATTEMPT);
     let mut headers = NatsHeaders::new();
@@ -377,7 +378,7 @@ async fn a_dead_callback_is_delivered_again_and_its_function_is_not_called() {
 }
 
 #[tokio::test]
-async fn a_call_and_its_callback_that_are_both_dead_are_told_apart() {
+async fn dead_call_and_its_dead_callback_are_distinguished() {
     let (queue, function) = (Queue::start().await, failing().await);
     let receiver = HttpServer::answering(|_| respond(503, "not now")).await;
     let worker = queue.worker(&function, &[ONE_ATTEMPT[0], ("callback_max_attempts", "1")]);
@@ -409,7 +410,7 @@ async fn a_call_and_its_callback_that_are_both_dead_are_told_apart() {
 }
 
 #[tokio::test]
-async fn an_interrupted_replay_is_finished_beside_a_shared_id() {
+async fn interrupted_replay_of_a_shared_id_is_finished() {
     let (queue, function) = (Queue::start().await, failing().await);
     let worker = queue.worker(&function, &ONE_ATTEMPT);
     let (first, second) = (submit(&queue, "figlet").await, submit(&queue, "figlet").await);
@@ -528,7 +529,7 @@ async fn dead_letters_are_deleted_when_it_is_meant() {
 }
 
 #[tokio::test]
-async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() {
+async fn queues_are_listed_from_streams_and_directory() {
     let queue = Queue::start().await;
     let answers = HttpServer::answering(|request| match request.header("x-call-id") {
         "runs" => respond_after(Duration::from_secs(60), 200, "late"),
@@ -605,7 +606,7 @@ async fn a_call_is_found_and_cancelled() {
 }
 
 #[tokio::test]
-async fn output_that_nobody_reads_is_no_panic() {
+async fn closed_output_causes_no_panic() {
     let (queue, function) = (Queue::start().await, failing().await);
     let worker = queue.worker(&function, &ONE_ATTEMPT);
     let id = queue.submit(|_| {}).await;

@@ -8,7 +8,7 @@ use test_support::{http::HttpServer, nats::NatsServer, nats_auth::Trust, wait::u
 use crate::support::{Queue, spec};
 
 #[tokio::test]
-async fn a_worker_whose_credentials_are_replaced_before_they_expire_goes_on_without_a_restart() {
+async fn worker_reads_replaced_credentials_without_a_restart() {
     const GOOD_FOR: Duration = Duration::from_secs(4);
     let nats = NatsServer::start_guarded(Trust::default()).await;
     let js = nats.jetstream().await;

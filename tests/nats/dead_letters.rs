@@ -1,4 +1,4 @@
-//! What becomes of calls that are given up, and how many of them are kept.
+//! What happens to calls that are given up, and how many of them are kept.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn with(queue: &Queue, change: impl FnOnce(&mut DeadLetterSettings)) -> QueueSpe
 }
 
 #[tokio::test]
-async fn where_none_are_kept_a_call_that_is_given_up_is_told_counted_and_let_go() {
+async fn exhausted_call_without_dead_letters_is_counted_and_dropped() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(500, "")).await;
     let settings = [("max_retry_attempts", "2"), ("dead_letters", "false")];
@@ -33,10 +33,10 @@ async fn where_none_are_kept_a_call_that_is_given_up_is_told_counted_and_let_go(
 }
 
 #[tokio::test]
-async fn a_stream_for_dead_letters_is_made_where_they_are_kept_and_stays_with_what_it_holds() {
+async fn dead_letter_stream_is_created_if_enabled_and_then_kept() {
     let queue = Queue::start().await;
     let off = with(&queue, |dead| dead.enabled = false);
-    // It was made when they were kept, and is none of those who ended that.
+    // It was created while dead letters were enabled, and disabling them does not remove it.
     assert!(ensure_queue(&queue.js, &off, false).await.unwrap().changes.is_empty());
     queue.info("jobs-dead").await;
     queue.js.delete_stream("jobs-dead").await.unwrap();

@@ -57,7 +57,7 @@ async fn a_bucket_is_created_where_there_are_fewer_servers_than_replicas() {
     }
 }
 
-/// `jobs` beside [`OWN_QUEUE`].
+/// `jobs` next to [`OWN_QUEUE`].
 async fn start() -> (Queue, DirectoryStore) {
     let queue = Queue::start().await;
     let owner = Owner { name: "test/own".to_owned(), uid: "2".to_owned() };

@@ -28,7 +28,11 @@ const EMPTY_AFTER: &str = "1500ms";
 /// A call as the gateway of OpenFaaS Community Edition publishes it.
 pub(crate) fn request(function: &str, id: &str) -> String {
     json!({
-        "Header": {"Content-Type": ["text/plain"], "X-Call-Id": [id], "X-Start-Time": ["1795493048888321044"]},
+        "Header": {
+            "Content-Type": ["text/plain"],
+            "X-Call-Id": [id],
+            "X-Start-Time": ["1795493048888321044"],
+        },
         "Host": "127.0.0.1:8080",
         "Body": "aGkgdGhlcmU=",
         "Method": "POST",
@@ -175,7 +179,7 @@ async fn a_drain_after_the_duplicate_window_runs_no_call_twice() {
         *runs.entry(call.header("x-call-id").to_owned()).or_default() += 1;
     }
     assert_eq!(runs.values().filter(|count| **count > 1).count(), 0, "{log}");
-    // What is in doubt is a dead letter, to be replayed if the call has not run.
+    // What is uncertain is a dead letter, to be replayed if the call has not run.
     let letters = dead_letters(&queue).await;
     assert!(
         letters.iter().all(|letter| letter.death.reason.contains("may have run")),
@@ -219,7 +223,7 @@ async fn a_call_that_may_have_run_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_drain_stopped_at_a_full_queue_leaves_no_doubt() {
+async fn drain_stopped_by_a_full_queue_leaves_nothing_uncertain() {
     let queue = Queue::start().await;
     let limits = Limits { max_messages: 10, ..Limits::default() };
     let spec = QueueSpec { duplicate_window: Duration::from_secs(1), limits, ..spec() };
@@ -393,7 +397,7 @@ async fn a_channel_that_no_worker_had_is_drained_whole_if_asked() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_named() {
+async fn missing_stream_or_channel_is_named() {
     let (queue, stan) = (Queue::start().await, StanServer::start().await);
     stan.publish([request("figlet", "id-1")]).await;
     for (more, expected) in [

@@ -25,8 +25,8 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that is ready, before a queue's nats-server, with these settings beside its usual
-    /// ones.
+    /// A gateway that is ready, before a queue's nats-server, with these settings in addition to
+    /// its usual ones.
     pub(crate) async fn before(queue: &Queue, settings: &[(&str, &str)]) -> Self {
         let gateway = Self::start(&queue.nats, "queues: {jobs: }", settings).await;
         gateway.is_ready().await;
@@ -110,7 +110,7 @@ impl Gateway {
         Connection::open(self.addr).await
     }
 
-    /// A metric's value by its name and labels; 0 where there is none.
+    /// A metric's value by its name and labels; 0 if it is missing.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = raw::request(self.metrics_addr, "GET", "/metrics", &[], b"").await.text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());

@@ -45,11 +45,21 @@ fn refused(answer: &RawResponse, status: u16, text: &str) {
     assert!(answer.text().contains(text), "{}", answer.text());
 }
 
+/// The client of a cancelled call gets one result, which says so.
+async fn called_back_once(queue: &Queue, caller: &HttpServer, id: &str) {
+    let result = caller.receives(1).await.remove(0);
+    assert_eq!((result.header("x-call-id"), result.header("x-function-status")), (id, "499"));
+    queue.holds("jobs-callbacks", 0).await;
+    assert_eq!(caller.received().len(), 1);
+}
+
 #[tokio::test]
 async fn a_queued_call_is_cancelled_and_a_repeat_has_the_same_answer() {
-    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let (queue, caller, function) =
+        (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
-    let id = gateway.submit(&[], "hi").await;
+    let callback = callback_at(&caller).as_url().to_string();
+    let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
     accepted(&cancel(&gateway, &id).await, &id);
     accepted(&cancel(&gateway, &id).await, &id);
     queue.holds("jobs", 0).await;
@@ -62,23 +72,24 @@ async fn a_queued_call_is_cancelled_and_a_repeat_has_the_same_answer() {
     assert_eq!(function.receives(1).await[0].body, "other");
     queue.empties().await;
     assert_eq!(function.received().len(), 1);
+    called_back_once(&queue, &caller, &id).await;
 }
 
 #[tokio::test]
-async fn a_running_call_is_cancelled_and_its_caller_told_once() {
+async fn cancelled_running_call_calls_back_once() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(LONG, 200, "late")).await;
     let gateway = Gateway::before(&queue, &[]).await;
-    let _worker = queue.worker(&function, &[]);
+    let worker = queue.worker(&function, &[]);
     let callback = callback_at(&caller).as_url().to_string();
     let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
     function.receives(1).await;
     accepted(&cancel(&gateway, &id).await, &id);
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
-    assert_eq!(caller.receives(1).await[0].header("x-function-status"), "499");
     accepted(&cancel(&gateway, &id).await, &id);
-    queue.holds("jobs-callbacks", 0).await;
-    assert_eq!(caller.received().len(), 1);
+    called_back_once(&queue, &caller, &id).await;
+    queue.empties().await;
+    worker.logged("figlet is cancelled").await;
     assert_eq!(
         gateway.metric(r#"gateway_lookups_total{operation="cancel",outcome="running"}"#).await,
         1
@@ -87,17 +98,22 @@ async fn a_running_call_is_cancelled_and_its_caller_told_once() {
         gateway.metric(r#"gateway_lookups_total{operation="cancel",outcome="before"}"#).await,
         1
     );
+    // Its slot is free again.
+    gateway.submit(&[], "other").await;
+    function.receives(2).await;
 }
 
 #[tokio::test]
 async fn a_call_between_two_attempts_is_cancelled() {
-    let queue = Queue::start().await;
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(503, "no")).await;
     let gateway = Gateway::before(&queue, &[]).await;
     let worker = queue.worker(&function, &[("initial_retry_wait", "1s")]);
-    let id = gateway.submit(&[], "hi").await;
+    let callback = callback_at(&caller).as_url().to_string();
+    let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
     worker.logged("retrying in 1s").await;
     accepted(&cancel(&gateway, &id).await, &id);
+    called_back_once(&queue, &caller, &id).await;
     // A later failure is tried again after the time at which the first would have been.
     gateway.submit(&[], "other").await;
     let received = function.receives(3).await;
@@ -105,7 +121,7 @@ async fn a_call_between_two_attempts_is_cancelled() {
 }
 
 #[tokio::test]
-async fn an_unknown_call_is_not_found_and_the_answer_says_where_it_was_looked_for() {
+async fn unknown_call_is_404_with_the_queues_searched() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let id = CallId::generate(&queue.spec.queue).to_string();
@@ -119,7 +135,7 @@ async fn an_unknown_call_is_not_found_and_the_answer_says_where_it_was_looked_fo
 }
 
 #[tokio::test]
-async fn a_cancellation_before_the_call_is_stored_finds_nothing_and_stops_nothing() {
+async fn cancellation_before_submission_has_no_effect() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
     refused(&cancel(&gateway, "mine").await, 404, "`mine`");
@@ -129,7 +145,7 @@ async fn a_cancellation_before_the_call_is_stored_finds_nothing_and_stops_nothin
 }
 
 #[tokio::test]
-async fn a_call_that_has_ended_is_not_cancelled_for_as_long_as_its_end_is_known() {
+async fn ended_call_is_not_cancelled() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|request| match &request.body[..] {
         b"fails" => respond(500, "sorry"),
@@ -159,14 +175,14 @@ async fn a_call_that_has_ended_is_not_cancelled_for_as_long_as_its_end_is_known(
     assert_eq!((&state["state"], &state["status"]), (&"done".into(), &200.into()));
     assert_eq!((&state["callback"], &state["attempt"]), (&"pending".into(), &1.into()));
 
-    // One that has nobody to tell leaves no trace.
+    // One without a callback leaves no trace.
     let gone = gateway.submit(&[], "works").await;
     queue.empties().await;
     refused(&cancel(&gateway, &gone).await, 404, "or the call ended");
 }
 
 #[tokio::test]
-async fn a_result_that_nobody_took_is_told_from_a_dead_call() {
+async fn dead_callback_is_distinguished_from_a_dead_call() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|request| match &request.body[..] {
         b"fails" => respond(500, "sorry"),
@@ -206,14 +222,14 @@ async fn a_queued_call_knows_its_place() {
 }
 
 #[tokio::test]
-async fn of_a_delivered_call_its_worker_is_asked() {
+async fn status_of_a_delivered_call_comes_from_its_worker() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;
     let consumer = queue.consumer().await;
     let _delivered =
         consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap();
-    // Nobody answers.
+    // No worker answers.
     assert_eq!(status(&gateway, &id).await["state"], "delivered");
 
     // Two workers hear the question, and the one that has the call answers.
@@ -357,7 +373,7 @@ async fn requests_about_a_call_are_never_the_upstreams() {
 }
 
 #[tokio::test]
-async fn while_nats_is_away_a_look_up_is_refused_at_once() {
+async fn lookup_without_nats_is_refused_at_once() {
     let mut queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     queue.nats.kill();
@@ -370,7 +386,7 @@ async fn while_nats_is_away_a_look_up_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_cancelled_by_half_counts_as_cancelled_and_a_repeat_cancels_it_wholly() {
+async fn partly_cancelled_call_is_cancelled_by_a_repeat() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;
@@ -384,7 +400,7 @@ async fn a_call_that_was_cancelled_by_half_counts_as_cancelled_and_a_repeat_canc
 }
 
 #[tokio::test]
-async fn whenever_a_cancellation_comes_no_call_starts_after_it_and_each_caller_hears_one_end() {
+async fn no_call_starts_after_its_cancellation_and_each_has_one_end() {
     const CALLS: usize = 60;
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function =

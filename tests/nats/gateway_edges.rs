@@ -187,7 +187,7 @@ async fn broken_chunks_of_a_client_are_its_own_fault() {
         assert_eq!(answer.status, 400, "{body:?}: {}", answer.text());
         assert!(answer.text().contains("failed to read the body"), "{body:?}: {}", answer.text());
     }
-    // One that ends before its body does is told as well, if it still reads.
+    // One that ends before its body does gets an answer as well, if it still reads.
     let mut client = gateway.connect().await;
     client.send("POST /function/f HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\nhalf").await;
     client.close_side().await;

@@ -63,7 +63,7 @@ async fn a_repeat_after_the_call_has_ended_does_not_run_it_again() {
 
 /// What docs/durability.md does not promise: the server knows an id by the messages that it has.
 #[tokio::test]
-async fn a_repeat_after_the_call_has_ended_is_another_call_once_nats_was_restarted() {
+async fn repeat_of_an_ended_call_is_new_after_a_nats_restart() {
     let (mut queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
     let _worker = queue.worker(&function, &[]);
@@ -81,7 +81,7 @@ async fn a_repeat_after_the_call_has_ended_is_another_call_once_nats_was_restart
 }
 
 #[tokio::test]
-async fn a_repeat_that_comes_after_the_cancellation_does_not_start_the_call() {
+async fn repeat_after_cancellation_does_not_start_the_call() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
     assert!(!is_duplicate(&post(&gateway, "/async-function/figlet", "mine", "hi").await));
@@ -140,11 +140,11 @@ async fn calls_that_share_an_id_run_once_each() {
     assert!(received.iter().all(|request| request.header("x-call-id") == "mine"));
     let keys: BTreeSet<_> =
         received.iter().map(|request| request.header("idempotency-key")).collect();
-    assert_eq!(keys.len(), 20, "a function tells them apart: {keys:?}");
+    assert_eq!(keys.len(), 20, "a function can distinguish them: {keys:?}");
 }
 
 #[tokio::test]
-async fn an_id_of_a_call_that_has_ended_may_name_another_which_is_not_swallowed() {
+async fn id_of_an_ended_call_may_name_another_call() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
     let _worker = queue.worker(&function, &[]);
@@ -159,7 +159,7 @@ async fn an_id_of_a_call_that_has_ended_may_name_another_which_is_not_swallowed(
 }
 
 #[tokio::test]
-async fn of_many_repeats_at_once_one_is_stored() {
+async fn concurrent_repeats_store_one_call() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let repeats = (0..20).map(|_| post(&gateway, "/async-function/figlet", "mine", "hi"));
@@ -169,7 +169,7 @@ async fn of_many_repeats_at_once_one_is_stored() {
 }
 
 #[tokio::test]
-async fn a_repeat_past_the_duplicate_window_is_known_while_the_call_is_pending() {
+async fn repeat_after_the_window_is_duplicate_while_call_is_pending() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let mut config = queue.info("jobs").await.config;
@@ -186,7 +186,7 @@ async fn a_repeat_past_the_duplicate_window_is_known_while_the_call_is_pending()
 }
 
 #[tokio::test]
-async fn a_call_that_was_stored_under_another_message_id_is_known_by_what_it_asks() {
+async fn repeat_of_a_call_with_another_message_id_is_a_duplicate() {
     // As a dead letter that was replayed.
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;

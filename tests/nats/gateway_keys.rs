@@ -140,7 +140,7 @@ async fn repeats_are_known(stage: &Stage) {
     }
     assert_eq!(stage.waiting().await, 7);
 
-    // Both: the key tells calls apart that share an id and a body.
+    // Both: the key distinguishes calls that share an id and a body.
     for (function, key) in [("figlet", "event-1"), ("figlet", "event-2"), ("cows", "event-1")] {
         assert_eq!(
             submit(function, "chain", key, "hi").await,

@@ -78,7 +78,7 @@ async fn bodies_take_no_more_memory_than_they_may() {
     assert!(refused.text().contains("memory_budget is 16Mi"), "{}", refused.text());
     assert!(gateway.metric(r#"gateway_memory_refusals_total{use="calls"}"#).await > 0);
     gateway.program.logged("no memory for calls: raise memory_budget").await;
-    // What fits is taken meanwhile, and the slow ones too once they are whole.
+    // What fits is accepted at the same time, and the slow ones too once they are whole.
     gateway.submit(&[], "small").await;
     for connection in &mut slow {
         connection.send("y").await;
@@ -106,7 +106,7 @@ async fn calls_that_wait_in_the_client_of_nats_hold_their_memory() {
 }
 
 #[tokio::test]
-async fn while_nats_is_away_a_call_is_refused_at_once_and_taken_when_it_is_back() {
+async fn call_without_nats_is_refused_at_once_until_it_returns() {
     let mut queue = Queue::start().await;
     // The answer is not the one after the timeout.
     let gateway = Gateway::before(&queue, &[("publish_timeout", "1h")]).await;
@@ -131,7 +131,7 @@ async fn while_nats_is_away_a_call_is_refused_at_once_and_taken_when_it_is_back(
 }
 
 #[tokio::test]
-async fn at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again() {
+async fn accepted_calls_survive_repeated_kills_of_nats_at_full_rate() {
     const RESTARTS: usize = 5;
     const CLIENTS: usize = 32;
     const CALLS_BETWEEN: usize = 500;
@@ -191,7 +191,7 @@ async fn at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_
 }
 
 #[tokio::test]
-async fn on_sigterm_what_was_begun_is_finished_and_readiness_says_that_no_more_is_taken() {
+async fn sigterm_finishes_open_requests_and_ends_readiness() {
     let queue = Queue::start().await;
     let mut gateway = Gateway::before(&queue, &[("publish_timeout", "20s")]).await;
     queue.nats.pause().await;
@@ -240,7 +240,7 @@ async fn requests_are_logged_if_asked_for_and_without_anything_secret() {
 }
 
 #[tokio::test]
-async fn what_the_gateway_does_is_counted() {
+async fn gateway_counts_its_requests() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     gateway.submit(&[], "hi").await;

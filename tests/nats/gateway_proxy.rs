@@ -112,7 +112,8 @@ async fn bodies_flow_both_ways_while_they_arrive() {
 #[tokio::test]
 async fn a_body_whose_length_is_said_in_two_ways_goes_on_with_one() {
     // The beginning of a request that would be smuggled past one who reads the length.
-    let request = "POST /function/f HTTP/1.1\r\nHost: g\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let request = "POST /function/f HTTP/1.1\r\nHost: g\r\nContent-Length: 4\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n\
                    2\r\nhi\r\n0\r\n\r\nGET /system/secrets HTTP/1.1\r\nHost: g\r\nX: ";
     let (_nats, _gateway, mut client, mut upstream, head) = pass(request).await;
     assert!(has_line(&head, "transfer-encoding: chunked"), "{head}");
@@ -126,7 +127,8 @@ async fn a_body_whose_length_is_said_in_two_ways_goes_on_with_one() {
 
 #[tokio::test]
 async fn trailers_go_through_both_ways() {
-    let request = "POST /function/f HTTP/1.1\r\nHost: g\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Sum\r\n\
+    let request = "POST /function/f HTTP/1.1\r\nHost: g\r\nTE: trailers\r\nConnection: TE\r\n\
+                   Trailer: X-Sum\r\n\
                    Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 2\r\n\r\n";
     let (_nats, _gateway, mut client, mut upstream, head) = pass(request).await;
     assert!(has_line(&head, "te: trailers") && has_line(&head, "trailer: x-sum"), "{head}");
@@ -220,7 +222,7 @@ async fn a_client_that_goes_away_ends_the_request_upstream() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_away_is_the_platforms_failure_and_one_that_breaks_off_is_not() {
+async fn only_an_unreachable_upstream_is_marked_internal() {
     let url = format!("http://127.0.0.1:{}", free_port());
     let (_nats, gateway) = before(&url).await;
     let answer = gateway.call("GET", "/", &[], "").await;
@@ -236,7 +238,7 @@ async fn an_upstream_that_is_away_is_the_platforms_failure_and_one_that_breaks_o
 }
 
 #[tokio::test]
-async fn without_an_upstream_a_function_is_called_where_it_is() {
+async fn function_is_called_directly_without_upstream() {
     let (figlet, other) =
         (HttpServer::start().await, HttpServer::answering(|_| respond(201, "other")).await);
     let nats = NatsServer::prepare();

@@ -1,4 +1,4 @@
-//! Cancellations that meet a call where nobody sees it: on its way to the stream, or with a worker
+//! Cancellations that meet a call where no one sees it: on its way to the stream, or with a worker
 //! that is silent.
 
 use futures::StreamExt;
@@ -10,12 +10,13 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_cancellation_that_meets_a_call_on_its_way_to_the_stream_comes_before_it_or_after_it() {
+async fn cancellation_during_submission_is_before_or_after_it() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[("publish_timeout", "20s")]).await;
     queue.nats.pause().await;
     let mut submitting = gateway.connect().await;
-    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: mine\r\nContent-Length: 2\r\n\r\n";
+    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: mine\r\n\
+                Content-Length: 2\r\n\r\n";
     submitting.send(format!("{head}hi")).await;
     until("the call is on its way", async || {
         (gateway.metric("gateway_publishes_in_flight").await == 1).then_some(())
@@ -41,7 +42,7 @@ async fn a_cancellation_that_meets_a_call_on_its_way_to_the_stream_comes_before_
 }
 
 #[tokio::test]
-async fn a_call_whose_worker_is_silent_is_cancelled_and_not_delivered_again() {
+async fn cancelled_call_of_an_unresponsive_worker_is_not_redelivered() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;

@@ -36,8 +36,7 @@ async fn ready(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also_of_one_that_comes_later()
- {
+async fn gateway_creates_streams_of_directory_file_without_operator() {
     let nats = NatsServer::start().await;
     let js = nats.jetstream().await;
     let settings = [("ensure_stream", "true")];
@@ -62,7 +61,7 @@ async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also
 }
 
 #[tokio::test]
-async fn a_functions_own_retries_in_the_directory_file_are_known_to_workers() {
+async fn workers_apply_retries_of_the_directory_file() {
     let nats = NatsServer::start().await;
     let js = nats.jetstream().await;
     let function = HttpServer::answering(|_| respond(503, "no")).await;
@@ -85,7 +84,7 @@ async fn a_functions_own_retries_in_the_directory_file_are_known_to_workers() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said() {
+async fn invalid_directory_file_keeps_the_last_valid_one() {
     let queue = Queue::start().await;
     let directory = "queues: {jobs: }\nfunctions: {figlet: {}}";
     let gateway = Gateway::start(&queue.nats, directory, &[("unknown_function", "reject")]).await;
@@ -119,12 +118,12 @@ async fn a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said
     gateway.submit(&[], "hi").await;
     let line = gateway.program.logged("functions.figlet.queue `lost`").await;
     assert!(line.contains("line 1") && line.contains("using the previous contents"), "{line}");
-    // What was read anew and is the same is no news.
+    // A file that was read again and is the same is not reported.
     assert!(!gateway.program.log().iter().any(|line| line.contains("reloaded the directory")));
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_valid_at_the_start_ends_it_and_names_the_line() {
+async fn invalid_directory_file_ends_the_start_with_its_line() {
     let mut program = test_support::program::Program::start(
         "asyncqueue-gateway",
         &[("directory_file", "/does/not/exist.yaml"), ("http_addr", "127.0.0.1:0")],
@@ -134,7 +133,7 @@ async fn a_directory_that_is_not_valid_at_the_start_ends_it_and_names_the_line()
 }
 
 #[tokio::test]
-async fn calls_follow_the_directory_that_the_operator_writes_and_stay_on_it_while_nats_is_away() {
+async fn calls_follow_the_last_directory_while_nats_is_unavailable() {
     let mut queue = Queue::start().await;
     let gateway =
         Gateway::start(&queue.nats, "", &[("directory_file", ""), ("unknown_function", "reject")])

@@ -114,7 +114,7 @@ async fn a_chunked_body_is_read_to_its_end_and_its_trailers_are_not_stored() {
 }
 
 #[tokio::test]
-async fn a_body_that_says_that_it_is_too_large_is_refused_before_it_is_sent() {
+async fn too_large_content_length_is_refused_before_the_body() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[("max_payload", "10")]).await;
     for expect in ["", "Expect: 100-continue\r\n"] {
@@ -147,11 +147,12 @@ async fn a_chunked_body_that_grows_too_large_is_refused_while_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_before_it_sends_is_told_to_go_on() {
+async fn expect_100_continue_is_answered() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let mut connection = gateway.connect().await;
-    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\
+                Expect: 100-continue\r\n\r\n";
     connection.send(head).await;
     assert_eq!(connection.response().await.status, 100);
     connection.send("hi").await;
@@ -160,7 +161,7 @@ async fn a_client_that_asks_before_it_sends_is_told_to_go_on() {
 }
 
 #[tokio::test]
-async fn headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server() {
+async fn too_large_headers_are_a_client_error() {
     let queue = Queue::start().await;
     let settings = [("max_payload", "2Mi"), ("max_header_bytes", "64Ki")];
     let gateway = Gateway::before(&queue, &settings).await;
@@ -206,7 +207,8 @@ async fn requests_that_are_sent_at_once_are_answered_in_order() {
     let mut connection = gateway.connect().await;
     let request = |id: &str, body: &str| {
         format!(
-            "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: {id}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: {id}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
     };
@@ -222,7 +224,7 @@ async fn requests_that_are_sent_at_once_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn of_a_client_that_goes_away_half_way_nothing_is_stored() {
+async fn interrupted_request_stores_nothing() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     for framing in
@@ -272,7 +274,7 @@ async fn a_refusal_is_a_problem_in_json_for_who_asks_for_it() {
 }
 
 #[tokio::test]
-async fn other_methods_are_told_which_are_taken() {
+async fn other_methods_are_405_with_allow() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     for (method, target, allow) in [
@@ -327,7 +329,7 @@ async fn an_unknown_function_is_taken_or_refused_as_the_setting_says() {
 }
 
 #[tokio::test]
-async fn without_a_directory_an_unknown_function_is_taken_and_counted() {
+async fn unknown_function_without_directory_is_accepted_and_counted() {
     let queue = Queue::standalone().await;
     let settings = [("directory_file", ""), ("unknown_function", ""), ("ensure_stream", "true")];
     let gateway = Gateway::start(&queue.nats, "", &settings).await;
@@ -336,7 +338,8 @@ async fn without_a_directory_an_unknown_function_is_taken_and_counted() {
     let accepted = r#"gateway_unknown_function_calls_total{outcome="accepted"}"#;
     assert_eq!(gateway.metric(accepted).await, 1);
     // No function is known there, so that a line would say nothing.
-    assert!(!gateway.program.log().iter().any(|line| line.contains("storing a call of an unknown function on the default queue")));
+    let warning = "storing a call of an unknown function on the default queue";
+    assert!(!gateway.program.log().iter().any(|line| line.contains(warning)));
 }
 
 #[tokio::test]
@@ -365,7 +368,7 @@ async fn a_full_queue_refuses_and_takes_calls_again_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn without_a_stream_the_queue_is_unavailable_and_the_answer_says_what_is_missing() {
+async fn missing_stream_is_503_and_named() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     queue.js.delete_stream("jobs").await.unwrap();

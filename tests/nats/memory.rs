@@ -105,7 +105,7 @@ fn assert_fits(gateway: &Gateway, what: &str) {
 }
 
 #[tokio::test]
-async fn no_clients_take_more_memory_than_the_pod_of_a_gateway_has() {
+async fn gateway_stays_within_its_memory_with_many_clients() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let gateway = gateway(&queue, &[]).await;
@@ -144,7 +144,7 @@ async fn no_clients_take_more_memory_than_the_pod_of_a_gateway_has() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_reads_take_no_more_memory_than_the_pod_has() {
+async fn gateway_stays_within_its_memory_with_unread_responses() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond(200, &"y".repeat(512 << 10))).await;
@@ -153,7 +153,7 @@ async fn answers_that_nobody_reads_take_no_more_memory_than_the_pod_has() {
     let mut readers = clients(&gateway, 3_000, ask).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(gateway.metric(r#"gateway_memory_refusals_total{use="passed_on"}"#).await > 0);
-    assert_fits(&gateway, "answers that nobody reads");
+    assert_fits(&gateway, "unread responses");
     let answer = readers[0].response().await;
     assert!(matches!(answer.status, 200 | 503));
     drop(readers);
@@ -191,7 +191,7 @@ async fn push(clients: &mut [Connection]) {
 }
 
 #[tokio::test]
-async fn tunnels_take_no_more_memory_than_the_pod_has() {
+async fn gateway_stays_within_its_memory_with_tunnels() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
@@ -218,7 +218,7 @@ async fn tunnels_take_no_more_memory_than_the_pod_has() {
 }
 
 #[tokio::test]
-async fn uploads_that_no_function_reads_take_no_more_memory_than_the_pod_has() {
+async fn gateway_stays_within_its_memory_with_unread_uploads() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let (url, functions) = silent_functions("").await;
@@ -234,7 +234,7 @@ async fn uploads_that_no_function_reads_take_no_more_memory_than_the_pod_has() {
 }
 
 #[tokio::test]
-async fn answers_and_results_take_no_more_memory_than_the_pod_of_a_worker_has() {
+async fn worker_stays_within_its_memory_with_large_responses() {
     const CALLS: usize = 100;
     const LIMIT: u64 = 256 << 20;
     let queue = Queue::start().await;

@@ -3,7 +3,7 @@
 use test_support::program;
 
 #[tokio::test]
-async fn an_operator_that_does_not_know_where_its_lease_is_ends_at_once_and_says_what_to_set() {
+async fn operator_without_lease_namespace_ends_with_the_remedy() {
     let ended = program::run("asyncqueue-operator", &[], &[]).await;
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
     assert!(

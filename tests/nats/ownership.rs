@@ -14,7 +14,7 @@ use asyncqueue::{
 };
 use test_support::nats::{ANSWER_TIMEOUT, NatsServer};
 
-/// The queue `payroll` of a namespace; `uid` tells one from an earlier one.
+/// The queue `payroll` of a namespace; `uid` distinguishes it from an earlier one.
 fn payroll(namespace: &str, uid: &str) -> QueueSpec {
     let name: QueueName = "payroll".parse().unwrap();
     let owner = Owner { name: format!("{namespace}/{name}"), uid: format!("{namespace}-{uid}") };

@@ -196,7 +196,11 @@ async fn python_requests_submits_bodies_of_all_kinds() {
         {"path": path, "chunks": ["one, ", "two"]},
         {"path": path},
         {"path": path, "files": {"file": "content"}, "data": {"field": "value"}},
-        {"path": "/async-function/env/a b/ü", "params": {"q": "1 ü", "empty": ""}, "headers": {"X-Name": "1"}},
+        {
+            "path": "/async-function/env/a b/ü",
+            "params": {"q": "1 ü", "empty": ""},
+            "headers": {"X-Name": "1"},
+        },
     ]);
     let session = session(&gateway, &steps).await;
     let calls = calls(&queue).await;
@@ -244,7 +248,8 @@ async fn python_requests_gets_the_callback_of_its_call() {
 async fn python_requests_repeats_follows_and_cancels_a_call() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
-    let submission = json!({"path": "/async-function/figlet", "hex": "6869", "headers": {"X-Call-Id": "order-7"}});
+    let headers = json!({"X-Call-Id": "order-7"});
+    let submission = json!({"path": "/async-function/figlet", "hex": "6869", "headers": headers});
     let of_the_call = |method: &str| json!({"method": method, "path": "/async-function/order-7"});
     let refused = json!({"path": "/async-function/figlet%2", "fails": true});
     let steps = json!([

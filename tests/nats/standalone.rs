@@ -1,9 +1,8 @@
-//! Without Kubernetes: the demo that users run, and what the documentation says that other programs
-//! can do. The texts of the examples are taken from the documents themselves, so that they can't
+//! Without Kubernetes: the demo that users run, and the examples of docs/wire.md for other
+//! programs. The texts of the examples are taken from the document itself, so that they can't
 //! differ.
 
 use std::{
-    collections::BTreeSet,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -11,19 +10,13 @@ use std::{
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
-    CallbackUrl, FunctionName, IdempotencyKey, QueueName, buckets,
-    call::WorkerReport,
-    dead_letters::DeathInfo,
-    directory::{self, FunctionEntry, QueueEntry},
-    message::{callback::Callback, dead_letter, digest::message_id, native},
-    reserve,
-    stats::{WorkerStats, stats_subject},
-    stream::{Owner, QueueSpec},
-    worker_requests::status_request_subject,
+    buckets,
+    message::{digest::message_id, native},
 };
 use tempfile::TempDir;
 use test_support::{
     clients,
+    documents::section,
     http::{HttpServer, Received},
     loopback::free_port,
     nats::NatsServer,
@@ -37,29 +30,19 @@ use tokio::{
 
 use crate::{
     gateway::{Gateway, calls, messages},
-    support::{self, Queue},
+    support::Queue,
 };
 
 const WIRE: &str = include_str!("../../docs/wire.md");
-const STANDALONE: &str = include_str!("../../docs/standalone.md");
-const COMPOSE: &str = include_str!("../../examples/standalone/compose.yaml");
 
 /// A file of the repository.
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Where cargo puts the programs: beside the folder of the test that runs.
+/// Where cargo puts the programs: next to the folder of the test that runs.
 fn programs() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
-}
-
-/// The part of a document below a heading, to the next one of its rank.
-fn section<'a>(document: &'a str, heading: &str) -> &'a str {
-    let (_, rest) =
-        document.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
-    let rank = heading.split(' ').next().unwrap();
-    rest.split(&format!("\n{rank} ")).next().unwrap()
 }
 
 /// The fenced block of a section that begins with this line.
@@ -102,7 +85,7 @@ fn assert_nothing_is_left(folder: &TempDir) {
     assert!(processes.is_empty(), "{processes:?}");
 }
 
-/// Runs a command to its end, beside the other tasks of the test.
+/// Runs a command to its end, while the other tasks of the test run.
 async fn finished(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
@@ -142,7 +125,7 @@ async fn the_demo_shows_what_it_promises_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demo_that_is_told_to_end_leaves_nothing_behind() {
+async fn interrupted_demo_leaves_nothing_behind() {
     let folder = TempDir::new().unwrap();
     let mut demo = demo(&folder).spawn().unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap());
@@ -153,7 +136,7 @@ async fn a_demo_that_is_told_to_end_leaves_nothing_behind() {
             line.clear();
             assert!(lines.read_line(&mut line).unwrap() > 0, "the demo ended early");
         }
-        // Whatever it has to say still, it is not held up by nobody listening.
+        // A closed output does not hold up what it still prints.
         let rest = std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
         assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
         let ended = demo.wait().unwrap();
@@ -182,34 +165,6 @@ async fn the_gateway_takes_the_directory_file_of_the_example() {
     gateway.logged("created stream slow-queue queue").await;
 }
 
-/// The settings of a program, as its manual has them.
-async fn settings(name: &'static str) -> Vec<String> {
-    let manual = program::run(name, &["--help"], &[]).await.text();
-    let names = manual.split("[env: ").skip(1);
-    names.filter_map(|rest| rest.split(['=', ']']).next()).map(str::to_owned).collect()
-}
-
-#[tokio::test]
-async fn every_setting_in_the_documentation_is_one_of_a_program() {
-    let mut known = BTreeSet::new();
-    for name in ["asyncqueue-gateway", "asyncqueue-worker", "asyncqueue-example-function"] {
-        known.extend(settings(name).await);
-    }
-    // Of compose's own keys these look like settings.
-    known.extend(["depends_on", "stop_grace_period", "read_only"].map(str::to_owned));
-    let is_setting = |name: &&str| {
-        name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase())
-    };
-    let documented =
-        STANDALONE.split([' ', '\n', '`']).filter_map(|word| Some(word.split_once('=')?.0));
-    let composed = COMPOSE.lines().filter_map(|line| Some(line.trim().split_once(": ")?.0));
-    let used: BTreeSet<_> = documented.chain(composed).filter(is_setting).collect();
-    assert!(used.len() > 8, "{used:?}");
-    for name in used {
-        assert!(known.contains(name), "{name} is no setting: {known:?}");
-    }
-}
-
 /// The headers of a message by which it is a call, without those that speak to the stream or come
 /// from it.
 fn of_the_call(headers: &NatsHeaders) -> NatsHeaders {
@@ -223,121 +178,6 @@ fn of_the_call(headers: &NatsHeaders) -> NatsHeaders {
         }
     }
     own
-}
-
-/// The names of headers that a text mentions.
-fn header_names(text: &str) -> BTreeSet<&str> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-    words.filter(|word| word.starts_with("Async-") && word.len() > "Async-".len()).collect()
-}
-
-#[test]
-fn every_header_in_the_documentation_is_one_of_the_library_and_none_is_missing() {
-    let mut call = support::call();
-    (call.path, call.query, call.callback_url) =
-        ("/".to_owned(), Some(String::new()), CallbackUrl::parse("http://h").ok());
-    call.headers.insert("a", "b".parse().unwrap());
-    call.depth = 1;
-    call.written_name = Some("written".to_owned());
-    let url = call.callback_url.clone().unwrap();
-    let result = Callback {
-        headers: call.headers.clone(),
-        ..Callback::new(&call, url, 1, asyncqueue::EndState::Done, 200)
-    };
-    let death = DeathInfo { reason: "why".to_owned(), attempts: 1, status: Some(500) };
-    let message = native::encode(&call);
-    let mut dead =
-        dead_letter::headers(Some(&message), "jobs", &death, "worker", call.submitted_at);
-    dead.insert(dead_letter::H_OMITTED_HEADERS, "1");
-    dead.insert(dead_letter::H_OMITTED_BODY, "1");
-    let mut note = NatsHeaders::new();
-    note.insert(reserve::H_FULL_AT, "1");
-    let written =
-        [message, result.encode(), dead, note].map(|headers| format!("{headers:?}")).join(" ");
-    assert_eq!(header_names(WIRE), header_names(&written));
-}
-
-#[test]
-fn documented_ids_of_a_key_are_those_of_the_library() {
-    let key: IdempotencyKey = "order-7".parse().unwrap();
-    let (queue, function) =
-        ("jobs".parse().unwrap(), FunctionName::new("figlet", "openfaas-fn").unwrap());
-    let hash = key.message_id(&function).replace("k.", "");
-    for id in [hash, key.call_id(&queue, &function).to_string()] {
-        assert!(WIRE.contains(&format!("`{id}`")), "{id}");
-    }
-}
-
-/// The texts in a section that are JSON objects.
-fn json(section: &str) -> Vec<&str> {
-    section
-        .split('`')
-        .filter(|text| text.starts_with('{') && text.ends_with('}') && !text.contains('<'))
-        .collect()
-}
-
-/// Reads JSON, and fails if it says more, or says it otherwise, than what is read writes.
-fn reads_back<T: serde::Serialize + serde::de::DeserializeOwned>(json: &str) {
-    let read: T = serde_json::from_str(json).unwrap();
-    assert_eq!(serde_json::to_string(&read).unwrap(), json);
-}
-
-#[test]
-fn what_the_documentation_shows_as_json_is_what_the_library_writes() {
-    let [queue, marker, function] = json(section(WIRE, "## The directory"))[..] else { panic!() };
-    assert!(
-        marker == "{}" && WIRE.contains(&format!("| `{}` | `{{}}`", directory::MARKER)),
-        "{marker}"
-    );
-    reads_back::<QueueEntry>(queue);
-    reads_back::<FunctionEntry>(function);
-    let [report, stats] = json(section(WIRE, "## Follow and cancel a call"))[..] else { panic!() };
-    reads_back::<WorkerReport>(report);
-    reads_back::<WorkerStats>(stats);
-}
-
-#[test]
-fn names_and_limits_in_the_documentation_are_those_of_the_library() {
-    let queue: QueueName = "slow-queue".parse().unwrap();
-    let spec = QueueSpec::new(queue.clone(), Owner::standalone());
-    let [calls, results, dead] =
-        [spec.stream_config(), spec.callback_config(), spec.dead_letter_config()];
-    for name in [
-        spec.durable,
-        results.name,
-        spec.queue.callback_durable(),
-        dead.name,
-        asyncqueue::worker_requests::cancel_subject(&queue),
-        status_request_subject(&queue),
-        stats_subject(&queue),
-    ] {
-        let name = name.replace(queue.as_str(), "<queue>");
-        assert!(WIRE.contains(&format!("`{name}`")), "{name}");
-    }
-    for bucket in [buckets::TOMBSTONES, buckets::DIRECTORY, buckets::ATTEMPT_OFFSETS] {
-        assert!(WIRE.contains(&format!("bucket `{}`", bucket.name)), "{}", bucket.name);
-    }
-    for (limit, values) in [
-        (
-            "max_msgs",
-            [calls.max_messages, results.max_messages, dead.max_messages].map(|n| n.to_string()),
-        ),
-        (
-            "max_age",
-            ["0".to_owned(), "0".to_owned(), format!("{} days", dead.max_age.as_secs() / 86400)],
-        ),
-        (
-            "duplicate_window",
-            [
-                format!("{} minutes", calls.duplicate_window.as_secs() / 60),
-                format!("{} hour", results.duplicate_window.as_secs() / 3600),
-                format!("{} minutes", dead.duplicate_window.as_secs() / 60),
-            ],
-        ),
-    ] {
-        let row = format!("| `{limit}` | {} |", values.join(" | "));
-        assert!(WIRE.contains(&row), "{row}");
-    }
 }
 
 /// Lets a worker make the one call that is stored, and returns what its function received.
@@ -359,7 +199,8 @@ async fn the_documented_bytes_are_those_that_the_library_writes() {
     let frame = fenced(section(WIRE, "### Byte for byte"), "```").replace('\n', "\r\n");
     let address = queue.nats.url().replace("nats://", "");
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let hello = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB _INBOX.order-6 1\r\n";
+    let hello = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n\
+                 SUB _INBOX.order-6 1\r\n";
     connection.write_all(format!("{hello}{frame}\r\n{frame}\r\n").as_bytes()).await.unwrap();
     let mut answers = String::new();
     while !answers.contains("10071") {
@@ -451,7 +292,7 @@ async fn the_documented_program_in_python_stores_a_call_once() {
 }
 
 #[tokio::test]
-async fn the_example_of_the_library_stores_a_call_on_the_queue_of_its_function() {
+async fn submit_example_stores_a_call_on_the_queue_of_its_function() {
     const SUBMIT: &str = "examples/submit";
     let path = programs().join(SUBMIT);
     assert!(

@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// Within this, all is there again and calls run: the worker waits up to 7 s for a server that it
-/// does not hear of.
-const HEALED: Duration = Duration::from_secs(15);
+/// does not notice, and a busy machine takes longer.
+const HEALED: Duration = Duration::from_secs(60);
 
 /// A queue with a gateway, a worker and a function, all running.
 struct Stage {

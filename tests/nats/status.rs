@@ -1,4 +1,4 @@
-//! The status of a call, as its worker tells it.
+//! The status of a call, as its worker reports it.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn status_is(gateway: &Gateway, call: &str, state: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_running_call_is_told_with_its_worker_and_attempt() {
+async fn status_of_a_running_call_has_worker_and_attempt() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let function =
@@ -72,16 +72,4 @@ async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
         let shown = run("kubectl-aq", &["status", &id], &[("nats_url", &url)]).await.text();
         assert!(shown.contains("attempt 1 of 2 failed") && shown.contains(last_error), "{shown}");
     }
-}
-
-#[tokio::test]
-async fn a_dead_call_is_told_with_its_reason() {
-    let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[]).await;
-    let function = HttpServer::answering(|_| respond(500, "no")).await;
-    let _worker = queue.worker(&function, &[("max_retry_attempts", "1")]);
-    let id = gateway.submit(&[], "hi").await;
-    let status = status_is(&gateway, &id, "dead").await;
-    assert_eq!((&status["status"], &status["attempt"]), (&500.into(), &1.into()));
-    assert_eq!(status["reason"], "the function answered 500 (attempt 1 of 1)");
 }

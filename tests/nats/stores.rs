@@ -65,15 +65,13 @@ async fn a_full_stream_of_results_holds_no_slot_for_long() {
     hanging.receives(1).await;
     queue.empties().await;
 
-    let begun = Instant::now();
     let callback = callback_at(&receiver).as_url().to_string();
     let mut ids = Vec::new();
     for _ in 0..CALLS {
         ids.push(gateway.submit(&[("x-callback-url", &callback)], "hi").await);
     }
-    // Each leaves its slot within moments, up to as many as there are slots.
+    // Each leaves its slot before its result is stored, up to as many as there are slots.
     function.receives(1 + CALLS).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let status = gateway.call("GET", &format!("/async-function/{}", ids[0]), &[], "").await.json();
     assert_eq!(
         (&status["state"], &status["blocked"]),
@@ -90,7 +88,6 @@ async fn a_full_stream_of_results_holds_no_slot_for_long() {
     })
     .await;
     queue.empties().await;
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     assert_eq!((function.received().len(), receiver.received().len()), (1 + CALLS, CALLS));
     assert_eq!(blocked().await, 0);
     let not_stored =

@@ -52,7 +52,8 @@ impl Queue {
         Self { nats, js, spec: QueueSpec::new("jobs".parse().unwrap(), Owner::standalone()) }
     }
 
-    /// A worker whose functions are all `function`, with these settings beside its usual ones.
+    /// A worker whose functions are all `function`, with these settings in addition to its usual
+    /// ones.
     pub(crate) fn worker(&self, function: &HttpServer, settings: &[(&str, &str)]) -> Program {
         start_worker(&self.nats, function, settings)
     }
@@ -137,8 +138,9 @@ pub(crate) fn start_operator(
     let mut kubeconfig = NamedTempFile::new().unwrap();
     write!(
         kubeconfig,
-        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-         users: [{{name: u, user: {{}}}}], clusters: [{{name: c, cluster: {{server: \"{api_server}\"}}}}]}}"
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, \
+         context: {{cluster: c, user: u}}}}], users: [{{name: u, user: {{}}}}], \
+         clusters: [{{name: c, cluster: {{server: \"{api_server}\"}}}}]}}"
     )
     .unwrap();
     let mut all = vec![

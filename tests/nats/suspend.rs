@@ -42,9 +42,9 @@ async fn a_suspended_queue_delivers_nothing_and_goes_on_when_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn a_call_that_runs_when_its_queue_is_suspended_ends_and_its_caller_hears_of_it() {
+async fn running_call_of_a_suspended_queue_ends_and_calls_back() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    // Longer than the lease, which is renewed all the same.
+    // Longer than the lease, which is still renewed.
     let slow = |_| respond_after(LEASE + Duration::from_secs(1), 200, "");
     let function = HttpServer::answering(slow).await;
     let _worker = queue.worker(&function, &[]);
@@ -57,7 +57,7 @@ async fn a_call_that_runs_when_its_queue_is_suspended_ends_and_its_caller_hears_
 }
 
 #[tokio::test]
-async fn a_call_that_fails_when_its_queue_is_suspended_waits_until_it_is_resumed() {
+async fn failed_call_of_a_suspended_queue_waits_until_resumed() {
     let queue = Queue::start().await;
     let failing = |_| respond_after(Duration::from_secs(1), 503, "");
     let function = HttpServer::answering(failing).await;

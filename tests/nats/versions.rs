@@ -71,7 +71,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn what_version_1_stored_is_run_told_and_replayed() {
+async fn messages_of_version_1_are_run_shown_and_replayed() {
     let stage = Stage::set(HttpServer::start().await, |entry| entry).await;
     let Stage { queue, function, caller } = &stage;
     stage.publish("jobs.openfaas-fn.figlet.order-6", CALL, "").await;
@@ -130,7 +130,7 @@ async fn what_version_1_stored_is_run_told_and_replayed() {
 }
 
 #[tokio::test]
-async fn what_a_later_version_may_add_is_carried_on_or_left_alone() {
+async fn additions_of_later_versions_are_kept_or_ignored() {
     const LATER: &str = "Async-Later: of the future\r\n";
     let later_field = |entry: Vec<u8>| {
         let entry = String::from_utf8(entry).unwrap();

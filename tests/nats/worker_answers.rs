@@ -45,8 +45,8 @@ async fn speak(mut stream: TcpStream, pieces: &[&str], pause: Duration, closes: 
     }
 }
 
-/// Runs one call against such a function, with one attempt, and returns the status that its caller
-/// is told.
+/// Runs one call against such a function, with one attempt, and returns the status that its client
+/// receives.
 async fn status_of(url: &str) -> String {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let settings = [("function_url", url), ("upstream_timeout", "1s"), ("max_retry_attempts", "1")];
@@ -58,7 +58,7 @@ async fn status_of(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn half_an_answer_is_none() {
+async fn incomplete_response_is_a_failed_attempt() {
     let half =
         speaking(&["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"], Duration::ZERO, true)
             .await;

@@ -9,7 +9,7 @@ use test_support::{
     wait::{until, until_in},
 };
 
-use crate::support::{LEASE, Queue, callback_at, spec};
+use crate::support::{Queue, callback_at, spec};
 
 /// Calls of one storm: enough that a fault meets calls that are queued, running, waiting for their
 /// next attempt and calling back.
@@ -94,7 +94,7 @@ impl Storm {
         }
         let posts = callbacks.values().map(Vec::len).sum::<usize>();
         assert!(posts <= CALLS + more_posts, "{posts} posts of {CALLS} results");
-        // 503: a worker died under the last attempt of a call that fails, so that nobody knows how
+        // 503: a worker died under the last attempt of a call that fails, so that it is unknown how
         // that ended.
         let count =
             |status: &str| callbacks.values().filter(|statuses| statuses[0] == status).count();
@@ -113,7 +113,7 @@ impl Storm {
         }
     }
 
-    /// The statuses that callers were told, by call.
+    /// The statuses that clients received, by call.
     fn callbacks(&self) -> HashMap<String, Vec<String>> {
         let mut callbacks: HashMap<String, Vec<String>> = HashMap::new();
         for received in self.caller.received() {
@@ -125,7 +125,7 @@ impl Storm {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_killed() {
+async fn killed_worker_loses_no_call() {
     let mut storm = Storm::begin().await;
     storm.workers[0].kill();
     storm.add_worker();
@@ -133,7 +133,7 @@ async fn a_worker_that_is_killed() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_for_longer_than_its_lease() {
+async fn worker_stopped_past_its_lease_loses_no_call() {
     let storm = Storm::begin().await;
     storm.workers[0].signal("STOP");
     // Those that it held have run elsewhere.
@@ -146,7 +146,7 @@ async fn a_worker_that_is_stopped_for_longer_than_its_lease() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_told_to_end() {
+async fn terminated_worker_loses_no_call() {
     let mut storm = Storm::begin().await;
     storm.workers[0].signal("TERM");
     assert!(storm.workers[0].ended().await.success());
@@ -154,10 +154,10 @@ async fn a_worker_that_is_told_to_end() {
 }
 
 #[tokio::test]
-async fn a_nats_server_that_is_killed_and_started_again_with_its_data() {
+async fn killed_nats_server_loses_no_call() {
     let mut storm = Storm::begin().await;
     storm.queue.nats.restart().await;
-    // What it delivered, and what it was told of that, nats-server writes down each tenth of a
+    // What it delivered, and the acks of that, nats-server writes down each tenth of a
     // second (`flushLoop` of a consumer in its `filestore.go`). So it may have forgotten, and
     // deliver again to the other worker, what was under way, as many more that ended in that time,
     // which is how long they take, and an attempt of each call that fails, which waits as long for
@@ -168,13 +168,13 @@ async fn a_nats_server_that_is_killed_and_started_again_with_its_data() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_is_deleted_and_made_anew() {
+async fn recreated_consumer_loses_no_call() {
     let storm = Storm::begin().await;
     let spec = spec();
     storm.queue.js.delete_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
     ensure_queue(&storm.queue.js, &spec, false).await.unwrap();
     // The new consumer knows nothing of what was delivered: what runs is delivered to the other
-    // worker too, and what waits for its next attempt begins anew.
+    // worker too, and what waits for its next attempt begins again.
     storm.ends(CALLS, CALLS).await;
 }
 
@@ -195,10 +195,10 @@ async fn a_thousand_callbacks_to_a_dead_address_hold_up_no_call() {
     }
     queue.empties().await;
     assert_eq!(function.received().len(), DEAD);
-    let begun = std::time::Instant::now();
     queue.submit(|_| {}).await;
     function.receives(DEAD + 1).await;
-    assert!(begun.elapsed() < LEASE, "{:?}", begun.elapsed());
+    // It has run while all of them are still on their way.
+    assert_eq!(queue.info("jobs-callbacks").await.state.messages, DEAD as u64);
 }
 
 #[tokio::test]
@@ -227,8 +227,8 @@ async fn ten_thousand_waiting_retries_hold_up_no_call() {
             .then_some(())
     })
     .await;
-    let begun = std::time::Instant::now();
+    // The others wait an hour.
     queue.submit(|call| call.body = "works".into()).await;
-    function.receives(WAITING + 1).await;
-    assert!(begun.elapsed() < LEASE, "{:?}", begun.elapsed());
+    let received = function.receives(WAITING + 1).await;
+    assert_eq!(received[WAITING].body, "works");
 }

@@ -18,7 +18,8 @@ async fn all_programs_started_before_nats_wait_visibly_and_then_work() {
             kubectl(&["rollout", "restart", "-n", "openfaas", &format!("deployment/{program}")]);
     }
     apply(&format!(
-        "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, metadata: {{namespace: {name}, name: {name}}}, spec: {{}}}}"
+        "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, metadata: {{namespace: {name}, \
+         name: {name}}}, spec: {{}}}}"
     ));
     for program in PROGRAMS {
         object_is("openfaas", &format!("deployment/{program}"), "not ready", |deployment| {

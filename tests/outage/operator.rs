@@ -14,13 +14,13 @@ use test_support::{
 
 const DEPLOYMENT: &str = "deployment/asyncqueue-operator";
 
-/// What manifests/README.md says of how long nobody leads, and a bit for this test to see it.
+/// What manifests/README.md says of how long there is no leader, and a bit for this test to see it.
 const TAKEOVER: Duration = Duration::from_secs(17 + 2);
 
 /// An API server away for longer than a leader waits for it.
 const AWAY: Duration = Duration::from_secs(15);
 
-/// What kubectl shall print of pods: each, and how often its container has started again.
+/// What kubectl is asked to print of pods: each, and how often its container has started again.
 const RESTARTS: &str =
     "-o=custom-columns=POD:.metadata.name,RESTARTS:.status.containerStatuses[*].restartCount";
 
@@ -59,11 +59,11 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
 }
 
 #[tokio::test]
-async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_operator() {
+async fn invented_workers_and_advisories_take_bounded_memory() {
     /// How many messages, and how long the name of a worker in them, which is the most of each.
     const FLOODS: [(usize, usize); 2] = [(60_000, 200), (2_000, 32 * 1024)];
-    /// For what is kept of it: the workers that one queue can have, the advisories that wait, and
-    /// what is being read.
+    /// For what the operator keeps of the flood: the workers that one queue can have, the
+    /// advisories that wait, and what is being read.
     const ROOM: u64 = 48 << 20;
     let namespace = Namespace::create("flooded");
     let (name, object) = (&namespace.name, format!("asyncqueue/{}", namespace.name));
@@ -105,10 +105,13 @@ async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_opera
         "-p",
         r#"{"spec":{"maxInflight":7}}"#,
     ]);
-    object_is(name, &object, "seen anew", |queue| queue["status"]["observedGeneration"] == 2).await;
+    object_is(name, &object, "reconciled again", |queue| {
+        queue["status"]["observedGeneration"] == 2
+    })
+    .await;
     let peak = peak_resident_bytes(operator);
     assert!(peak < before + ROOM, "{before} bytes before, {peak} at most");
-    assert_eq!(in_pod(&pod, "asyncqueue-operator"), Some(operator), "it was started anew");
+    assert_eq!(in_pod(&pod, "asyncqueue-operator"), Some(operator), "it was restarted");
 }
 
 #[tokio::test]
@@ -133,7 +136,7 @@ async fn a_leader_that_stands_still_is_followed_and_leads_no_more() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_away_is_waited_for_and_nothing_else_is_touched() {
+async fn operator_waits_for_an_unavailable_api_server() {
     let namespace = Namespace::create("no-api");
     let name = &namespace.name;
     let operator = leader().await;
@@ -166,7 +169,7 @@ async fn an_api_server_that_is_away_is_waited_for_and_nothing_else_is_touched() 
 }
 
 #[tokio::test]
-async fn what_an_earlier_queue_left_is_replaced_without_gc() {
+async fn objects_of_an_earlier_queue_are_replaced_without_gc() {
     let namespace = Namespace::create("left");
     let name = &namespace.name;
     let account = format!("{name}-worker");
@@ -174,9 +177,10 @@ async fn what_an_earlier_queue_left_is_replaced_without_gc() {
         // It has the garbage collector, which would delete what has no owner.
         let _away = Stopped::component("kube-controller-manager");
         apply(&format!(
-            "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, namespace: {name}, \
-             labels: {{asyncqueue.io/queue: {name}}}, ownerReferences: [{{apiVersion: asyncqueue.io/v1alpha1, \
-             kind: AsyncQueue, name: {name}, uid: 00000000-0000-4000-8000-000000000000, controller: true}}]}}}}"
+            "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, \
+             namespace: {name}, labels: {{asyncqueue.io/queue: {name}}}, \
+             ownerReferences: [{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, \
+             name: {name}, uid: 00000000-0000-4000-8000-000000000000, controller: true}}]}}}}"
         ));
         queue(name, name);
         let uid = object_is(name, &format!("asyncqueue/{name}"), "seen", |queue| {
@@ -247,8 +251,8 @@ async fn an_operator_that_may_not_see_all_there_is_empties_no_directory() {
 /// An `AsyncQueue` without workers.
 fn queue(namespace: &str, name: &str) {
     apply(&format!(
-        "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, metadata: {{namespace: {namespace}, name: {name}}}, \
-         spec: {{replicas: 0}}}}"
+        "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, \
+         metadata: {{namespace: {namespace}, name: {name}}}, spec: {{replicas: 0}}}}"
     ));
 }
 
@@ -292,7 +296,7 @@ fn pods() -> Vec<String> {
 /// Who the Lease says leads.
 fn holder() -> Option<String> {
     let lease = get("openfaas", "lease/asyncqueue-operator")?;
-    // Nobody, once it was given up.
+    // No holder, once it was given up.
     let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
     holder.map(str::to_owned)
 }

@@ -34,7 +34,8 @@ fn the_operator_has_the_rights_that_it_uses_and_no_others() {
     let difference = difference(&grants, &requests);
     assert!(
         difference.is_empty(),
-        "the operator's rights are not what it uses (manifests/base/rbac.yaml). Do all end-to-end tests run before this \
-         one, on a cluster that has seen no other version of the operator?\n{difference}"
+        "the operator's rights are not what it uses (manifests/base/rbac.yaml). Do all end-to-end \
+         tests run before this one, on a cluster that has seen no other version of the operator?\n\
+         {difference}"
     );
 }

@@ -21,7 +21,7 @@ const LOOKED_UP: usize = 10;
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Stage {
-    /// Waits until every call has ended, or there is no more patience, and takes down what is left
+    /// Waits until every call has ended, or the timeout is over, and takes down what is left
     /// and what is dead.
     pub(crate) async fn last_look(&self) {
         let deadline = Instant::now() + WAIT_TIMEOUT;

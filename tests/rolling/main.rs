@@ -52,7 +52,7 @@ fn calls(seed: u64) -> Vec<PlannedCall> {
 }
 
 /// From one version to the other, as a rollout does it: a worker dies, the others end as they are
-/// told to. For a moment there are none, and what the one version has stored is all that the other
+/// asked to. For a moment no worker runs, and what the one version has stored is all that the other
 /// finds.
 async fn roll(stage: &mut Stage, to: Version) {
     stage.stored(QUEUE, 1).await;
@@ -68,7 +68,7 @@ async fn roll(stage: &mut Stage, to: Version) {
         worker.signal("TERM");
         assert!(
             worker.ended().await.success(),
-            "a worker that is told to end says that all is well"
+            "a worker that is asked to end says that all is well"
         );
     }
     stage.stored(QUEUE, 10).await;

@@ -150,7 +150,7 @@ impl Stage {
         }
     }
 
-    /// Tells a gateway to end, and starts another at its address.
+    /// Asks a gateway to end, and starts another at its address.
     pub(crate) async fn replace_gateway(&mut self, index: usize, version: Version) {
         let Gateway { addr, metrics, .. } = self.gateways[index];
         self.gateways[index].program.signal("TERM");

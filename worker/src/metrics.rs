@@ -137,7 +137,7 @@ impl Metrics {
         registry.register(
             "oldest_call_age_seconds",
             "Age of the oldest call that has not ended, waiting or running, updated every few \
-             seconds: 0 if there is none",
+             seconds: 0 if all calls have ended",
             metrics.oldest_age.clone(),
         );
         registry.register(

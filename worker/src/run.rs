@@ -198,7 +198,9 @@ impl Worker {
             error = nats::client_terminated(&client) => Err(error),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),
-            () = queue_metrics::run(js, queue, consumer, directory, &self.metrics, &clock) => Ok(()),
+            () = queue_metrics::run(js, queue, consumer, directory, &self.metrics, &clock) => {
+                Ok(())
+            }
         }
     }
 

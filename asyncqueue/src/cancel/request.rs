@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_another_request_has_cancelled_since_is_asked_about_again() {
+    fn call_cancelled_by_another_request_is_asked_about_again() {
         assert!(is_cancelled(&Lookup::Ended(ended(CallState::Cancelled { since: SINCE }))));
         assert!(!is_cancelled(&Lookup::Ended(ended(CallState::Expired { since: SINCE }))));
         assert!(is_cancelled(&Lookup::Cancelling(ended(CallState::Delivered))));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_the_end_is_said() {
+    fn error_says_what_is_known_of_the_end() {
         let expired = ended(CallState::Expired { since: SINCE });
         let said =
             CancelOutcome::Ended { end: EndState::Expired, status: Some(expired.clone().into()) };

@@ -119,8 +119,8 @@ pub async fn wait_until_read(
     let _ = tokio::time::timeout(timeout, read).await;
 }
 
-/// Returns the current directory, for a program that needs it once. It is empty if there is none,
-/// or if it was not read within `timeout`. A program that runs longer keeps the receiver of
+/// Returns the current directory, for a program that needs it once. It is empty if no bucket
+/// exists, or if it was not read within `timeout`. A program that runs longer keeps the receiver of
 /// [`watch`](fn@watch) instead.
 pub async fn read_current(js: &Context, timeout: Duration) -> Arc<Directory> {
     let directory = watch(js.clone());

@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_of_a_dead_letter_is_named() {
+    fn omitted_parts_of_a_dead_letter_are_named() {
         let mut original = NatsHeaders::new();
         original.append("Async-Header", "a: 1");
         original.append("Async-Header", "b: 22");
@@ -447,7 +447,7 @@ mod tests {
     }
 
     /// Returns a dead letter of `message`, as it is on the stream and as it reads.
-    fn buried(
+    fn dead_letter_of(
         message: &NatsHeaders,
         payload: &'static [u8],
         subject: &str,
@@ -480,10 +480,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_buried_comes_back_as_it_was() {
+    fn message_of_a_dead_letter_is_restored_unchanged() {
         let message = native_headers();
         let (dead, letter, content) =
-            buried(&message, b"hi", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
+            dead_letter_of(&message, b"hi", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
         assert_eq!(original_headers(&dead), message);
         assert_eq!((letter.kind, letter.sequence, letter.size), (DeadLetterKind::Call, 7, 2));
         assert_eq!((letter.call_id.as_str(), letter.worker.as_str()), ("id-1", "w"));
@@ -503,7 +503,7 @@ mod tests {
         replay.insert("Nats-Msg-Id", "id-1.replay.7");
         replay.insert("Async-Message-Id", "id-1.digest");
         let (dead, _, _) =
-            buried(&replay, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
+            dead_letter_of(&replay, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
         let original = original_headers(&dead);
         assert!(original.get("Nats-Msg-Id").is_none());
         assert_eq!(original.get_all("Async-Message-Id").count(), 1);
@@ -514,7 +514,7 @@ mod tests {
     fn a_letter_says_where_its_message_was_and_what_it_lacks() {
         let subject = "jobs.dev.figlet.id-1";
         let (mut headers, letter, _) =
-            buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
+            dead_letter_of(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
         assert_eq!((letter.origin, letter.omitted), (None, Omitted::default()));
         headers.insert("Nats-Msg-Id", "jobs.dev.figlet.id-1.42");
         headers.insert(H_OMITTED_HEADERS, "70000");
@@ -538,7 +538,7 @@ mod tests {
     fn a_message_of_an_existing_gateway_names_its_call_in_its_payload() {
         let json = br#"{"Function":"figlet","Header":{"X-Call-Id":["id-2"]},"Body":"aGk="}"#;
         let (_, letter, content) =
-            buried(&NatsHeaders::new(), json, "jobs", "jobs-dead.unknown.unknown.seq-3");
+            dead_letter_of(&NatsHeaders::new(), json, "jobs", "jobs-dead.unknown.unknown.seq-3");
         assert_eq!(letter.call_id.as_str(), "id-2");
         assert_eq!(letter.function.unwrap().to_string(), "figlet.openfaas-fn");
         let DeadLetterContent::Call(call) = content else { panic!("{content:?}") };
@@ -546,9 +546,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_known_by_its_subject() {
-        let (_, letter, content) =
-            buried(&NatsHeaders::new(), b"garbage", "jobs", "jobs-dead.unknown.unknown.seq-3");
+    fn unreadable_message_is_identified_by_its_subject() {
+        let (_, letter, content) = dead_letter_of(
+            &NatsHeaders::new(),
+            b"garbage",
+            "jobs",
+            "jobs-dead.unknown.unknown.seq-3",
+        );
         assert_eq!((letter.call_id.as_str(), letter.function), ("seq-3", None));
         assert!(
             matches!(content, DeadLetterContent::Unreadable { payload, .. } if payload == "garbage")
@@ -557,20 +561,20 @@ mod tests {
         let mut later = native_headers();
         later.insert("Async-Version", "99");
         let (_, letter, _) =
-            buried(&later, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
+            dead_letter_of(&later, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
         assert_eq!(letter.call_id.as_str(), "id-1");
         assert_eq!(letter.function.unwrap().to_string(), "figlet.dev");
     }
 
     #[test]
-    fn a_result_is_told_from_a_call_by_the_subject_it_had() {
+    fn result_is_distinguished_from_a_call_by_its_subject() {
         for (subject, kind) in [
             ("jobs-callbacks.dev.figlet.id-1", DeadLetterKind::Callback),
             ("jobs-callbacks-x.dev.figlet.id-1", DeadLetterKind::Call),
             ("jobs.dev.figlet.id-1", DeadLetterKind::Call),
         ] {
             let (_, letter, _) =
-                buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
+                dead_letter_of(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
             assert_eq!(letter.kind, kind, "{subject}");
         }
     }

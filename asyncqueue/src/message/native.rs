@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_name_that_cannot_be_passed_on_is_none() {
+    fn written_name_that_cannot_be_passed_on_is_dropped() {
         for bad in ["", "a b", "caf\u{e9}", &*"a".repeat(128)] {
             let mut headers = encode(&sample());
             headers.insert("Async-Function-Name", bad);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_a_header_is_none_of_it_however_it_is_written() {
+    fn white_space_around_a_header_is_trimmed() {
         let mut headers = encode(&sample());
         headers.append("Async-Header", "x-space: %20 a%20b\t%09");
         let call = decode(&headers, Bytes::new()).unwrap();

@@ -221,11 +221,13 @@ mod tests {
     #[test]
     fn reads_what_a_gateway_publishes() {
         let call = read(
-            r#"{"Header":{"Accept":["*/*"],"Authorization":["Basic YWRtaW46c2VjcmV0"],"Connection":["close"],
-            "Content-Length":["8"],"Content-Type":["text/plain"],"X-Call-Id":["f5a9813d-1"],
-            "X-Callback-Url":["http://u:pa%20ss@127.0.0.1:9000/cb?x=1"],"X-Multi":["a","b"]},
-            "Host":"127.0.0.1:8080","Body":"aGkgdGhlcmU=","Method":"POST","Path":"/p q/100%","QueryString":"x=1\u0026y=%2F",
-            "Function":"figlet","QueueName":"slow-queue","CallbackUrl":{"Scheme":"http","User":{},"Host":"127.0.0.1:9000"}}"#,
+            r#"{"Header":{"Accept":["*/*"],"Authorization":["Basic YWRtaW46c2VjcmV0"],
+            "Connection":["close"],"Content-Length":["8"],"Content-Type":["text/plain"],
+            "X-Call-Id":["f5a9813d-1"],"X-Multi":["a","b"],
+            "X-Callback-Url":["http://u:pa%20ss@127.0.0.1:9000/cb?x=1"]},
+            "Host":"127.0.0.1:8080","Body":"aGkgdGhlcmU=","Method":"POST","Path":"/p q/100%",
+            "QueryString":"x=1\u0026y=%2F","Function":"figlet","QueueName":"slow-queue",
+            "CallbackUrl":{"Scheme":"http","User":{},"Host":"127.0.0.1:9000"}}"#,
         )
         .unwrap();
         assert_eq!(call.call_id.as_str(), "f5a9813d-1");
@@ -248,8 +250,10 @@ mod tests {
     fn absent_null_and_empty_are_alike_and_keys_are_read_in_any_case() {
         for json in [
             r#"{"Function":"f"}"#,
-            r#"{"function":"f.openfaas-fn","header":null,"BODY":null,"path":null,"callbackurl":null}"#,
-            r#"{"Function":"f","Path":"","QueryString":"","QueueName":"","CallbackUrl":"","Body":"","Method":""}"#,
+            r#"{"function":"f.openfaas-fn","header":null,"BODY":null,"path":null,
+                "callbackurl":null}"#,
+            r#"{"Function":"f","Path":"","QueryString":"","QueueName":"","CallbackUrl":"",
+                "Body":"","Method":""}"#,
         ] {
             let call = read(json).unwrap();
             assert_eq!(call.call_id.as_str(), "seq-7", "{json}");
@@ -290,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_url_holds_is_escaped_in_the_query() {
+    fn characters_invalid_in_urls_are_escaped_in_the_query() {
         let call =
             read("{\"Function\":\"f\",\"QueryString\":\"q=\\\"a b\\\"&<é>#%2F%zz\u{3000}\"}")
                 .unwrap();
@@ -309,7 +313,8 @@ mod tests {
     #[test]
     fn annotations_sent_along_say_how_the_call_is_tried_again() {
         let call = read(
-            r#"{"Function":"f","Annotations":{"com.openfaas.retry.attempts":"3","com.openfaas.retry.codes":"x","other":"1"}}"#,
+            r#"{"Function":"f","Annotations":{"com.openfaas.retry.attempts":"3",
+                "com.openfaas.retry.codes":"x","other":"1"}}"#,
         );
         let retry = call.unwrap().retry;
         assert_eq!((retry.attempts, retry.codes), (Some(3), None));
@@ -320,7 +325,8 @@ mod tests {
     #[test]
     fn a_callback_url_written_as_a_struct_is_put_together() {
         let call = read(
-            r#"{"Function":"f","CallbackUrl":{"Scheme":"https","Host":"h:1","Path":"/a b","RawPath":"","RawQuery":"q=%2F"}}"#,
+            r#"{"Function":"f","CallbackUrl":{"Scheme":"https","Host":"h:1","Path":"/a b",
+                "RawPath":"","RawQuery":"q=%2F"}}"#,
         );
         assert_eq!(
             call.unwrap().callback_url.unwrap().as_url().as_str(),
@@ -329,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_queue_request_is_refused_with_its_field() {
+    fn invalid_queue_request_is_refused_with_its_field() {
         for (json, expected) in [
             ("", "QueueRequest"),
             ("hello", "QueueRequest"),

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_user_chose_on_jetstream_is_a_name_there() {
+    fn jetstream_names_of_users_are_validated() {
         assert_eq!(parse_stream("SLOW-1").as_deref(), Ok("SLOW-1"));
         assert_eq!(parse_subject("jobs.slow").as_deref(), Ok("jobs.slow"));
         for bad in ["", "a.b", "a b", "a*", "a/b", "a\\b"] {

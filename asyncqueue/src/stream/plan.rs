@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_nobody_is_taken_only_when_told_to() {
+    fn stream_without_owner_needs_adoption() {
         let mut existing = stream("a");
         existing.metadata.clear();
         let refused = plan_stream(Some(&existing), &stream("b"), false);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_a_namesake_or_of_no_operator_is_taken_only_when_told_to() {
+    fn stream_of_a_namesake_or_no_operator_needs_adoption() {
         let mut wanted = stream("b");
         wanted.metadata.insert(META_OWNER.to_owned(), "ns/a".to_owned());
         let refused = plan_stream(Some(&stream("a")), &wanted, false);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_stream_goes_to_nobody_else_without_a_grant() {
+    fn released_stream_needs_a_grant_for_another_owner() {
         let b = || stream("b");
         for adopt in [Adopt::None, Adopt::Ours, Adopt::Any] {
             for to in ["", "ns/c", "ns/bb, other/b", "ns/*", "b", ","] {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_jetstream_cannot_change_is_refused_with_its_name() {
+    fn immutable_field_is_refused_with_its_name() {
         let mut wanted = stream("a");
         wanted.storage = StorageType::Memory;
         let Plan::Refuse(error) = plan_stream(Some(&stream("a")), &wanted, false) else {

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_begin_at_1_are_told_apart() {
+    fn streams_that_begin_at_1_are_distinguished() {
         let first = with_first_sequence(&config(None), EARLIEST).unwrap().first_sequence.unwrap();
         for (state, unique) in [
             (state(0, 0), false),

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_stored_however_it_is_named() {
+    fn stored_reply_is_final_with_any_message_id() {
         for naming in NAMINGS {
             assert_eq!(after_publish(naming, PublishReply::Stored), NextStep::Stored);
             assert_eq!(after_publish(naming, PublishReply::InProcess), NextStep::Pause);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_way_is_read() {
+    fn conflicting_message_is_read() {
         for naming in NAMINGS {
             assert_eq!(
                 after_publish(naming, PublishReply::Refused),

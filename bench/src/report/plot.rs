@@ -85,7 +85,8 @@ const STEP: f64 = 26.0;
 const BAR: f64 = 18.0;
 
 /// Colours that stand out from white and from near-black alike, and text that follows the page.
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:15px}\
+const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}\
+                     .title{font-weight:600;font-size:15px}\
                      .ours{fill:#2f81f7}.limit{fill:#8b949e}.peer{fill:#bf8700}\
                      @media(prefers-color-scheme:dark){text{fill:#e6edf3}}";
 
@@ -111,7 +112,8 @@ impl Plot {
             let _ = write!(
                 drawn,
                 "<text x=\"{before}\" y=\"{text}\" text-anchor=\"end\">{}</text>\n\
-                 <rect class=\"{class}\" x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" height=\"{BAR}\" rx=\"2\"/>\n\
+                 <rect class=\"{class}\" x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" \
+                 height=\"{BAR}\" rx=\"2\"/>\n\
                  <text x=\"{after:.1}\" y=\"{text}\">{}</text>\n",
                 escaped(label),
                 grouped(*value)
@@ -120,8 +122,9 @@ impl Plot {
         }
         let title = escaped(self.title);
         Some(format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y}\" viewBox=\"0 0 {WIDTH} {y}\" \
-             role=\"img\" aria-label=\"{title}\">\n<style>{STYLE}</style>\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y}\" \
+             viewBox=\"0 0 {WIDTH} {y}\" role=\"img\" aria-label=\"{title}\">\n\
+             <style>{STYLE}</style>\n\
              <text class=\"title\" x=\"8\" y=\"24\">{title}</text>\n{drawn}</svg>\n"
         ))
     }
@@ -180,7 +183,8 @@ mod tests {
     use super::*;
 
     const PEERS: &str = "| | jobs stored/s | jobs run/s |\n|---|---|---|\n\
-                         | AsyncQueue | 20000 (19000 to 21000) | 15000 |\n| R & D | 1250 (9 to 9) | 2 |\n";
+                         | AsyncQueue | 20000 (19000 to 21000) | 15000 |\n\
+                         | R & D | 1250 (9 to 9) | 2 |\n";
 
     #[test]
     fn bars_are_as_long_as_their_values_and_of_the_colour_of_their_kind() {

@@ -66,7 +66,9 @@ fn number(cell: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "words\n\n| | a | in 30 s: b |\n|---|---|---|\n| x | 1 (0 to 2) | 2.5 % |\n\n| c |\n|---|\n| 7 |\n";
+    const TEXT: &str = "words\n\n\
+                        | | a | in 30 s: b |\n|---|---|---|\n| x | 1 (0 to 2) | 2.5 % |\n\n\
+                        | c |\n|---|\n| 7 |\n";
 
     #[test]
     fn each_table_is_found_with_its_numbers() {
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_has_no_number() {
+    fn missing_cells_have_no_number() {
         assert_eq!(find(TEXT, "y", "a"), None);
         assert_eq!(find(TEXT, "x", "z"), None);
         assert_eq!(find("| a |\n|---|\n| text |\n", "text", "a"), None);

@@ -1,4 +1,4 @@
-//! `spec.deadLetter`: what becomes of calls that are given up.
+//! `spec.deadLetter`: what happens to calls that are given up.
 
 use asyncqueue::GoDuration;
 use kube::KubeSchema;

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn no_life_is_longer_than_its_limits_or_shorter_by_more_than_a_quarter() {
+    fn lifetime_is_between_three_quarters_and_all_of_its_limit() {
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
         let longest = Lifetime::new(LIMITS, now, 0.0);

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_without_its_password() {
+    fn invalid_address_is_refused_without_its_password() {
         for bad in ["http://u:secret@h", "nats://u:secret@", "nats://u:secret@h:99999", ","] {
             let error = url(bad).unwrap_err().to_string();
             assert!(error.starts_with("nats_url "), "{error}");

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_holds_no_certificate_is_refused() {
+    fn file_without_certificate_is_refused() {
         let garbage = "-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n";
         for (bad, why) in
             [("", "no certificate"), ("hello", "no certificate"), (garbage, "can't be read")]

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_credentials_file_is_refused_without_being_shown() {
+    async fn invalid_credentials_file_is_refused_without_being_shown() {
         let unmarked = creds("hunter2").replace("-----", "");
         for bad in ["", "hunter2 hunter2", "u:hunter2\nhunter2", &creds("hunter2"), &unmarked] {
             let text = bad.to_owned();

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_fail_in_different_ways_are_told_apart() {
+    fn failures_of_different_servers_are_distinguished() {
         let server = |host: &str, error: Option<&str>| Server {
             addr: format!("nats://{host}:4222").parse().unwrap(),
             failed_attempts: 1,

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_by_what_caused_it() {
+    fn error_is_classified_by_its_cause() {
         let request = |kind| {
             GetStreamError::with_source(GetStreamErrorKind::Request, RequestError::new(kind))
         };

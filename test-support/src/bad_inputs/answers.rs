@@ -13,7 +13,7 @@ pub enum After {
     Resets,
 }
 
-/// What becomes of the call of a function that answers so.
+/// What happens to the call of a function that answers so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// It is done, with this status.
@@ -24,7 +24,7 @@ pub enum End {
     Final,
 }
 
-/// What becomes of the result for a receiver that answers so.
+/// What happens to the result for a receiver that answers so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It is taken.
@@ -46,9 +46,9 @@ pub struct Answer {
     pub after: After,
     /// Whether it is written before the body of the request is read.
     pub is_early: bool,
-    /// What becomes of a call of a function that answers so.
+    /// What happens to a call of a function that answers so.
     pub call: End,
-    /// What becomes of a result for a receiver that answers so.
+    /// What happens to a result for a receiver that answers so.
     pub result: Taken,
     /// The status of `/function/` of the gateway; 0 where the gateway waits on.
     pub proxied: u16,
@@ -159,7 +159,8 @@ fn readable() -> Vec<Answer> {
         read("more than its length", format!("{OK}more")),
         read(
             "chunks and a length",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n\
+             0\r\n\r\n",
         ),
         read(
             "chunks with extensions, and trailers",

@@ -83,25 +83,41 @@ pub const CLIENTS: &[Client] = &[
         1,
     ),
     stores("two requests at once", &[Send(CALL), Send(CALL)], &[202, 202], 2),
-    stores("two requests at once, and the client's side closed", &[Send(CALL), Send(CALL), CloseSide], &[202, 202], 2),
+    stores(
+        "two requests at once, and the client's side closed",
+        &[Send(CALL), Send(CALL), CloseSide],
+        &[202, 202],
+        2,
+    ),
     stores("a request after its client's side is closed", &[Send(CALL), CloseSide], &[202], 1),
-    stores("a request after another was answered", &[Send(CALL), Await, Send(CALL)], &[202, 202], 2),
+    stores(
+        "a request after another was answered",
+        &[Send(CALL), Await, Send(CALL)],
+        &[202, 202],
+        2,
+    ),
     stores(
         "a call after one that was refused",
-        &[Send(b"POST /elsewhere HTTP/1.1\r\nHost: g\r\nContent-Length: 0\r\n\r\n"), Await, Send(CALL)],
+        &[
+            Send(b"POST /elsewhere HTTP/1.1\r\nHost: g\r\nContent-Length: 0\r\n\r\n"),
+            Await,
+            Send(CALL),
+        ],
         &[404, 202],
         1,
     ),
     stores(
         "`Connection: close`",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\
+                 Content-Length: 2\r\n\r\nhi")],
         &[202],
         1,
     ),
     stores(
         "`Expect: 100-continue`, waited for",
         &[
-            Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"),
+            Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n\
+                   Content-Length: 2\r\n\r\n"),
             Await,
             Send(b"hi"),
         ],
@@ -111,7 +127,8 @@ pub const CLIENTS: &[Client] = &[
     stores(
         "`Expect: 100-continue`, not waited for",
         &[Send(
-            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n\
+              Content-Length: 2\r\n\r\nhi",
         )],
         &[100, 202],
         1,
@@ -119,7 +136,8 @@ pub const CLIENTS: &[Client] = &[
     refused(
         "`Expect: 100-continue` for a body that is too large",
         &[Send(
-            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n",
+            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n\
+              Content-Length: 2000\r\n\r\n",
         )],
         &[413],
     ),
@@ -132,7 +150,8 @@ pub const CLIENTS: &[Client] = &[
     stores(
         "HTTP/1.0 with `Connection: keep-alive`",
         &[
-            Send(b"POST /async-function/figlet HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi"),
+            Send(b"POST /async-function/figlet HTTP/1.0\r\nConnection: keep-alive\r\n\
+                   Content-Length: 2\r\n\r\nhi"),
             Await,
             Send(b"POST /async-function/figlet HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi"),
         ],
@@ -154,7 +173,8 @@ pub const CLIENTS: &[Client] = &[
     stores(
         "a target in absolute form",
         &[Send(
-            b"POST http://other:8080/async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi",
+            b"POST http://other:8080/async-function/figlet HTTP/1.1\r\nHost: g\r\n\
+              Content-Length: 2\r\n\r\nhi",
         )],
         &[202],
         1,
@@ -178,7 +198,8 @@ pub const CLIENTS: &[Client] = &[
     stores(
         "chunks with trailers",
         &[Send(
-            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\
+              Trailer: X-Sum\r\n\r\n\
               2\r\nhi\r\n0\r\nX-Sum: 2\r\n\r\n",
         )],
         &[202],
@@ -186,14 +207,16 @@ pub const CLIENTS: &[Client] = &[
     ),
     stores(
         "a body of no chunks",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")],
         &[202],
         1,
     ),
     stores(
         "a length together with chunks, which count",
         &[Send(
-            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 999\r\nTransfer-Encoding: chunked\r\n\r\n\
+            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 999\r\n\
+              Transfer-Encoding: chunked\r\n\r\n\
               2\r\nhi\r\n0\r\n\r\n",
         )],
         &[202],
@@ -202,7 +225,8 @@ pub const CLIENTS: &[Client] = &[
     stores(
         "the same length twice",
         &[Send(
-            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
+            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\
+              Content-Length: 2\r\n\r\nhi",
         )],
         &[202],
         1,
@@ -210,29 +234,48 @@ pub const CLIENTS: &[Client] = &[
     stores(
         "an upgrade to HTTP/2, which is declined",
         &[Send(
-            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n\
+              Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
               HTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 2\r\n\r\nhi",
         )],
         &[202],
         1,
     ),
-    stores("more bytes than the length says", &[Send(CALL), Send(b"\x00\x01\x02\r\n\r\n")], &[202, 400], 1),
+    stores(
+        "more bytes than the length says",
+        &[Send(CALL), Send(b"\x00\x01\x02\r\n\r\n")],
+        &[202, 400],
+        1,
+    ),
     stores(
         "a header with tabs and white space around its value",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost:\t g \t\r\nContent-Length: \t2 \r\n\r\nhi")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost:\t g \t\r\n\
+                 Content-Length: \t2 \r\n\r\nhi")],
         &[202],
         1,
     ),
     refused("nothing, and the client's side closed", &[CloseSide], &[]),
-    refused("half a head, and the client's side closed", &[Send(b"POST /async-fun"), CloseSide], &[]),
+    refused(
+        "half a head, and the client's side closed",
+        &[Send(b"POST /async-fun"), CloseSide],
+        &[],
+    ),
     refused(
         "half a body, and the client's side closed",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\nhalf"), CloseSide],
+        &[
+            Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n\
+                   half"),
+            CloseSide,
+        ],
         &[400],
     ),
     refused(
         "half a body, and no more",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\nhalf"), Await],
+        &[
+            Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n\
+                   half"),
+            Await,
+        ],
         &[408],
     ),
     refused(
@@ -242,12 +285,14 @@ pub const CLIENTS: &[Client] = &[
     ),
     refused(
         "two `Host` headers that are alike",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nHost: g\r\n\
+                 Content-Length: 2\r\n\r\nhi")],
         &[400],
     ),
     refused(
         "a `Host` that is a URL",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: http://g/\r\nContent-Length: 2\r\n\r\nhi")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: http://g/\r\n\
+                 Content-Length: 2\r\n\r\nhi")],
         &[400],
     ),
     refused(
@@ -257,7 +302,8 @@ pub const CLIENTS: &[Client] = &[
     ),
     refused(
         "a target of another scheme",
-        &[Send(b"POST ftp://g/async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi")],
+        &[Send(b"POST ftp://g/async-function/figlet HTTP/1.1\r\nHost: g\r\n\
+                 Content-Length: 2\r\n\r\nhi")],
         &[400],
     ),
     refused(
@@ -273,48 +319,62 @@ pub const CLIENTS: &[Client] = &[
     ),
     refused("HTTP/0.9", &[Send(b"GET /async-function/figlet\r\n\r\n")], &[400]),
     refused("HTTP/1.2", &[Send(b"GET / HTTP/1.2\r\nHost: g\r\n\r\n")], &[400]),
-    refused("HTTP/2 at once", &[Send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")], &[]),
+    refused(
+        "HTTP/2 at once",
+        &[Send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")],
+        &[],
+    ),
     refused(
         "TLS",
-        &[Send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x2a\x2a\x2a\x2a\x2a\x2a\x2a\x2a\r\n\r\n")],
+        &[Send(
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\
+              \x2a\x2a\x2a\x2a\x2a\x2a\x2a\x2a\r\n\r\n",
+        )],
         &[400],
     ),
     refused("bytes that are no text", &[Send(b"\xff\xfe\xfd\xfc\r\n\r\n")], &[400]),
     refused(
         "NUL in the target",
-        &[Send(b"POST /async-function/fig\x00let HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi")],
+        &[Send(b"POST /async-function/fig\x00let HTTP/1.1\r\nHost: g\r\n\
+                 Content-Length: 2\r\n\r\nhi")],
         &[400],
     ),
     refused(
         "NUL in a header",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Nul: a\x00b\r\nContent-Length: 2\r\n\r\nhi")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Nul: a\x00b\r\n\
+                 Content-Length: 2\r\n\r\nhi")],
         &[400],
     ),
     refused(
         "a carriage return in a header",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Cr: a\rb\r\nContent-Length: 2\r\n\r\nhi")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Cr: a\rb\r\n\
+                 Content-Length: 2\r\n\r\nhi")],
         &[400],
     ),
     refused(
         "a space before the colon of `Transfer-Encoding`",
         &[Send(
-            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding : chunked\r\nContent-Length: 2\r\n\r\nhi",
+            b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding : chunked\r\n\
+              Content-Length: 2\r\n\r\nhi",
         )],
         &[400],
     ),
     refused(
         "a folded header",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Long: a\r\n b\r\nContent-Length: 2\r\n\r\nhi")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Long: a\r\n b\r\n\
+                 Content-Length: 2\r\n\r\nhi")],
         &[400],
     ),
     refused(
         "chunks in HTTP/1.0",
-        &[Send(b"POST /async-function/figlet HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")],
+        &[Send(b"POST /async-function/figlet HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\
+                 hi\r\n0\r\n\r\n")],
         &[400],
     ),
     refused(
         "a list of lengths",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2, 2\r\n\r\nhi")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n\
+                 Content-Length: 2, 2\r\n\r\nhi")],
         &[400],
     ),
     refused(
@@ -327,17 +387,27 @@ pub const CLIENTS: &[Client] = &[
     ),
     refused(
         "a chunk of a negative size",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nhi\r\n0\r\n\r\n")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n-2\r\nhi\r\n0\r\n\r\n")],
         &[400],
     ),
     refused(
         "a chunk that does not end where it says",
-        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhiXX0\r\n\r\n")],
+        &[Send(b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n2\r\nhiXX0\r\n\r\n")],
         &[400],
     ),
-    at_metrics("a client's side closed", &[Send(b"GET /healthz HTTP/1.1\r\nHost: g\r\n\r\n"), CloseSide], &[200]),
+    at_metrics(
+        "a client's side closed",
+        &[Send(b"GET /healthz HTTP/1.1\r\nHost: g\r\n\r\n"), CloseSide],
+        &[200],
+    ),
     at_metrics("no `Host`", &[Send(b"GET /metrics HTTP/1.1\r\n\r\n")], &[400]),
-    at_metrics("a target in absolute form", &[Send(b"GET http://g/readyz HTTP/1.1\r\nHost: g\r\n\r\n")], &[200]),
+    at_metrics(
+        "a target in absolute form",
+        &[Send(b"GET http://g/readyz HTTP/1.1\r\nHost: g\r\n\r\n")],
+        &[200],
+    ),
     at_metrics("HTTP/1.0", &[Send(b"GET /healthz HTTP/1.0\r\n\r\n")], &[200]),
     at_metrics("bytes that are no text", &[Send(b"\xff\xfe\r\n\r\n")], &[400]),
 ];

@@ -39,7 +39,7 @@ const fn with(headers: &'static [(&'static str, &'static str)], reason: &'static
     Message { headers, payload: "hi", reason }
 }
 
-/// On the stream of calls. With headers, they are in the place of those in [`CALL`], or beside
+/// On the stream of calls. With headers, they are in the place of those in [`CALL`], or next to
 /// them.
 pub const CALLS: &[Message] = &[
     json("", "undecodable: payload is not an OpenFaaS QueueRequest"),
@@ -117,30 +117,31 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "a call of a function in a namespace that its worker does not call",
-        answer: "functions in the namespace `…` are not called: add it to the setting function_namespaces. \
-                 The callback has the status 403",
+        answer: "functions in the namespace `…` are not called: add it to the setting \
+                 function_namespaces. The callback has the status 403",
         folder: "tests/nats",
         test: "a_stored_call_of_another_namespace_is_dead_at_once",
     },
     Elsewhere {
         input: "headers that are no headers of NATS: not UTF-8, a line without a colon",
-        answer: "undecodable: headers can't be read. Found when it has broken the worker's connection; the calls behind it \
-                 lose no attempt",
+        answer: "undecodable: headers can't be read. Found when it has broken the worker's \
+                 connection; the calls behind it lose no attempt",
         folder: "tests/nats",
         test: "headers_that_can_not_be_read_cost_their_neighbours_no_attempt",
     },
     Elsewhere {
         input: "a subject that is not UTF-8, or with headers holds white space of Unicode",
-        answer: "undecodable: subject can't be read. Found when it has broken the worker's connection; the calls behind it \
-                 lose no attempt",
+        answer: "undecodable: subject can't be read. Found when it has broken the worker's \
+                 connection; the calls behind it lose no attempt",
         folder: "tests/nats",
         test: "a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt",
     },
     Elsewhere {
         input: "a carriage return within a header",
-        answer: "undecodable: headers can't be read. Found when it has ended the worker twice, which is started again",
+        answer: "undecodable: headers can't be read. Found when it has ended the worker twice, \
+                 which is started again",
         folder: "tests/nats",
-        test: "headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known",
+        test: "headers_that_panic_the_nats_client_become_a_dead_letter",
     },
     Elsewhere {
         input: "a call that kills each worker that makes it",
@@ -210,16 +211,19 @@ pub const RESULTS_ELSEWHERE: &[Elsewhere] = &[Elsewhere {
     test: "a_list_allows_what_it_names_and_nothing_else",
 }];
 
-/// Beside the streams.
+/// Messages outside of the streams.
 pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
-        input: "a stream that the deleted AsyncQueue `team-a/payroll` left, for an AsyncQueue `team-b/payroll`",
-        answer: "refused, and nothing changes; the condition names the owner and asyncqueue.io/release-to",
+        input: "a stream that the deleted AsyncQueue `team-a/payroll` left, \
+                for an AsyncQueue `team-b/payroll`",
+        answer: "refused, and nothing changes; the condition names the owner and \
+                 asyncqueue.io/release-to",
         folder: "tests/nats",
         test: "a_released_stream_keeps_its_calls_from_other_namespaces",
     },
     Elsewhere {
-        input: "a stream `orders` of another program, for an AsyncQueue with `asyncqueue.io/adopt=true`",
+        input: "a stream `orders` of another program, for an AsyncQueue with \
+                `asyncqueue.io/adopt=true`",
         answer: "refused, and nothing changes; the condition names allowed_streams of the operator",
         folder: "tests/nats",
         test: "a_stream_of_another_program_is_left_alone",
@@ -231,9 +235,11 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "an_entry_that_cannot_be_read_changes_nothing",
     },
     Elsewhere {
-        input: "an entry of the directory or of the tombstones whose key is not UTF-8, or whose headers are not NATS headers",
-        answer: "found when it has broken the connection twice within 3 s: it is passed over, and its bucket is polled \
-                 for ten minutes in place of a watch, which it would break again",
+        input: "an entry of the directory or of the tombstones whose key is not UTF-8, \
+                or whose headers are not NATS headers",
+        answer: "found when it has broken the connection twice within 3 s: it is passed over, \
+                 and its bucket is polled for ten minutes in place of a watch, \
+                 which it would break again",
         folder: "tests/nats",
         test: "entries_that_break_a_watch_are_passed_over",
     },
@@ -244,20 +250,24 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "marks_are_read_as_they_are_written",
     },
     Elsewhere {
-        input: "`asyncqueue.stats.<queue>` of an invented queue, or of more workers than a queue can have",
+        input: "`asyncqueue.stats.<queue>` of an invented queue, or of more workers than a queue \
+                can have",
         answer: "the operator keeps nothing of it; of known queues 2,000 workers at most",
         folder: "operator",
         test: "invented_queues_and_workers_are_bounded",
     },
     Elsewhere {
-        input: "`asyncqueue.unknown-functions.<queue>` of an invented queue, or with what is no function's name",
+        input: "`asyncqueue.unknown-functions.<queue>` of an invented queue, or with what is no \
+                function's name",
         answer: "the operator keeps nothing of it",
         folder: "operator",
         test: "reports_about_unknown_queues_are_ignored",
     },
     Elsewhere {
-        input: "calls, or `asyncqueue.unknown-functions.<queue>`, of invented functions without end",
-        answer: "64 of a queue are kept for an hour, in one event a minute at most; the rest is dropped",
+        input: "calls, or `asyncqueue.unknown-functions.<queue>`, of invented functions without \
+                end",
+        answer: "64 of a queue are kept for an hour, in one event a minute at most; \
+                 the rest is dropped",
         folder: "operator",
         test: "invented_names_are_bounded",
     },
@@ -271,7 +281,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "anything on `asyncqueue.cancel.<queue>` and `asyncqueue.status.<queue>`",
         answer: "no reply, and nothing changes",
         folder: "tests/nats",
-        test: "what_is_no_question_is_not_answered",
+        test: "invalid_status_question_is_not_answered",
     },
 ];
 

@@ -100,7 +100,8 @@ pub const SPECS: &[Spec] = &[
 pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         input: "the name `dots.in.it`",
-        answer: "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or digit",
+        answer: "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a \
+                 letter or digit",
         folder: "tests/e2e",
         test: "a_bad_queue_is_refused_with_the_field_and_the_rule",
     },
@@ -108,23 +109,25 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "a change of `stream.name`, `stream.subject` or `stream.storage`",
         answer: "`…` can't be changed; create another queue",
         folder: "tests/e2e",
-        test: "what_can_not_be_changed_is_refused_with_what_to_do",
+        test: "immutable_field_is_refused_with_the_remedy",
     },
     Elsewhere {
         input: "two queues over one stream",
         answer: "admitted; the second is not ready and says whose the stream is",
         folder: "tests/e2e",
-        test: "a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing",
+        test: "second_queue_over_one_stream_is_refused",
     },
     Elsewhere {
         input: "a queue by the name of one that was deleted in another namespace with calls",
-        answer: "admitted; it is not ready, and its condition says whose the calls are and how they can be handed over",
+        answer: "admitted; it is not ready, and its condition says whose the calls are and how \
+                 they can be handed over",
         folder: "tests/e2e",
         test: "a_deleted_queues_calls_stay_with_its_namespace",
     },
     Elsewhere {
         input: "`asyncqueue.io/adopt: \"true\"` for a stream that another program created",
-        answer: "admitted; it is not ready, and its condition names allowed_streams of the operator",
+        answer: "admitted; it is not ready, and its condition names allowed_streams of the \
+                 operator",
         folder: "tests/e2e",
         test: "a_stream_of_another_program_is_not_adopted",
     },
@@ -143,7 +146,7 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         input: "`com.openfaas.queue: no-such-queue`",
         answer: "a Warning event on the function; its calls go to the default queue",
         folder: "tests/e2e",
-        test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
+        test: "calls_go_to_the_default_queue_if_the_named_queue_is_missing",
     },
     Elsewhere {
         input: "`com.openfaas.queue: \"slow-queue\\n\"`",
@@ -161,10 +164,11 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         input: "`com.openfaas.retry.attempts: many`",
         answer: "a Warning event on the function; the setting of the queue applies",
         folder: "tests/e2e",
-        test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
+        test: "calls_go_to_the_default_queue_if_the_named_queue_is_missing",
     },
     Elsewhere {
-        input: "`nats_url` of the operator holds credentials, and no Secret with those of workers is named",
+        input: "`nats_url` of the operator holds credentials, and no Secret with those of workers \
+                is named",
         answer: "no queue is ready, and each condition says where to put them; what runs goes on",
         folder: "operator",
         test: "an_invalid_queue_is_refused_with_its_reason",
@@ -173,7 +177,7 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         input: "`credentialsSecretRef` names a Secret that the operator may not read",
         answer: "the queue is not ready, and its condition says what to grant",
         folder: "tests/e2e",
-        test: "a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_them",
+        test: "queue_on_nats_with_credentials_works_once_they_can_be_read",
     },
 ];
 

@@ -13,7 +13,7 @@ pub struct Setting {
     pub value: &'static str,
     /// The exit code: 2 for a value that is wrong on its own, 1 for what shows when it is used.
     pub code: i32,
-    /// What it says beside the setting's name.
+    /// What it says in addition to the setting's name.
     pub says: &'static str,
 }
 
@@ -250,7 +250,7 @@ pub const DIRECTORY_ELSEWHERE: &[Elsewhere] = &[Elsewhere {
     input: "any of these in a file that was valid before",
     answer: "the gateway goes on with what it knew; log and `gateway_directory_file_valid` say so",
     folder: "tests/nats",
-    test: "a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said",
+    test: "invalid_directory_file_keeps_the_last_valid_one",
 }];
 
 /// Arguments of `kubectl aq` that do not do.

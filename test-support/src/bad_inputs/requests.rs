@@ -242,7 +242,8 @@ pub const REQUESTS: &[Request] = &[
         "a chain that is too long",
         b"X-Async-Depth: 101\r\n",
         508,
-        "101 calls came before this one in its chain (X-Async-Depth); max_chain_depth of the gateway is 100",
+        "101 calls came before this one in its chain (X-Async-Depth); max_chain_depth of the \
+         gateway is 100",
     ),
     field(
         "a callback of another scheme",
@@ -318,19 +319,22 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         input: "a function in a namespace that is not listed and has no function in the directory: \
                 `/function/f.monitoring`, `/async-function/f.monitoring`",
-        answer: "403: functions in the namespace `monitoring` are not called: add it to the setting function_namespaces",
+        answer: "403: functions in the namespace `monitoring` are not called: add it to the \
+                 setting function_namespaces",
         folder: "tests/nats",
         test: "functions_of_other_namespaces_are_not_reached",
     },
     Elsewhere {
-        input: "a function in `kube-system`, `kube-public`, `kube-node-lease` or the gateway's own namespace",
+        input: "a function in `kube-system`, `kube-public`, `kube-node-lease` or the gateway's own \
+                namespace",
         answer: "403: functions in the namespace `…` are never called",
         folder: "tests/nats",
         test: "functions_of_the_platform_are_never_reached",
     },
     Elsewhere {
         input: "a request that leads back to the gateway: `/function/self/function/self/…`",
-        answer: "508: the request has passed through this gateway 10 times (Via); max_hops of the gateway is 10",
+        answer: "508: the request has passed through this gateway 10 times (Via); \
+                 max_hops of the gateway is 10",
         folder: "tests/nats",
         test: "a_request_that_nests_the_gateway_ends_early",
     },
@@ -362,7 +366,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "body and headers larger than NATS or the stream takes",
         answer: "413, with the limit and whose it is",
         folder: "tests/nats",
-        test: "headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server",
+        test: "too_large_headers_are_a_client_error",
     },
     Elsewhere {
         input: "headers larger than 64 KiB, escapes included",
@@ -380,7 +384,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "a client that goes away in the middle of its body",
         answer: "nothing is stored",
         folder: "tests/nats",
-        test: "of_a_client_that_goes_away_half_way_nothing_is_stored",
+        test: "interrupted_request_stores_nothing",
     },
 ];
 

@@ -29,15 +29,22 @@ spec:
       terminationGracePeriodSeconds: 1
       automountServiceAccountToken: false
       securityContext:
-        {{runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532, seccompProfile: {{type: RuntimeDefault}}}}
+        runAsNonRoot: true
+        runAsUser: 65532
+        fsGroup: 65532
+        seccompProfile: {{type: RuntimeDefault}}
       containers:
         - name: nats
           image: {image}
           imagePullPolicy: IfNotPresent
           args: [--config, /etc/nats/nats.conf]
-          readinessProbe: {{httpGet: {{path: '/healthz?js-server-only=true', port: 8222}}, periodSeconds: 1}}
+          readinessProbe:
+            httpGet: {{path: '/healthz?js-server-only=true', port: 8222}}
+            periodSeconds: 1
           securityContext:
-            {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {{drop: [ALL]}}
           volumeMounts: [{{name: config, mountPath: /etc/nats}}, {{name: data, mountPath: /data}}]
       volumes: [{{name: config, secret: {{secretName: server}}}}, {{name: data, emptyDir: {{}}}}]
 ---

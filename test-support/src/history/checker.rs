@@ -135,7 +135,7 @@ pub enum Rule {
     WrongStatus,
     /// The client had no answer in time.
     Hung,
-    /// The client was refused for now, and not told when to try again.
+    /// The client was refused for now, and did not learn when to try again.
     NoRetryAfter,
 }
 

@@ -1,4 +1,4 @@
-//! Tells a broken promise as what happened to one call, in order.
+//! Shows a broken promise as the events of one call, in order.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -48,10 +48,10 @@ fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
         history.iter().find(is_of_call).map(|event| event.at),
         history.iter().rev().find(is_of_call).map(|event| event.at),
     );
-    let is_meanwhile = |event: &&Event| {
+    let is_fault_during_call = |event: &&Event| {
         is_worth_telling(&event.what) && first <= Some(event.at) && Some(event.at) <= last
     };
-    history.iter().filter(|event| is_of_call(event) || is_meanwhile(event)).collect()
+    history.iter().filter(|event| is_of_call(event) || is_fault_during_call(event)).collect()
 }
 
 fn is_worth_telling(what: &What) -> bool {
@@ -71,7 +71,7 @@ mod tests {
     };
 
     #[test]
-    fn the_shortest_story_is_told_in_order_with_the_faults_between() {
+    fn story_lists_events_and_faults_in_order() {
         let at = |millis, what| Event { at: Duration::from_millis(millis), what };
         let fault =
             |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once, queue: None };

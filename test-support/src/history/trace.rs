@@ -32,7 +32,7 @@ pub const RESENT_WITHIN: Duration = Duration::from_millis(100);
 impl Trace {
     /// The same without the failures after which a request was sent once more within its attempt,
     /// if all that came `within` this time was: an attempt that is tried again may come as soon.
-    /// `None` if there is none.
+    /// `None` if no trace matches.
     #[must_use]
     pub fn without_resends(&self, within: Duration) -> Option<Self> {
         let (mut steps, mut failed): (Vec<(Duration, TraceStep)>, Option<usize>) =

@@ -33,8 +33,8 @@ use crate::history::{
 /// The function of each queue.
 pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
 
-/// Before a client comes again that was refused for now. Sooner than it is told: the more it is
-/// refused, the more is seen.
+/// Before a client comes again that was refused for now. Sooner than Retry-After says: the more it
+/// is refused, the more is seen.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// For how long a client comes again and again.

@@ -28,7 +28,7 @@ use crate::history::{
 const ENDLESS_PAUSE: Duration = Duration::from_millis(50);
 
 /// Longer than any worker waits.
-const SILENCE: Duration = Duration::from_secs(3600);
+const HANG_TIME: Duration = Duration::from_secs(3600);
 
 /// Headers of an answer with many, and the length of each: 70 KB.
 const MANY: usize = 70;
@@ -83,7 +83,7 @@ impl Function {
         self.port
     }
 
-    /// Tells it what to do with calls.
+    /// Sets what it does with calls.
     pub fn expect(&self, calls: &[PlannedCall]) {
         let mut behaviours = self.state.behaviours.lock().expect("no handler panicked");
         behaviours.extend(calls.iter().map(|call| (call.number, call.behaviour)));
@@ -150,7 +150,7 @@ impl State {
                 }))
             }
             Failure::Silent => {
-                tokio::time::sleep(SILENCE).await;
+                tokio::time::sleep(HANG_TIME).await;
                 whole(200, Answer::Short)
             }
         }

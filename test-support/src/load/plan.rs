@@ -96,7 +96,7 @@ pub enum Reception {
     Slow(Duration),
     /// It refuses so many times, with this status, and then takes it.
     Refuses(u64, u16),
-    /// Nobody is there.
+    /// No receiver listens.
     Dead,
 }
 

@@ -24,13 +24,13 @@ use crate::{
 };
 
 /// The path of callbacks, before the number of the call.
-const PATH: &str = "/told/";
+const PATH: &str = "/callback/";
 
 /// A receiver on loopback, ended when it is dropped.
 #[derive(Debug)]
 pub struct Receiver {
     url: String,
-    /// Where nobody listens.
+    /// An address without a listener.
     dead: String,
     state: Arc<State>,
     _running: JoinSet<()>,
@@ -66,7 +66,7 @@ impl Receiver {
         Self { url: url(port), dead: url(free_port()), state, _running: running }
     }
 
-    /// Tells it what to do with the callbacks of calls.
+    /// Sets what it does with the callbacks of calls.
     pub fn expect(&self, calls: &[PlannedCall]) {
         let mut receptions = self.state.receptions.lock().expect("no handler panicked");
         receptions.extend(calls.iter().filter_map(|call| Some((call.number, call.callback?))));

@@ -44,8 +44,8 @@ impl NatsCluster {
     pub async fn start_with(arguments: &[String]) -> Self {
         let ports: Vec<u16> = (0..NODES).map(|_| free_port()).collect();
         // What servers tell each other of a third's address would lead around the proxies: they are
-        // told of one where nobody listens, and know all addresses that they need.
-        let nobody = free_port();
+        // given an address without a listener, and know all addresses that they need.
+        let unused_port = free_port();
         let (mut nodes, mut routes) = (Vec::new(), Vec::new());
         for (from, port) in ports.iter().enumerate() {
             let mut urls = Vec::new();
@@ -63,7 +63,7 @@ impl NatsCluster {
                 "--cluster".to_owned(),
                 format!("nats://127.0.0.1:{port}"),
                 "--cluster_advertise".to_owned(),
-                format!("127.0.0.1:{nobody}"),
+                format!("127.0.0.1:{unused_port}"),
                 "--routes".to_owned(),
                 urls.join(","),
             ]));

@@ -44,7 +44,7 @@ pub(super) fn all() -> Vec<Scenario> {
         answers: ODD,
         ..Mix::default()
     };
-    let setup = Setup { mix: odd, patience: SOON, ..Setup::default() };
+    let setup = Setup { mix: odd, timeout: SOON, ..Setup::default() };
     // The message of a call fits by a hair, and its dead letter says some more.
     let large = Mix {
         calls: 60,
@@ -74,7 +74,7 @@ pub(super) fn all() -> Vec<Scenario> {
             })
         },
         Scenario {
-            setup: Setup { mix: large, patience: SOON, ..Setup::default() },
+            setup: Setup { mix: large, timeout: SOON, ..Setup::default() },
             ..Scenario::new("dead letters are more than NATS takes", |stage| {
                 stage.load_ends().boxed_local()
             })

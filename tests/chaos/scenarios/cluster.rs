@@ -14,8 +14,8 @@ use crate::{
     stage::{Setup, Stage},
 };
 
-/// A pull that the server has lost is noticed and made again within so long: the worker's silence,
-/// an election of the consumer's leader, and what a busy machine takes.
+/// A pull that the server has lost is noticed and made again within so long: the worker's idle
+/// time, an election of the consumer's leader, and what a busy machine takes.
 const STALL: Duration = Duration::from_secs(15);
 
 pub(super) fn all() -> Vec<Scenario> {

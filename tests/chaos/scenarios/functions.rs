@@ -44,7 +44,8 @@ pub(super) fn all() -> Vec<Scenario> {
             })
         },
         Scenario {
-            // A call that is cancelled meanwhile was sent before that and would arrive after it.
+            // A call that is cancelled in the meantime was sent before that and would arrive after
+            // it.
             setup: Setup {
                 has_cable: true,
                 mix: Mix { cancelled: 0, ..Mix::default() },
@@ -66,7 +67,7 @@ async fn killed(stage: &mut Stage) {
 async fn cut_off(stage: &mut Stage) {
     stage.in_the_middle().await;
     let set_passing = |stage: &Stage, passes| stage.cable.as_ref().unwrap().set_passing(passes);
-    // What a worker sends meanwhile arrives when it has given that up.
+    // What a worker sends in the meantime arrives when it has given that up.
     stage.recorder.fault("functions can't be reached", Excuse::Begins);
     set_passing(stage, false);
     sleep(Duration::from_secs(8)).await;

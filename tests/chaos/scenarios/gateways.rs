@@ -18,7 +18,7 @@ pub(super) fn all() -> Vec<Scenario> {
         },
         Scenario {
             setup,
-            ..Scenario::new("a gateway is told to end", |stage| ended(stage).boxed_local())
+            ..Scenario::new("a gateway is asked to end", |stage| ended(stage).boxed_local())
         },
     ]
 }

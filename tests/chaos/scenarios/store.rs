@@ -19,8 +19,8 @@ use crate::{
 /// The size of a body: some two hundred fill the store.
 const BODY: usize = 400_000;
 
-/// Three servers write each body three times over, to one disk here. What they deliver meanwhile
-/// has come later than [`LEASE`] after they began to count.
+/// Three servers write each body three times over, to one disk here. What they deliver in the
+/// meantime has come later than [`LEASE`] after they began to count.
 const LEASE_OF_THREE: Duration = LEASE.saturating_mul(4);
 
 pub(super) fn all() -> Vec<Scenario> {

@@ -24,10 +24,10 @@ pub(super) fn all() -> Vec<Scenario> {
                 all_killed(stage).boxed_local()
             })
         },
-        Scenario::new("a worker is told to end", |stage| ended(stage, true).boxed_local()),
+        Scenario::new("a worker is asked to end", |stage| ended(stage, true).boxed_local()),
         Scenario {
             setup: Setup { worker_settings: &[("grace_period", "100ms")], ..Setup::default() },
-            ..Scenario::new("a worker is told to end and has no time", |stage| {
+            ..Scenario::new("a worker is asked to end and has no time", |stage| {
                 ended(stage, false).boxed_local()
             })
         },

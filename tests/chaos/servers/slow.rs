@@ -48,7 +48,7 @@ impl Servers {
 
 impl Drop for SlowDisk {
     fn drop(&mut self) {
-        // The server may have ended already, and then there is nobody left in the group.
+        // The server may have ended already, and then the group is empty.
         let _ = fs::write(PathBuf::from(CONTROLLER).join("cgroup.procs"), self.process.to_string());
         let _ = fs::remove_dir(&self.group);
     }

@@ -57,9 +57,9 @@ impl Stage {
         }
     }
 
-    /// Waits until every call has ended, or there is no more patience.
+    /// Waits until every call has ended, or the timeout is over.
     pub(crate) async fn is_drained(&self) -> bool {
-        let deadline = Instant::now() + self.setup.patience;
+        let deadline = Instant::now() + self.setup.timeout;
         while Instant::now() < deadline {
             if self.is_empty().await {
                 return true;

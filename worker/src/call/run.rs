@@ -160,8 +160,8 @@ impl Runner {
         while is_due || self.stall_detector.may_have_missed(since, is_checked) {
             (since, is_checked, is_due) = (Instant::now(), true, false);
             match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {
-                // Its worker crashed while it posted a result that can't be stored: the client may not
-                // have the result.
+                // Its worker crashed while it posted a result that can't be stored: the client may
+                // not have the result.
                 Ok(Some(tombstone))
                     if tombstone.mark == Mark::Ended(EndState::Done)
                         && call.invocation.callback_url.is_some() => {}

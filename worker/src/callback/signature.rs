@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn while_a_secret_is_rotated_both_sign() {
+    fn both_secrets_sign_during_a_rotation() {
         let new = format!("whsec_{}", STANDARD.encode([7; 32]));
         let both = Secrets::parse(&format!("{new}\n{SECRET}\n")).unwrap().sign(ID, TIMESTAMP, BODY);
         let signatures: Vec<_> = both.split(' ').collect();

@@ -169,7 +169,10 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn succeeded(&self, run: &Run) -> bool {
-        matches!(run.end, Some((_, RunEnd::Returned(status))) if !self.rules.retried.contains(&status))
+        match run.end {
+            Some((_, RunEnd::Returned(status))) => !self.rules.retried.contains(&status),
+            _ => false,
+        }
     }
 
     /// Whether an invocation had failed at a time, so that the next may follow it.

@@ -86,7 +86,7 @@ impl Call<'_> {
     }
 
     /// Whether the server may have forgotten that the call has ended, with its message still there:
-    /// it had been told, by a worker that had run it.
+    /// it had been reported, by a worker that had run it.
     fn is_end_unwritten(&self) -> bool {
         self.runs
             .iter()
@@ -120,9 +120,10 @@ impl Call<'_> {
     }
 
     fn reported(&self, wanted: Reported) -> bool {
-        self.steps
-            .iter()
-            .any(|(_, step)| matches!(step, Step::StatusAnswered { reported, .. } if *reported == wanted))
+        self.steps.iter().any(|(_, step)| match step {
+            Step::StatusAnswered { reported, .. } => *reported == wanted,
+            _ => false,
+        })
     }
 
     /// Whether its queue was deleted with it. What was submitted after that is not excused.

@@ -129,7 +129,7 @@ fn a_failed_run_is_followed_by_another_or_by_a_dead_letter() {
     assert_eq!(tally, Tally { accepted: 1, dead: 1, ..Tally::default() });
     failing().run(4, 6000, 6010, 500).dead(7000).breaks(&[Rule::RanTooOften]);
     accepted().run(1, 10, 20, 500).dead(30).breaks(&[Rule::DiedEarly]);
-    // What nobody saw the end of, its worker had given up.
+    // A call without an observed end was given up by its worker.
     accepted().at(10, Step::Started { run: 1 }).run(2, 5010, 5020, 200).is_whole();
 }
 
@@ -153,7 +153,7 @@ fn a_call_that_was_not_taken_need_not_have_an_end() {
 }
 
 #[test]
-fn what_a_server_forgot_that_could_not_write_is_not_unfinished() {
+fn call_lost_by_a_server_without_disk_is_not_unfinished() {
     let left = |seen: Seen| seen.at(900, Step::LeftQueued);
     let full = |seen: Seen| {
         seen.fault(15, Excuse::BeginsUnwritten).run(1, 10, 20, 200).fault(30, Excuse::Ends)
@@ -166,13 +166,13 @@ fn what_a_server_forgot_that_could_not_write_is_not_unfinished() {
 }
 
 #[test]
-fn what_is_left_at_the_last_look_is_unfinished() {
+fn call_left_at_the_last_check_is_unfinished() {
     accepted().at(900, Step::LeftQueued).breaks(&[Rule::Unfinished]);
     with_callback().run(1, 10, 20, 200).at(900, Step::LeftResult).breaks(&[Rule::Unfinished]);
 }
 
 #[test]
-fn what_was_refused_must_not_run() {
+fn refused_call_must_not_run() {
     let refused = |status| Seen::default().at(0, submitted(false)).at(1, answered(status));
     for status in [400, 413, 429, 507] {
         refused(status).run(1, 10, 20, 200).breaks(&[Rule::RanThoughRefused]);

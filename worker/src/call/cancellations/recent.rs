@@ -24,7 +24,7 @@ impl<K: Eq + Hash, V> RecentMap<K, V> {
         self.new.contains_key(key) || self.old.contains_key(key)
     }
 
-    /// Returns the entry of this key, which is added if there is none. It is the newest then.
+    /// Returns the entry of this key, which is added if it is missing. It is the newest then.
     pub(super) fn get_or_insert(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
         if self.new.len() >= self.capacity / 2 && !self.new.contains_key(&key) {
             let full = mem::take(&mut self.new);

@@ -105,7 +105,7 @@ fn an_open_cancellation_leaves_open_how_the_call_ends() {
 }
 
 #[test]
-fn of_calls_with_one_id_those_that_are_stored_are_cancelled() {
+fn cancellation_applies_to_all_stored_calls_with_one_id() {
     let submitted = Step::Submitted { callback: true, queue: 0, shares_id: true };
     let shared = |at| Seen::default().at(at, submitted).at(at + 1, answered(202));
     // It had ended before.

@@ -91,7 +91,7 @@ fn a_delivery_that_is_lost_is_an_attempt_but_not_under_a_run() {
 }
 
 #[test]
-fn what_was_in_a_deleted_queue_need_not_have_an_end() {
+fn call_in_a_deleted_queue_needs_no_end() {
     accepted().fault_of(Some(0), 500, Excuse::Deletes).is_whole();
     accepted().fault_of(Some(1), 500, Excuse::Deletes).breaks(&[Rule::Lost]);
     with_callback().run(1, 10, 20, 200).fault_of(Some(0), 500, Excuse::Deletes).is_whole();

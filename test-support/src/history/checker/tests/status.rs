@@ -76,7 +76,7 @@ fn a_call_is_cancelled_only_if_its_cancellation_was_not_refused() {
 }
 
 #[test]
-fn of_calls_with_one_id_the_status_is_that_of_another() {
+fn status_may_be_that_of_another_call_with_the_id() {
     let submitted = Step::Submitted { callback: false, queue: 0, shares_id: true };
     let shared = Seen::default().at(0, submitted).at(1, answered(202)).run(1, 10, 20, 200);
     shared.asked(30, 31, Reported::Queued).is_whole();

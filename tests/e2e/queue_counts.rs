@@ -7,7 +7,7 @@ use crate::support::{Gateway, Queue, function};
 
 #[tokio::test]
 async fn a_queue_counts_calls_that_are_retried_and_those_that_are_dead() {
-    let queue = Queue::ready("figures", "{}").await;
+    let queue = Queue::ready("queue-counts", "{}").await;
     let namespace = queue.name();
     apply(&function(namespace, "again", namespace));
     // A function's own limit comes before its queue's.
