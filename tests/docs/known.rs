@@ -371,7 +371,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind"),
     ),
     ("make image", Script("tests/cluster/install", "images/load")),
-    ("cargo build --release --bin", Script("build/image", "build --release")),
+    ("cargo build --release --bin", Script("build/programs", "build --release")),
     (
         "docker build",
         Not(
