@@ -52,8 +52,9 @@ assemble() {
 # buildah ARGUMENT...: leaves nothing in the user's own store of images.
 buildah() { command buildah --storage-driver=vfs --root="$work/storage" --runroot="$work/run" "$@"; }
 
-# buildah_bud ARGUMENT...: needs no daemon, no network and no privileges that a container lacks.
-buildah_bud() { buildah bud --isolation=chroot --quiet "$@" >/dev/null; }
+# buildah_bud ARGUMENT...: needs no daemon, no network and no privileges that a container lacks. All files are in one layer,
+# and buildah's own version is not in the image.
+buildah_bud() { buildah bud --isolation=chroot --squash --identity-label=false --quiet "$@" >/dev/null; }
 
 mkdir -p "$cache_dir/images"
 # In the cache rather than in /tmp: finished images are renamed into place.

@@ -177,12 +177,13 @@ fn copy_project(into: &Path, images: &[(&str, String)]) {
     let folders = ["crds", "examples", "manifests"].map(|folder| repository().join(folder));
     let files = fs::read_dir(around).unwrap().map(|entry| entry.unwrap().path());
     let _ = output(Command::new("cp").arg("--recursive").args(folders).args(files).arg(into));
-    let substitutions =
-        images.iter().map(|(name, tag)| format!("--expression=s|\\b{name}:latest|{name}:{tag}|"));
+    let substitutions = images.iter().map(|(name, tag)| {
+        format!("--expression=s~\\b{name}:([0-9]+[.][0-9]+[.][0-9]+|latest)~{name}:{tag}~")
+    });
     let _ = output(
         Command::new("find")
             .arg(into)
-            .args(["-name", "*.yaml", "-exec", "sed", "--in-place"])
+            .args(["-name", "*.yaml", "-exec", "sed", "--in-place", "--regexp-extended"])
             .args(substitutions)
             .args(["{}", "+"]),
     );
