@@ -376,7 +376,6 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "make demo-local",
         Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind"),
     ),
-    ("make image", Script("tests/cluster/install", "images/load")),
     ("cargo build --release --bin", Script("build/programs", "build --release")),
     (
         "docker build",

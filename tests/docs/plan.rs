@@ -93,8 +93,10 @@ fn filled_in(text: &str, images: &[(&str, String)]) -> String {
     }
     for (name, tag) in images {
         let registry = format!("registry.example.com/{name}");
-        text = text
-            .replace(&format!("{registry}, newTag: {VERSION}"), &format!("{name}, newTag: '{tag}'"));
+        text = text.replace(
+            &format!("{registry}, newTag: {VERSION}"),
+            &format!("{name}, newTag: '{tag}'"),
+        );
         text = text.replace(&format!("{registry}:{VERSION}"), &format!("{name}:{tag}"));
     }
     text
