@@ -33,8 +33,8 @@ umask 022
 archive() {
     local file=$1 folder=$2 compress=(cat)
     case $file in *gz) compress=(gzip --no-name --best) ;; esac
-    tar --create --directory="$folder" --sort=name --format=posix --pax-option=delete=atime,delete=ctime \
-        --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u+rw,go=rX . | "${compress[@]}" >"$file"
+    tar --create --directory="$folder" --sort=name --format=ustar --mtime="@$SOURCE_DATE_EPOCH" \
+        --owner=0 --group=0 --numeric-owner --mode=u+rw,go=rX . | "${compress[@]}" >"$file"
 }
 
 # temporary_folder: set `work` to a folder that goes with the script.
