@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs test-docs test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs test-docs test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image release release-check crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -73,6 +73,12 @@ down: ## end the test cluster and all that belongs to it
 
 image: ## build the binaries and the images asyncqueue and asyncqueue-example-function
 	@build/image asyncqueue asyncqueue-example-function
+
+release: ## all files of a release, in target/release-VERSION: images, install.yaml, charts, kubectl aq, checksums
+	@build/release
+
+release-check: ## two builds of this commit in two folders have equal files (takes an hour)
+	@build/release-check
 
 clean-cache: down ## end the test cluster, and remove the programs and images kept between runs
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/asyncqueue"

@@ -6,6 +6,7 @@
 #   dockerfile, context  as for any builder of images
 #   content              the folder, in the context, that all of the image's files come from
 #   tag                  if it is not the hash of the content
+#   stage                of the dockerfile, if it is not the last one
 #
 # In the cache, images/NAME/TAG/image.tar is then the image as `ctr images import`, `docker load`
 # and `podman load` read it, and `digest`, next to it, is what containerd will call it by. The tag is a hash of the
@@ -13,7 +14,7 @@
 
 # ensure NAME: print NAME:TAG, after building the image if need be.
 ensure() {
-    local name=$1 dockerfile context content tag made_from target building earlier
+    local name=$1 dockerfile context content tag stage= made_from target building earlier
     mkdir -p "$cache_dir/images/$name"
     # One at a time, also of what leads up to it.
     exec 8>"$cache_dir/images/$name/lock"
@@ -41,14 +42,19 @@ ensure() {
     echo "$name:$tag"
 }
 
-# assemble REFERENCE DOCKERFILE CONTEXT DIR: DIR/image.tar and DIR/digest. Leaves nothing in the user's
-# own store of images; needs no daemon, no network and, with "chroot", no privileges that a container lacks.
+# assemble REFERENCE DOCKERFILE CONTEXT DIR: DIR/image.tar and DIR/digest.
 assemble() {
-    local buildah=(buildah --storage-driver=vfs --root="$work/storage" --runroot="$work/run")
     # The same content gets the same digest: no time of day in it.
-    "${buildah[@]}" bud --isolation=chroot --timestamp=0 --quiet --file="$2" --tag="$1" "$3" >/dev/null &&
-        "${buildah[@]}" push --quiet --digestfile="$4/digest" "$1" "oci-archive:$4/image.tar:$1" >&2
+    buildah_bud --timestamp=0 --file="$2" ${stage:+--target="$stage"} --tag="$1" "$3" &&
+        buildah push --quiet --digestfile="$4/digest" "$1" "oci-archive:$4/image.tar:$1" >&2
 }
+
+# buildah ARGUMENT...: leaves nothing in the user's own store of images.
+buildah() { command buildah --storage-driver=vfs --root="$work/storage" --runroot="$work/run" "$@"; }
+
+# buildah_bud ARGUMENT...: needs no daemon, no network and no privileges that a container lacks. All files are in one layer,
+# and buildah's own version is not in the image.
+buildah_bud() { buildah bud --isolation=chroot --squash --identity-label=false --quiet "$@" >/dev/null; }
 
 mkdir -p "$cache_dir/images"
 # In the cache rather than in /tmp: finished images are renamed into place.

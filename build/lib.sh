@@ -19,3 +19,12 @@ die() {
 
 # hash: 16 hex digits of what comes on stdin; enough to tell a handful of versions apart.
 hash() { sha256sum | cut -c 1-16; }
+
+# linux_triple [ARCHITECTURE]: what Rust calls Linux on it. None: this machine's.
+linux_triple() {
+    case ${1:-$(uname -m)} in
+        amd64 | x86_64) echo x86_64-unknown-linux-gnu ;;
+        arm64 | aarch64) echo aarch64-unknown-linux-gnu ;;
+        *) die "the architecture ${1:-$(uname -m)} is not one that this project is built for: amd64 or arm64" ;;
+    esac
+}

@@ -78,9 +78,9 @@ pub type Facts = Vec<(&'static str, String)>;
 #[must_use]
 pub fn markdown(facts: &Facts, parts: &[Part], folder: &str) -> String {
     let mut text = "# Benchmarks\n\n\
-                    For those who compare queues, or change the programs: what `make bench` measured \
-                    and wrote. Each figure stands next to\nits limit, measured in the same run, or next \
-                    to other queues.\n\n\
+                    For those who compare queues, or change the programs: what `make bench` \
+                    measured and wrote. Each figure stands next to\nits limit, measured in the \
+                    same run, or next to other queues.\n\n\
                     | | |\n|---|---|\n"
         .to_owned();
     for (name, value) in facts {

@@ -25,6 +25,7 @@ pub mod program;
 pub mod server;
 pub mod settings;
 pub mod shutdown;
+pub mod signals;
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -10,7 +10,8 @@ use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 use crate::{
     error, output,
     settings::{LogEncoding, LogSettings},
-    shutdown::{FORCED_SHUTDOWN_TIMEOUT, Shutdown, Signals},
+    shutdown::{FORCED_SHUTDOWN_TIMEOUT, Shutdown},
+    signals::Signals,
 };
 
 /// Exit code for a setting that can't be used, the same as clap's.

@@ -1,6 +1,8 @@
 //! The cluster that `make up` starts, through `kubectl`, as a user sees it.
 
+pub mod installation;
 pub mod nats;
+pub mod release;
 
 use std::{
     fmt::Write as _,

@@ -264,12 +264,14 @@ fn wrapped(paragraph: &str) -> String {
 const HEAD: &str = "\
 # AsyncQueue reference
 
-For everyone who writes an AsyncQueue, the resource that describes a queue: all its fields, with their types, defaults
-and limits. [README.md](../README.md#the-asyncqueue) has an example, and `kubectl explain asyncqueue.spec` shows the
-same texts. [bad-inputs.md](bad-inputs.md#asyncqueues-at-admission) has examples of what is refused.
+For everyone who writes an AsyncQueue, the resource that describes a queue: all its fields, with
+their types, defaults and limits. [README.md](../README.md#the-asyncqueue) has an example, and
+`kubectl explain asyncqueue.spec` shows the same texts.
+[bad-inputs.md](bad-inputs.md#asyncqueues-at-admission) has examples of what is refused.
 
-A duration is written as `200ms`, `90s`, `15m` or `1h30m`. A quantity is a number of bytes, such as `1000`, `256Ki` or
-`5Gi`. This page is generated from [crds/asyncqueues.yaml](../crds/asyncqueues.yaml).
+A duration is written as `200ms`, `90s`, `15m` or `1h30m`. A quantity is a number of bytes, such as
+`1000`, `256Ki` or `5Gi`. This page is generated from
+[crds/asyncqueues.yaml](../crds/asyncqueues.yaml).
 ";
 
 #[cfg(test)]

@@ -8,21 +8,26 @@ use serde_json::Value;
 use test_support::documents::read;
 
 /// What is shown as a command begins with one of these, or with the setting of a variable.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 19] = [
     "asyncqueue-gateway",
     "asyncqueue-worker",
     "cargo",
     "cd",
+    "cosign",
+    "ctr",
     "curl",
     "docker",
     "export",
     "faas-cli",
+    "git",
     "helm",
     "kubectl",
     "make",
     "nats",
     "nats-server",
     "python3",
+    "sha256sum",
+    "skopeo",
 ];
 
 /// Begins a line that a fence stands in.

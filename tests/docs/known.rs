@@ -37,7 +37,13 @@ pub(crate) const SESSIONS: [(&str, Session); 9] = [
 /// What stands for something of the user's own, and what it is here. Images are replaced, too: see
 /// `plan`. CALL-ID is the call that was answered last: see `shell`.
 pub(crate) const PLACEHOLDERS: [(&str, &str); 4] = [
-    ("github.com/you/asyncqueue/manifests", "manifests"),
+    (
+        concat!(
+            "https://example.com/asyncqueue//manifests/standalone?ref=v",
+            env!("CARGO_PKG_VERSION")
+        ),
+        "manifests/standalone",
+    ),
     ("https://…/manifests", "manifests"),
     ("/var/lib/asyncqueue", "store"),
     ("/etc/asyncqueue", "etc"),
@@ -337,8 +343,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "make demo-local",
         Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind"),
     ),
-    ("make image", Script("tests/cluster/install", "images/load")),
-    ("cargo build --release --bin", Script("build/image", "build --release")),
+    ("cargo build --release --bin", Script("build/programs", "build --release")),
     (
         "docker build",
         Not("no container engine and no registry here; build/image makes the image from the same \
@@ -353,6 +358,20 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "helm upgrade --install slow-queue",
         Test("tests/e2e", "the_documented_helm_command_makes_a_queue_that_runs"),
     ),
+    (
+        "kubectl apply --server-side -f https://example.com/asyncqueue/releases/",
+        Test("tests/install", "the_files_of_a_release_take_a_call_within_two_minutes"),
+    ),
+    (
+        "ctr --namespace k8s.io images import",
+        Test("tests/install", "the_files_of_a_release_take_a_call_within_two_minutes"),
+    ),
+    ("skopeo copy", Script(".github/workflows/release.yml", "skopeo copy")),
+    ("make release-check", Script(".github/workflows/nightly.yml", "make release-check")),
+    ("make release ", Script(".github/workflows/release.yml", "make release")),
+    ("git tag", Not("it starts a release")),
+    ("cosign ", Not("nothing is signed here: the workflow of a release signs")),
+    ("sha256sum --check", Script("build/release-check", "sha256sum --check")),
     (
         "helm install",
         Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay"),

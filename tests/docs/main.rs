@@ -19,7 +19,10 @@ mod plan;
 mod run;
 mod test_list;
 
-use test_support::{cluster::repository, documents::paths};
+use test_support::{
+    cluster::{installation::Restored, repository},
+    documents::paths,
+};
 
 use crate::{
     documents::{Kind, pieces_of},
@@ -110,13 +113,13 @@ fn commands_of_machines_without_kubernetes_are_run() {
 
 #[test]
 fn commands_of_the_cluster_are_run() {
-    let _restored = run::Restored;
+    let _restored = Restored;
     run::documents(Session::Cluster);
 }
 
 #[test]
 fn commands_of_the_cluster_migrate_an_openfaas_and_back() {
-    let _restored = run::Restored;
+    let _restored = Restored;
     let _emptied = run::Emptied::of_asyncqueue();
     run::documents(Session::OpenFaas);
 }

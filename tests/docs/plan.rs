@@ -9,6 +9,9 @@ use crate::{
     known::{Around, ELSEWHERE, How, NOTHING, PLACEHOLDERS, SERVERS, around},
 };
 
+/// The version that the documents name, which is that of this project.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// What is to be done for a document.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -91,9 +94,11 @@ fn filled_in(text: &str, images: &[(&str, String)]) -> String {
     }
     for (name, tag) in images {
         let registry = format!("registry.example.com/{name}");
-        text = text
-            .replace(&format!("{registry}, newTag: 0.1.0"), &format!("{name}, newTag: '{tag}'"));
-        text = text.replace(&format!("{registry}:0.1.0"), &format!("{name}:{tag}"));
+        text = text.replace(
+            &format!("{registry}, newTag: {VERSION}"),
+            &format!("{name}, newTag: '{tag}'"),
+        );
+        text = text.replace(&format!("{registry}:{VERSION}"), &format!("{name}:{tag}"));
     }
     text
 }
@@ -155,13 +160,14 @@ fn a_document_becomes_files_and_steps() {
     let text = concat!(
         "    # kustomization.yaml\n",
         "    images: [{name: asyncqueue, newName: registry.example.com/asyncqueue, \
-         newTag: 0.1.0}]\n\n",
+         newTag: VERSION}]\n\n",
         "    kubectl apply -k .\n",
         "    curl -d 'it is' http://h   # 202\n",
         "    nats-server -sd /var/lib/asyncqueue\n\n",
         "    spec: {replicas: 2}\n",
     );
-    let plan = plan("a.md", &pieces("a.md", text), &[("asyncqueue", "7".to_owned())]);
+    let text = text.replace("VERSION", VERSION);
+    let plan = plan("a.md", &pieces("a.md", &text), &[("asyncqueue", "7".to_owned())]);
     let [(name, file)] = &plan.files[..] else { panic!("{plan:?}") };
     assert_eq!(name, "kustomization.yaml");
     assert!(file.ends_with("newName: asyncqueue, newTag: '7'}]"), "{file}");

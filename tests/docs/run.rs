@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 use test_support::{
-    cluster::{command, loaded_image, repository},
+    cluster::{command, installation::remove_all, loaded_image, repository},
     tools::{self, output},
 };
 
@@ -18,10 +18,6 @@ use crate::{
     known::{SESSIONS, Session},
     plan::{Plan, plan},
 };
-
-/// What is installed comes back when this is dropped, whatever became of the test.
-#[derive(Debug)]
-pub(crate) struct Restored;
 
 /// The cluster without AsyncQueue. What is there instead is removed when this is dropped.
 #[derive(Debug)]
@@ -41,66 +37,8 @@ impl Drop for Emptied {
     }
 }
 
-/// Removes AsyncQueue, and all that there is in the namespaces of OpenFaaS.
-fn remove_all() {
-    let delete =
-        |what: &[&str]| try_run(command("kubectl").arg("delete").args(what).arg("--timeout=180s"));
-    // Queues first, while the operator is there.
-    if command("kubectl")
-        .args(["get", "crd/asyncqueues.asyncqueue.io"])
-        .output()
-        .is_ok_and(|got| got.status.success())
-    {
-        delete(&["asyncqueues", "--all", "--all-namespaces"]);
-        // Else Kubernetes looks again at their namespace only after half of their grace period.
-        let workers = [
-            "--for=delete",
-            "pods",
-            "-l=asyncqueue.io/queue",
-            "--all-namespaces",
-            "--timeout=120s",
-        ];
-        try_run(command("kubectl").arg("wait").args(workers));
-    }
-    delete(&["--kustomize=manifests/standalone", "--ignore-not-found"]);
-}
-
-impl Drop for Restored {
-    fn drop(&mut self) {
-        // Namespaces first: what goes into them can't be validated before they are there.
-        for folder in ["manifests/namespaces", "manifests/standalone"] {
-            try_run(
-                Command::new(repository().join("tests/cluster/apply"))
-                    .args([folder, "--force-conflicts"]),
-            );
-        }
-        for workload in
-            ["statefulset/nats", "deployment/asyncqueue-operator", "deployment/asyncqueue-gateway"]
-        {
-            try_run(command("kubectl").args(["rollout", "status", workload]).args(IN_TIME));
-        }
-        for what in ["--for=create", "--for=condition=Ready"] {
-            try_run(
-                command("kubectl").args(["wait", what, "asyncqueue/faas-request"]).args(IN_TIME),
-            );
-        }
-    }
-}
-
 /// The image of what stands for OpenFaaS's programs.
 const OPENFAAS: &str = "openfaas";
-
-/// Of what takes its time in a namespace.
-const IN_TIME: [&str; 2] = ["--namespace=openfaas", "--timeout=180s"];
-
-/// Runs a command, and says so if it fails: a test that has failed already is not to fail
-/// otherwise.
-fn try_run(command: &mut Command) {
-    let status = command.current_dir(repository()).status();
-    if !status.is_ok_and(|status| status.success()) {
-        eprintln!("failed: {command:?}");
-    }
-}
 
 /// Types the commands of all documents of a session, each into a shell of its own.
 pub(crate) fn documents(session: Session) {
@@ -177,12 +115,13 @@ fn copy_project(into: &Path, images: &[(&str, String)]) {
     let folders = ["crds", "examples", "manifests"].map(|folder| repository().join(folder));
     let files = fs::read_dir(around).unwrap().map(|entry| entry.unwrap().path());
     let _ = output(Command::new("cp").arg("--recursive").args(folders).args(files).arg(into));
-    let substitutions =
-        images.iter().map(|(name, tag)| format!("--expression=s|\\b{name}:latest|{name}:{tag}|"));
+    let substitutions = images.iter().map(|(name, tag)| {
+        format!("--expression=s~\\b{name}:([0-9]+[.][0-9]+[.][0-9]+|latest)~{name}:{tag}~")
+    });
     let _ = output(
         Command::new("find")
             .arg(into)
-            .args(["-name", "*.yaml", "-exec", "sed", "--in-place"])
+            .args(["-name", "*.yaml", "-exec", "sed", "--in-place", "--regexp-extended"])
             .args(substitutions)
             .args(["{}", "+"]),
     );

@@ -4,14 +4,16 @@ use std::{fs, process::Command, time::Duration};
 
 use serde_json::json;
 use test_support::{
-    cluster::{Namespace, apply, apply_folder, is_true, kubectl, nats, secret},
+    cluster::{
+        Namespace, apply, apply_folder, installation::Restored, is_true, kubectl, nats, secret,
+    },
     nats_auth::Trust,
     tools::output,
 };
 
 use crate::{
     e2e::{Gateway, Queue},
-    support::{Restored, rolled_out},
+    support::rolled_out,
 };
 
 /// Longer than this test.

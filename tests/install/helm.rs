@@ -4,13 +4,16 @@ use std::process::Output;
 
 use serde_json::json;
 use test_support::{
-    cluster::{command, get, is_true, loaded_image, object_is, object_is_gone, repository},
+    cluster::{
+        command, get, installation::Restored, is_true, loaded_image, object_is, object_is_gone,
+        repository,
+    },
     tools,
 };
 
 use crate::{
     e2e::{Gateway, Queue},
-    support::{Restored, is_ready, remove_base},
+    support::{is_ready, remove_base},
 };
 
 const OPERATOR: &str = "deployment/asyncqueue-operator";

@@ -12,5 +12,6 @@ mod external_nats;
 mod helm;
 mod load;
 mod overlays;
+mod release;
 mod support;
 mod upgrade;

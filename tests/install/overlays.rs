@@ -1,10 +1,12 @@
 //! The kustomize folders next to `standalone`, which all other tests run on.
 
-use test_support::cluster::{Namespace, apply, apply_folder, command, get, kubectl, repository};
+use test_support::cluster::{
+    Namespace, apply, apply_folder, command, get, installation::Restored, kubectl, repository,
+};
 
 use crate::{
     e2e::{Gateway, Queue, object},
-    support::{Restored, is_ready, rolled_out},
+    support::{is_ready, rolled_out},
 };
 
 #[tokio::test]

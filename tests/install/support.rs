@@ -1,19 +1,8 @@
 //! What is installed, and how it comes back.
 
-use test_support::cluster::{apply_folder, is_true, kubectl, object_is};
+use test_support::cluster::{is_true, kubectl, object_is};
 
 const DEPLOYMENTS: [&str; 2] = ["deployment/asyncqueue-operator", "deployment/asyncqueue-gateway"];
-
-/// `manifests/standalone` comes back when this is dropped, whatever became of the test.
-#[derive(Debug)]
-pub(crate) struct Restored;
-
-impl Drop for Restored {
-    fn drop(&mut self) {
-        apply_folder("manifests/standalone");
-        rolled_out();
-    }
-}
 
 /// Waits until the operator and the gateway run as they were applied last.
 pub(crate) fn rolled_out() {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use test_support::{
     cluster::{
-        PODS, apply, apply_folder, apply_folder_of, condition, get, is_true, kubectl, loaded_image,
-        object_is, repository,
+        PODS, apply, apply_folder, apply_folder_of, condition, get, installation::Restored,
+        is_true, kubectl, loaded_image, object_is, repository,
     },
     versions,
     wait::until_in,
@@ -13,7 +13,7 @@ use test_support::{
 use crate::{
     e2e::{Gateway, Queue, function, object},
     load::{Call, Kind, Load, RETRY, all_ended_once, submit},
-    support::{Restored, is_ready, rolled_out},
+    support::{is_ready, rolled_out},
 };
 
 /// Calls that are accepted before the next step, while each version runs.

@@ -9,3 +9,4 @@ mod network;
 mod overlays;
 mod queue_worker;
 mod support;
+mod versions;

@@ -3,12 +3,9 @@
 use std::{collections::HashSet, pin::pin, time::Duration};
 
 use anyhow::Context;
-use asyncqueue_runtime::error::error_chain;
+use asyncqueue_runtime::{error::error_chain, signals::Signals};
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, interval, sleep_until},
-};
+use tokio::time::{Instant, interval, sleep_until};
 use tracing::{info, warn};
 
 use super::{
@@ -73,7 +70,8 @@ async fn transfer_all<S: Source>(
     common: &Common,
     progress: &mut Progress,
 ) -> anyhow::Result<EndReason> {
-    let mut stop = pin!(wait_for_signal());
+    let mut signals = Signals::listen().context("failed to listen to signals")?;
+    let mut stop = pin!(signals.next());
     let mut deadline = None;
     let mut report = interval(PROGRESS_INTERVAL);
     let mut check = interval(EMPTY_CHECK_INTERVAL);
@@ -106,7 +104,7 @@ async fn transfer_all<S: Source>(
             }
             _ = report.tick() => progress.counts.log("draining"),
             signal = &mut stop, if !is_stopping => {
-                info!("{} received, stopping", signal?);
+                info!("{signal} received, stopping");
                 transfer.stop();
                 deadline = Some(Instant::now() + STOP_TIMEOUT);
             }
@@ -139,17 +137,6 @@ async fn transfer_one<R: AckHandle>(
         );
     }
     Ok((identity, outcome))
-}
-
-/// Waits for a signal that asks this program to end, and returns its name.
-async fn wait_for_signal() -> anyhow::Result<&'static str> {
-    let listen = |kind| signal(kind).context("failed to listen to signals");
-    let (mut terminate, mut interrupt) =
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
 }
 
 // === impl Progress ===

@@ -1,0 +1,68 @@
+//! The files of a release alone, on a cluster that has nothing of AsyncQueue.
+
+use std::time::{Duration, Instant};
+
+use test_support::{
+    cluster::{
+        apply, get,
+        installation::{Restored, remove_all},
+        kubectl, loaded_image, object_is,
+        release::Release,
+    },
+    wait::until_in,
+};
+
+use crate::e2e::{Gateway, function};
+
+/// From `kubectl apply` to the result of the first call.
+const FIRST_CALL: Duration = Duration::from_secs(120);
+
+/// The namespace of functions that `install.yaml` creates.
+const FUNCTIONS: &str = "openfaas-fn";
+
+#[tokio::test]
+async fn the_files_of_a_release_take_a_call_within_two_minutes() {
+    let release = Release::make();
+    let _restored = Restored;
+    remove_all();
+    release.load_images();
+
+    let begun = Instant::now();
+    let install = release.install_yaml();
+    let _ = kubectl(&["apply", "--server-side", "-f", install.to_str().unwrap()]);
+    for name in ["fast", "callbacks"] {
+        apply(&released_function(name, &release));
+    }
+    object_is("openfaas", "deployment/asyncqueue-gateway", "available", |gateway| {
+        gateway["status"]["availableReplicas"] == 1
+    })
+    .await;
+    let gateway = Gateway::connect();
+    let call = until_in(FIRST_CALL, "the first call is accepted", async || {
+        let call = gateway.submit(FUNCTIONS, "fast").await;
+        (call.status == 202).then_some(call)
+    })
+    .await;
+    gateway.callback(FUNCTIONS, &call.call_id).await;
+    let took = begun.elapsed();
+    println!("from kubectl apply to the first callback: {:.0} s", took.as_secs_f64());
+    assert!(took < FIRST_CALL, "it took {took:?}");
+
+    // All of it is of the release, the worker that the operator starts too.
+    for deployment in ["asyncqueue-operator", "asyncqueue-gateway", "faas-request-worker"] {
+        let object = get("openfaas", &format!("deployment/{deployment}")).unwrap();
+        let image = object["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+        assert!(
+            release.images().iter().any(|released| image == **released),
+            "{deployment}: {image}"
+        );
+    }
+}
+
+/// A function of the default queue, with the release's own image.
+fn released_function(name: &str, release: &Release) -> String {
+    let images = release.images();
+    let image = images.iter().find(|image| image.contains("example-function")).unwrap();
+    function(FUNCTIONS, name, "faas-request")
+        .replace(&loaded_image("asyncqueue-example-function"), image)
+}
