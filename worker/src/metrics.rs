@@ -194,22 +194,26 @@ impl Metrics {
             "Time that calls waited in the queue for their first attempt",
             metrics.wait.clone(),
         );
-        // Created with the value 0, so that the first dead letter is seen as an increase.
+        metrics.create_series();
+        metrics
+    }
+
+    /// Creates series with the value 0, so that the first dead letter is seen as an increase.
+    fn create_series(&self) {
         for outcome in ["done", "retry", "dead", "cancelled", "expired"] {
-            let _ = metrics.processed.get_or_create(&metrics.labels(outcome));
+            let _ = self.processed.get_or_create(&self.labels(outcome));
         }
         for record in Record::ALL {
             for failure in [PublishFailure::NoSpace, PublishFailure::StreamFull] {
-                let _ = metrics.blocked.get_or_create(&metrics.record_labels(record, failure));
+                let _ = self.blocked.get_or_create(&self.record_labels(record, failure));
             }
         }
         for outcome in CallbackOutcome::ALL {
-            let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome.as_str()));
+            let _ = self.callbacks.get_or_create(&self.labels(outcome.as_str()));
         }
         for outcome in ["stored", "dropped"] {
-            let _ = metrics.dead_letters.get_or_create(&metrics.labels(outcome));
+            let _ = self.dead_letters.get_or_create(&self.labels(outcome));
         }
-        metrics
     }
 
     /// Sets how many calls wait, and how many were ever stored.
