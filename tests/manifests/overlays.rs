@@ -68,7 +68,7 @@ fn every_pod_is_restricted_and_only_the_operator_has_a_token() {
 }
 
 #[test]
-fn gateway_next_to_openfaas_forwards_the_rest() {
+fn the_gateway_next_to_openfaas_forwards_the_rest() {
     let objects = kustomize("openfaas");
     let gateway = "http://gateway.openfaas:8080";
     let deployment = |name| the(&objects, "Deployment", name);
@@ -77,7 +77,7 @@ fn gateway_next_to_openfaas_forwards_the_rest() {
 }
 
 #[test]
-fn gateway_without_openfaas_has_the_openfaas_service_name() {
+fn the_gateway_without_openfaas_has_the_openfaas_service_name() {
     let objects = kustomize("standalone");
     let [ours, openfaas] =
         ["asyncqueue-gateway", "gateway"].map(|name| &the(&objects, "Service", name)["spec"]);

@@ -240,7 +240,7 @@ async fn requests_are_logged_if_asked_for_and_without_anything_secret() {
 }
 
 #[tokio::test]
-async fn gateway_counts_its_requests() {
+async fn the_gateway_counts_its_requests() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     gateway.submit(&[], "hi").await;

@@ -36,7 +36,7 @@ async fn ready(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn gateway_creates_streams_of_directory_file_without_operator() {
+async fn the_gateway_creates_streams_of_directory_file_without_operator() {
     let nats = NatsServer::start().await;
     let js = nats.jetstream().await;
     let settings = [("ensure_stream", "true")];

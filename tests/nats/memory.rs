@@ -105,7 +105,7 @@ fn assert_fits(gateway: &Gateway, what: &str) {
 }
 
 #[tokio::test]
-async fn gateway_stays_within_its_memory_with_many_clients() {
+async fn the_gateway_stays_within_its_memory_with_many_clients() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let gateway = gateway(&queue, &[]).await;
@@ -144,7 +144,7 @@ async fn gateway_stays_within_its_memory_with_many_clients() {
 }
 
 #[tokio::test]
-async fn gateway_stays_within_its_memory_with_unread_responses() {
+async fn the_gateway_stays_within_its_memory_with_unread_responses() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond(200, &"y".repeat(512 << 10))).await;
@@ -191,7 +191,7 @@ async fn push(clients: &mut [Connection]) {
 }
 
 #[tokio::test]
-async fn gateway_stays_within_its_memory_with_tunnels() {
+async fn the_gateway_stays_within_its_memory_with_tunnels() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
@@ -218,7 +218,7 @@ async fn gateway_stays_within_its_memory_with_tunnels() {
 }
 
 #[tokio::test]
-async fn gateway_stays_within_its_memory_with_unread_uploads() {
+async fn the_gateway_stays_within_its_memory_with_unread_uploads() {
     let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let (url, functions) = silent_functions("").await;

@@ -230,7 +230,7 @@ async fn each_answer_of_a_receiver_ends_its_result_as_the_table_says() {
 }
 
 #[tokio::test]
-async fn gateway_passes_each_response_as_the_table_says() {
+async fn the_gateway_passes_each_response_as_the_table_says() {
     let (queue, functions) = (Queue::start().await, OddServer::start().await);
     let gateway = Gateway::before(&queue, &[("function_url", &functions.url)]).await;
     let mut seen = Vec::new();
