@@ -77,7 +77,7 @@ image: ## build the binaries and the images asyncqueue and asyncqueue-example-fu
 release: ## all files of a release, in target/release-VERSION: images, install.yaml, charts, kubectl aq, checksums
 	@build/release
 
-release-check: ## two builds of this commit in two folders have equal files (takes an hour)
+release-check: ## two builds of this commit in two folders have equal files: slow, as it builds twice
 	@build/release-check
 
 clean-cache: down ## end the test cluster, and remove the programs and images kept between runs
