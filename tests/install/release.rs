@@ -20,6 +20,18 @@ const FIRST_CALL: Duration = Duration::from_secs(120);
 /// The namespace of functions that `install.yaml` creates.
 const FUNCTIONS: &str = "openfaas-fn";
 
+/// Functions that the test deploys there. They must not stay: those of examples have such names.
+const FUNCTION_NAMES: [&str; 2] = ["fast", "callbacks"];
+
+struct Deployed;
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        let kinds = ["delete", "deployments,services", "--ignore-not-found", "-n", FUNCTIONS];
+        let _ = kubectl(&[&kinds[..], &FUNCTION_NAMES[..]].concat());
+    }
+}
+
 #[tokio::test]
 async fn the_files_of_a_release_take_a_call_within_two_minutes() {
     let release = Release::make();
@@ -30,7 +42,8 @@ async fn the_files_of_a_release_take_a_call_within_two_minutes() {
     let begun = Instant::now();
     let install = release.install_yaml();
     let _ = kubectl(&["apply", "--server-side", "-f", install.to_str().unwrap()]);
-    for name in ["fast", "callbacks"] {
+    let _deployed = Deployed;
+    for name in FUNCTION_NAMES {
         apply(&released_function(name, &release));
     }
     object_is("openfaas", "deployment/asyncqueue-gateway", "available", |gateway| {
