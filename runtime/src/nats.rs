@@ -137,18 +137,6 @@ pub async fn client_terminated(client: &Client) -> anyhow::Error {
     anyhow!("the NATS client terminated unexpectedly, possibly because of a malformed message")
 }
 
-/// Polls a listener, which takes messages from a subscription, so that it keeps up with its
-/// connection.
-///
-/// Any client may publish, and what a listener has not taken waits in memory. In one turn a
-/// connection reads up to 8 MB, of which tokio lets a task take only 128 messages: a flood would
-/// fill each subscription with 65,536. Without that budget, a listener takes all that one turn has
-/// brought. It must wait for
-/// nothing but the connection.
-pub async fn keep_up<L: Future>(listener: L) -> L::Output {
-    tokio::task::unconstrained(listener).await
-}
-
 /// Returns when the client is connected. To stop waiting, drop the future.
 pub async fn wait_connected(client: &Client) {
     while client.connection_state() != State::Connected {

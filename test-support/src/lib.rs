@@ -7,8 +7,8 @@
 //! what it is asked, [`raw`] speaks HTTP by hand, [`proxy`] is a cable that can be pulled, and
 //! [`wait`] waits for conditions, never for a time.
 //!
-//! [`load`] submits calls of all kinds, and [`history`] checks whether what became of them is what
-//! was promised; [`rights`] compares what a service account may do with what it does, [`promql`]
+//! [`load`] submits calls of all kinds, and [`history`] checks that they ended as
+//! promised; [`rights`] compares what a service account may do with what it does, [`promql`]
 //! what alerts and dashboards read with what programs export ([`monitoring`] has those of this
 //! project); [`bad_inputs`] is what every door is given that it can't use, [`broken_queues`] queues
 //! that cannot work, [`health`] what other tools make of a queue, [`documents`] what the documents

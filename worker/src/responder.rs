@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use async_nats::{Client, Subject};
-use asyncqueue_runtime::nats;
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::time::sleep;
@@ -13,18 +12,9 @@ use tracing::debug;
 /// Wait between attempts to subscribe, while the connection is closed.
 const RESUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Answers requests on a subject like [`answer_all`], and keeps up with any flood of them.
-pub(crate) async fn answer(
-    client: &Client,
-    subject: String,
-    answer: impl Fn(&[u8], Option<&Subject>) -> Option<Bytes>,
-) {
-    nats::keep_up(answer_all(client, subject, answer)).await;
-}
-
 /// Answers the requests on a subject with the result of `answer`, if any, for as long as it is
 /// polled. `answer` gets the inbox too, to which the answer may be sent later.
-async fn answer_all(
+pub(crate) async fn answer(
     client: &Client,
     subject: String,
     answer: impl Fn(&[u8], Option<&Subject>) -> Option<Bytes>,

@@ -13,7 +13,6 @@ use asyncqueue::{
     directory::Contents,
     unknown_functions::{Outcome, REPORT_SUBJECTS, Report},
 };
-use asyncqueue_runtime::nats;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
@@ -25,7 +24,7 @@ use crate::{
     cache::watch::MultiStore,
     crd::AsyncQueue,
     events::Events,
-    nats::{connections::NatsConnection, worker_stats::InflightTracker},
+    nats::{connections::NatsConnection, keep_up, worker_stats::InflightTracker},
 };
 
 mod pending;
@@ -50,7 +49,7 @@ pub(crate) async fn run(
     // The listener does not wait until an event is published, so that no reports pile up.
     let pending = Mutex::new(Pending::default());
     tokio::join!(
-        nats::keep_up(listen(connection, &pending)),
+        keep_up(listen(connection, &pending)),
         publish_due(&pending, queues, events, &directory),
     );
 }

@@ -107,7 +107,7 @@ impl NatsConnection {
             async move {
                 let reports = inflight.listen(&client);
                 let advisories = advisories::listen(&client, advisories);
-                nats::keep_up(async { tokio::join!(reports, advisories) }).await
+                super::keep_up(async { tokio::join!(reports, advisories) }).await
             }
         });
         let js = jetstream::new(client.clone());
