@@ -149,6 +149,19 @@ const AROUND: &[Around] = &[
     prints("docs/operations.md", "kubectl get --raw", "ok"),
     Around {
         document: "docs/operations.md",
+        command: "kubectl patch configmap argocd-cm",
+        before: &[
+            ("kubectl create namespace argocd", ""),
+            ("kubectl create configmap argocd-cm -n argocd", ""),
+        ],
+        after: &[
+            ("kubectl get configmap argocd-cm -n argocd -o yaml", "AsyncQueue: |"),
+            ("kubectl delete namespace argocd --wait=false", ""),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
         command: "kubectl aq status",
         before: &[(
             "curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'",
