@@ -8,7 +8,7 @@ use serde_json::Value;
 use test_support::documents::read;
 
 /// What is shown as a command begins with one of these, or with the setting of a variable.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 21] = [
     "asyncqueue-gateway",
     "asyncqueue-worker",
     "cargo",
@@ -28,6 +28,8 @@ const PROGRAMS: [&str; 19] = [
     "python3",
     "sha256sum",
     "skopeo",
+    "sudo",
+    "systemctl",
 ];
 
 /// Begins a line that a fence stands in.

@@ -22,7 +22,7 @@ impl Session {
 }
 
 /// The documents with commands or objects. The last one of the cluster removes all that there is.
-pub(crate) const SESSIONS: [(&str, Session); 9] = [
+pub(crate) const SESSIONS: [(&str, Session); 10] = [
     ("README.md", Session::Cluster),
     ("docs/autoscaling.md", Session::Cluster),
     ("docs/operations.md", Session::Cluster),
@@ -31,6 +31,7 @@ pub(crate) const SESSIONS: [(&str, Session); 9] = [
     ("docs/migration.md", Session::OpenFaas),
     ("manifests/README.md", Session::Cluster),
     ("docs/standalone.md", Session::Alone),
+    ("docs/faasd.md", Session::Alone),
     ("docs/wire.md", Session::Alone),
 ];
 
@@ -288,28 +289,24 @@ const AROUND: &[Around] = &[
     },
     prints("docs/standalone.md", "curl http", r#""queue":"slow-queue","state":"running""#),
     Around {
-        document: "docs/standalone.md",
+        document: "docs/faasd.md",
         command: "nats-server -js -a 127.0.0.1 -p 4322",
-        // What was started further above ends, and what answers like a gateway stands for faasd's.
-        before: &[
-            ("kill $(jobs -p); wait", ""),
-            ("address=127.0.0.1 port=8080 asyncqueue-example-function &", ""),
-        ],
+        // What answers like a gateway stands for faasd's.
+        before: &[("address=127.0.0.1 port=8080 asyncqueue-example-function &", "")],
         ..NOTHING
     },
     Around {
-        document: "docs/standalone.md",
-        command: "nats_url=nats://127.0.0.1:4322 ensure_stream=true gateway_url",
-        after: &[
-            ("curl -d hi http://127.0.0.1:8090/async-function/figlet", ""),
-            (
-                "curl http://127.0.0.1:8083/metrics",
-                "queue_worker_messages_processed_total\
-                 {queue_name=\"slow-queue\",outcome=\"done\"} 1",
-            ),
-        ],
+        document: "docs/faasd.md",
+        command: "curl -i -d hi",
+        after: &[(
+            "curl http://127.0.0.1:8083/metrics",
+            "queue_worker_messages_processed_total\
+             {queue_name=\"slow-queue\",outcome=\"done\"} 1",
+        )],
         ..NOTHING
     },
+    // In docs/faasd.md, the worker of the first part of the page.
+    prints("docs/faasd.md", "curl http://127.0.0.1:8083/readyz", "ok"),
     Around {
         document: "docs/wire.md",
         command: "nats pub",
@@ -341,6 +338,9 @@ pub(crate) enum How {
 }
 
 use How::{Not, Script, Test};
+
+/// Why services are not started.
+const NO_SYSTEMD: &str = "no systemd that runs here; `systemd` checks the units and runs a call";
 
 /// Commands that are not run here, by how they begin; where something is typed around one, it is
 /// run there.
@@ -384,6 +384,10 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make release ", Script(".github/workflows/release.yml", "make release")),
     ("git tag", Not("it starts a release")),
     ("cosign ", Not("nothing is signed here: the workflow of a release signs")),
+    ("sudo ", Not(NO_SYSTEMD)),
+    ("systemctl ", Not(NO_SYSTEMD)),
+    ("password=", Test("tests/docs", "programs_run_a_call_with_the_environment_of_the_units")),
+    ("echo ", Test("tests/docs", "programs_run_a_call_with_the_environment_of_the_units")),
     ("sha256sum --check", Script("build/release-check", "sha256sum --check")),
     (
         "helm install",

@@ -17,6 +17,7 @@ mod odd_input;
 mod openfaas;
 mod plan;
 mod run;
+mod systemd;
 mod test_list;
 
 use test_support::{
