@@ -8,7 +8,7 @@ use serde_json::Value;
 use test_support::documents::read;
 
 /// What is shown as a command begins with one of these, or with the setting of a variable.
-const PROGRAMS: [&str; 21] = [
+const PROGRAMS: [&str; 24] = [
     "asyncqueue-gateway",
     "asyncqueue-worker",
     "cargo",
@@ -21,8 +21,11 @@ const PROGRAMS: [&str; 21] = [
     "faas-cli",
     "git",
     "helm",
+    "k3d",
+    "kind",
     "kubectl",
     "make",
+    "minikube",
     "nats",
     "nats-server",
     "python3",

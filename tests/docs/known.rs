@@ -22,8 +22,10 @@ impl Session {
 }
 
 /// The documents with commands or objects. The last one of the cluster removes all that there is.
-pub(crate) const SESSIONS: [(&str, Session); 10] = [
+pub(crate) const SESSIONS: [(&str, Session); 12] = [
+    ("docs/quickstart.md", Session::Cluster),
     ("README.md", Session::Cluster),
+    ("docs/without-openfaas.md", Session::Cluster),
     ("docs/autoscaling.md", Session::Cluster),
     ("docs/operations.md", Session::Cluster),
     ("docs/troubleshooting.md", Session::Cluster),
@@ -34,6 +36,9 @@ pub(crate) const SESSIONS: [(&str, Session); 10] = [
     ("docs/faasd.md", Session::Alone),
     ("docs/wire.md", Session::Alone),
 ];
+
+/// A document, and another one whose pieces it repeats.
+pub(crate) const REPEATED: (&str, &str) = ("README.md", "docs/quickstart.md");
 
 /// What stands for something of the user's own, and what it is here. Images are replaced, too: see
 /// `plan`. CALL-ID is the call that was answered last: see `shell`.
@@ -80,6 +85,51 @@ pub(crate) fn around() -> impl Iterator<Item = &'static Around> {
 }
 
 const AROUND: &[Around] = &[
+    Around {
+        document: "docs/quickstart.md",
+        command: "kubectl apply --server-side -k asyncqueue/manifests/standalone",
+        // What `git clone` creates.
+        before: &[("ln -sn . asyncqueue", "")],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/quickstart.md",
+        command: "curl -i -d hi",
+        // Which goes to slow-queue, and comes back.
+        after: &[
+            ("curl http://callbacks.openfaas-fn:8080/callbacks | grep CALL-ID", ""),
+            (
+                "kubectl logs -n openfaas deploy/slow-queue-worker | grep CALL-ID",
+                "Invoked slow [200] in ",
+            ),
+        ],
+        ..NOTHING
+    },
+    prints(
+        "docs/quickstart.md",
+        "curl http://127.0.0.1:8080/function/callbacks/callbacks",
+        r#""x-function-name":"slow""#,
+    ),
+    prints(
+        "docs/without-openfaas.md",
+        "curl http://asyncqueue-gateway.openfaas:8080/async-function/CALL-ID",
+        r#""queue":"reports""#,
+    ),
+    Around {
+        document: "docs/without-openfaas.md",
+        command: "kubectl logs -n shop deploy/reports-worker",
+        prints: "Invoked report.shop [200] in ",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/without-openfaas.md",
+        command: "kubectl annotate -n shop service/report",
+        after: &[
+            ("kubectl delete -n shop asyncqueue/reports", ""),
+            ("kubectl delete namespace shop --wait=false", ""),
+        ],
+        ..NOTHING
+    },
     Around {
         document: "README.md",
         command: "kubectl apply -f slow-queue.yaml",
@@ -339,13 +389,25 @@ pub(crate) enum How {
 
 use How::{Not, Script, Test};
 
+/// Why images are neither built nor loaded as users do it.
+const NO_ENGINE: &str = "no container engine here; `demo` tests the commands that load images";
+
 /// Why services are not started.
 const NO_SYSTEMD: &str = "no systemd that runs here; `systemd` checks the units and runs a call";
 
 /// Commands that are not run here, by how they begin; where something is typed around one, it is
 /// run there.
 pub(crate) const ELSEWHERE: &[(&str, How)] = &[
+    ("make demo CLUSTER=current", Test("tests/docs", "commands_of_the_cluster_are_run")),
     ("make demo ", Script("tests/run", "examples/demo")),
+    ("git clone", Not("the sources are here, and the address is an example")),
+    ("kind ", Not(NO_ENGINE)),
+    ("minikube ", Not(NO_ENGINE)),
+    ("k3d ", Not(NO_ENGINE)),
+    (
+        "kubectl apply --server-side -f install.yaml",
+        Test("tests/install", "the_files_of_a_release_take_a_call_within_two_minutes"),
+    ),
     ("make test ", Script(".ci/run", "make test")),
     ("make chaos ", Script("tests/run", "play all")),
     (
@@ -362,7 +424,8 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         Not("no container engine and no registry here; build/image makes the image from the same \
              Dockerfile"),
     ),
-    ("cd examples/standalone && docker compose up", Not("no container engine here")),
+    ("cd examples/standalone && docker compose up", Not(NO_ENGINE)),
+    ("docker compose -f asyncqueue/examples/standalone/compose.yaml build", Not(NO_ENGINE)),
     (
         "kubectl aq --nats-url nats://127.0.0.1:4223 drain stan",
         Test("tests/nats", "a_channel_of_ten_thousand_is_drained_once"),
