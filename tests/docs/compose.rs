@@ -28,15 +28,15 @@ fn compose_builds_images_from_files_that_exist() {
         let (context, dockerfile) = match &service["build"] {
             Value::Null => continue,
             Value::String(context) => (context.as_str(), "Dockerfile"),
-            build => (build["context"].as_str().unwrap(), build["dockerfile"].as_str().unwrap()),
+            parts => (parts["context"].as_str().unwrap(), parts["dockerfile"].as_str().unwrap()),
         };
         let file = repository().join(FOLDER).join(context).join(dockerfile);
         let text = std::fs::read_to_string(&file).unwrap();
         // The program of the service is the image's own, or one that it holds.
         let program = service["command"][0].as_str().unwrap_or("asyncqueue-example-function");
         let (name_of_image, _) = image.split_once(':').unwrap();
-        let built_here = format!("build/programs {name_of_image} ");
-        assert!(text.contains(&built_here), "{}: {built_here}", file.display());
+        let command = format!("build/programs {name_of_image} ");
+        assert!(text.contains(&command), "{}: {command}", file.display());
         assert!(program.starts_with("asyncqueue-"), "{name}: {program}");
         built.insert(image);
     }
