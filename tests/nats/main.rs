@@ -45,6 +45,7 @@ mod python_clients;
 mod replay;
 mod sequences;
 mod sequences_cluster;
+mod server_versions;
 mod sizes;
 mod standalone;
 mod standalone_heals;
