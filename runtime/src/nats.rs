@@ -128,8 +128,8 @@ pub async fn connect_with(
     options.connect(&servers.addresses[..]).await.context("failed to start the NATS client")
 }
 
-/// Returns if this program can't work with what it is connected to: the client has ended, or JetStream
-/// is too old. The error gives the reason and, for the latter, the remedy. `servers` is the name of
+/// Returns if this program can't work with its connection: the client has ended, or JetStream is
+/// too old. The error gives the reason and, for the latter, the remedy. `servers` is the name of
 /// the server in it, see [`urls`](jetstream_check::urls).
 pub async fn failure(client: &Client, servers: &str) -> anyhow::Error {
     tokio::select! {

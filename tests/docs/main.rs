@@ -17,6 +17,7 @@ mod odd_input;
 mod openfaas;
 mod plan;
 mod run;
+mod supported_versions;
 mod test_list;
 
 use test_support::{

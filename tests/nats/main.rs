@@ -13,6 +13,7 @@ mod cli;
 mod connections;
 mod creation_order;
 mod credentials;
+mod dashboard;
 mod dead_letters;
 mod directory;
 mod documented;

@@ -90,5 +90,5 @@ async fn each_program_refuses_a_server_that_is_too_old() {
     }
     let ended = program::run("kubectl-aq", &["queues"], &[("nats_url", &url)]).await;
     assert_eq!((ended.code, ended.text().as_str()), (Some(1), ""));
-    assert!(ended.stderr.contains("2.11 or later is required"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("{OLDEST} or later is required")), "{}", ended.stderr);
 }

@@ -1,8 +1,8 @@
 //! Checks whether the JetStream that answers is recent enough.
 //!
 //! The version of the connected server does not decide: a leaf node may be older than the servers
-//! that store. Since 2.11 the answer to a request for the account's use of JetStream has the API
-//! level of the server that answers, and the first level is all that is needed.
+//! that store. The answer to a request for the account's use of JetStream has the API level of the
+//! server that answers: none before 2.11, 1 in 2.11, and more since 2.12.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -12,8 +12,12 @@ use tokio::time::sleep;
 
 use super::{jetstream_check::INFO_SUBJECT, wait_connected};
 
-/// The oldest version of nats-server that is supported: the first that can pause a consumer.
-pub const OLDEST: &str = "2.11";
+/// The oldest version of nats-server that is supported. Suspending a queue needs 2.11, but a
+/// cluster of that version leaves some repeated submissions without an answer.
+pub const OLDEST: &str = "2.12";
+
+/// The API level that [`OLDEST`] has at least.
+const OLDEST_LEVEL: u64 = 2;
 
 /// Interval between two requests while there is no answer, and between two checks for a new
 /// connection.
@@ -39,7 +43,8 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct Api {
-    level: Option<u64>,
+    #[serde(default)]
+    level: u64,
 }
 
 /// Asks JetStream. Returns `None` if it is recent enough, or if that can't be determined. `servers`
@@ -73,13 +78,13 @@ pub async fn unsupported(client: &Client, servers: &str) -> UnsupportedServer {
 /// Returns whether JetStream is recent enough; `None` if it does not answer.
 async fn is_recent(client: &Client) -> Option<bool> {
     let answer = client.request(INFO_SUBJECT, "".into()).await.ok()?;
-    has_level(&answer.payload)
+    has_recent_level(&answer.payload)
 }
 
-/// Returns whether an answer names an API level; `None` if it is an error.
-fn has_level(answer: &[u8]) -> Option<bool> {
+/// Returns whether the API level in an answer is recent enough; `None` if the answer is an error.
+fn has_recent_level(answer: &[u8]) -> Option<bool> {
     let answer: Answer = serde_json::from_slice(answer).ok()?;
-    Some(answer.api?.level.is_some())
+    Some(answer.api?.level >= OLDEST_LEVEL)
 }
 
 // === impl UnsupportedServer ===
@@ -95,26 +100,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_answer_without_a_level_is_too_old() {
+    fn an_answer_with_a_low_level_or_none_is_too_old() {
         for (answer, expected) in [
-            // 2.10.27, 2.11.17 and 2.15.1.
+            // 2.10.27, 2.11.17 and 2.12.15.
             (r#"{"memory":0,"api":{"total":0,"errors":0}}"#, Some(false)),
-            (r#"{"memory":0,"api":{"level":1,"total":0,"errors":0}}"#, Some(true)),
-            (r#"{"memory":0,"api":{"level":4,"total":0,"errors":0}}"#, Some(true)),
+            (r#"{"memory":0,"api":{"level":1,"total":0,"errors":0}}"#, Some(false)),
+            (r#"{"memory":0,"api":{"level":3,"total":0,"errors":0}}"#, Some(true)),
             // JetStream is off, and something else answers.
             (r#"{"error":{"code":503,"err_code":10039,"description":"no"}}"#, None),
             ("hi", None),
         ] {
-            assert_eq!(has_level(answer.as_bytes()), expected, "{answer}");
+            assert_eq!(has_recent_level(answer.as_bytes()), expected, "{answer}");
         }
     }
 
     #[test]
     fn the_error_names_both_versions_and_the_remedy() {
         let error =
-            UnsupportedServer { servers: "nats://a:1".to_owned(), connected: "2.10.27".to_owned() };
+            UnsupportedServer { servers: "nats://a:1".to_owned(), connected: "2.11.17".to_owned() };
         let text = error.to_string();
-        for part in ["nats://a:1", "2.10.27", "2.11 or later is required", "Upgrade nats-server"] {
+        for part in ["nats://a:1", "2.11.17", "2.12 or later is required", "Upgrade nats-server"] {
             assert!(text.contains(part), "{text}");
         }
     }
