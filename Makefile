@@ -3,7 +3,7 @@
 .PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs dashboard-picture test-docs test-keda test-oldest-nats bench bench-worker bench-gateway bench-operator bench-peers up down install image release release-check crds clean-cache
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: ## show it all on a real cluster: a queue, two functions, a callback, the worker's log (as root)
 	@examples/demo

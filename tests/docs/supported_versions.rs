@@ -7,7 +7,7 @@ use test_support::{documents::read, nats::Release};
 
 const PAGE: &str = "docs/supported-versions.md";
 
-/// Functions in rules of a CRD, and the minor version of Kubernetes that takes a new rule with them.
+/// Functions in rules of a CRD, and since which minor version Kubernetes takes new rules with them.
 /// `IntroducedVersion` in `k8s.io/apiserver/pkg/cel/environment/base.go` is one less, since an API
 /// server takes only what the version before it understands.
 const FUNCTIONS: [(&str, u32); 10] = [

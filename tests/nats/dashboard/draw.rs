@@ -174,8 +174,8 @@ fn rounded_up(most: f64) -> f64 {
 
 /// The colour of a value of a panel.
 fn color(panel: &Panel, value: f64) -> &'static str {
-    let steps = panel.field_config.defaults.thresholds.steps.iter();
-    let reached = steps.filter(|step| step.value.is_none_or(|least| least <= value)).next_back();
+    let mut steps = panel.field_config.defaults.thresholds.steps.iter();
+    let reached = steps.rfind(|step| step.value.is_none_or(|least| least <= value));
     match reached.map(|step| step.color.as_str()) {
         Some("green") => "#2f8f4e",
         Some("red") => "#cf3a3a",

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     fs,
     net::SocketAddr,
     process::Command,
@@ -119,7 +120,10 @@ impl Prometheus {
 
     /// The result of a query.
     pub(super) async fn query(&self, query: &str, range: Range) -> Vec<Series> {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = query.bytes().fold(String::new(), |mut encoded, byte| {
+            let _ = write!(encoded, "%{byte:02X}");
+            encoded
+        });
         let (Range { start, end }, step) = (range, range.step());
         let body = format!("query={encoded}&start={start}&end={end}&step={step}");
         let headers = [("content-type", "application/x-www-form-urlencoded")];
