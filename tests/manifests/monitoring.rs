@@ -21,7 +21,7 @@ fn rule_file(rules: &[Value]) -> TempDir {
 }
 
 fn promtool(folder: &TempDir, arguments: &[&str]) {
-    let mut promtool = Command::new(tools::program("promtool", "promtool"));
+    let mut promtool = Command::new(tools::program("prometheus", "promtool"));
     print!("{}", output(promtool.current_dir(folder.path()).args(arguments)));
 }
 
