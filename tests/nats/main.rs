@@ -14,6 +14,7 @@ mod connections;
 mod creation_order;
 mod credentials;
 mod dead_letters;
+mod depth;
 mod directory;
 mod documented;
 mod drain;
