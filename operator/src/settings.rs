@@ -152,7 +152,8 @@ pub struct Settings {
     )]
     pub default_queue_ack_wait: Optional<GoDuration>,
 
-    /// Listen address of /healthz, /readyz, /metrics and /depth. [::] is every address, of IPv4 and IPv6
+    /// Listen address of /healthz, /readyz, /metrics and /depth. [::] is every address, of IPv4 and
+    /// IPv6
     #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::OPERATOR_PORT))]
     pub http_addr: SocketAddr,
 

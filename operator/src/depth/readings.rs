@@ -98,9 +98,8 @@ mod tests {
             (DepthReadings::new(INTERVAL), fixtures::queue("q"), Instant::now());
         assert_eq!(readings.find(&queue, start), Known::Never);
         readings.record(&queue, DEPTH, start);
-        let almost = INTERVAL * 3 - Duration::from_millis(1);
+        let (almost, over) = (Duration::from_millis(14_999), INTERVAL * 3);
         assert_eq!(readings.find(&queue, start + almost), Known::Recent(DEPTH, almost));
-        let over = INTERVAL * 3;
         assert_eq!(readings.find(&queue, start + over), Known::Outdated(over));
         // With tens of thousands of streams, the collector pauses for longer.
         readings.end_round([&queue], INTERVAL * 4);

@@ -202,8 +202,8 @@ fn has_stream(queue: &AsyncQueue) -> bool {
     queue.owns_stream() && queue.metadata.deletion_timestamp.is_none()
 }
 
-/// Returns what the consumers of a queue report; `None` if NATS does not answer. An empty queue needs
-/// no request, so of ten thousand queues only those that hold calls need one.
+/// Returns what the consumers of a queue report; `None` if NATS does not answer. An empty queue
+/// needs no request, so of ten thousand queues only those that hold calls need one.
 async fn read_consumers(
     js: &jetstream::Context,
     queue: &QueueSpec,
