@@ -14,7 +14,7 @@ use test_support::{
     nats::NatsServer,
     program::Program,
     raw::{self, RawResponse},
-    wait::{until, until_in},
+    wait::{WAIT_TIMEOUT, until, until_in},
 };
 
 use crate::{
@@ -27,9 +27,8 @@ const PATH: &str = "/depth/openfaas/jobs";
 /// Longer than a test takes.
 const LONG: Duration = Duration::from_secs(120);
 
-/// How long the operator gives a number, and a bit for this test to see the end of that.
+/// How long the operator gives a number.
 const VALID: Duration = Duration::from_secs(15);
-const OUTDATED: Duration = Duration::from_secs(30);
 
 /// An operator of the queue `jobs`, and the address of its endpoints.
 struct Operator {
@@ -58,7 +57,7 @@ impl Operator {
         let expected = (waiting, running, retrying);
         let what = format!("{expected:?}");
         let mut last = String::new();
-        let counted = until_in(OUTDATED, &what, async || {
+        let counted = until_in(WAIT_TIMEOUT * 2, &what, async || {
             let answer = self.get(PATH).await?;
             last = format!("{} {}", answer.status, answer.text());
             let report = (answer.status == 200).then(|| answer.json())?;
@@ -67,13 +66,13 @@ impl Operator {
             assert_eq!(number("depth"), parts.0 + parts.1 + parts.2, "{report}");
             (parts == expected).then_some(())
         });
-        let counted = tokio::time::timeout(OUTDATED - Duration::from_secs(1), counted).await;
+        let counted = tokio::time::timeout(WAIT_TIMEOUT, counted).await;
         assert!(counted.is_ok(), "not seen: {expected:?}, but {last}");
     }
 }
 
 /// A function that runs long, fails or succeeds, as the body of the call says.
-fn function(request: Received) -> Answer {
+fn function(request: &Received) -> Answer {
     match &*request.body {
         b"long" => respond_after(LONG, 200, ""),
         b"fail" => respond(503, ""),
@@ -87,7 +86,8 @@ async fn submit(queue: &Queue, body: &'static str) {
 
 #[tokio::test]
 async fn depth_counts_waiting_running_and_retrying_calls() {
-    let (queue, function) = (Queue::standalone().await, HttpServer::answering(function).await);
+    let (queue, function) =
+        (Queue::standalone().await, HttpServer::answering(|call| function(&call)).await);
     let operator = Operator::start(&queue.nats, json!({})).await;
     operator.counts(0, 0, 0).await;
 
@@ -111,7 +111,8 @@ async fn depth_counts_waiting_running_and_retrying_calls() {
 
 #[tokio::test]
 async fn ended_and_dead_calls_are_not_in_the_depth() {
-    let (queue, function) = (Queue::standalone().await, HttpServer::answering(function).await);
+    let (queue, function) =
+        (Queue::standalone().await, HttpServer::answering(|call| function(&call)).await);
     let operator = Operator::start(&queue.nats, json!({})).await;
     until("the stream is there", async || queue.js.get_stream("jobs").await.ok()).await;
     for body in ["fail", "fail", "ok"] {
@@ -125,7 +126,8 @@ async fn ended_and_dead_calls_are_not_in_the_depth() {
 
 #[tokio::test]
 async fn calls_of_a_suspended_queue_are_in_its_depth() {
-    let (queue, function) = (Queue::standalone().await, HttpServer::answering(function).await);
+    let (queue, function) =
+        (Queue::standalone().await, HttpServer::answering(|call| function(&call)).await);
     let operator = Operator::start(&queue.nats, json!({ "suspend": true })).await;
     until("the stream is there", async || queue.js.get_stream("jobs").await.ok()).await;
     let _worker = queue.worker(&function, &[]);
@@ -146,7 +148,7 @@ async fn an_outdated_depth_is_not_given() {
 
     queue.nats.kill();
     let mut oldest = 0.0_f64;
-    let refused = until_in(OUTDATED, "no depth", async || {
+    let refused = until("no depth", async || {
         let answer = operator.get(PATH).await?;
         if answer.status == 200 {
             oldest = oldest.max(answer.json()["ageSeconds"].as_f64().unwrap());
