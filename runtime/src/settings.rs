@@ -71,7 +71,7 @@ pub struct NatsSettings {
     pub nats_port: u16,
 
     /// File with the credentials to authenticate with: JWT and nkey seed as `nsc generate creds`
-    /// writes them, or one line USER:PASSWORD, or one line with a token. Read again for each
+    /// writes them, or one line: USER:PASSWORD, the seed of an nkey, or a token. Read again for each
     /// connection
     #[arg(long, env = setting::NATS_CREDS_FILE, default_value_t, hide_default_value = true)]
     pub nats_creds_file: Optional<PathBuf>,
@@ -79,6 +79,15 @@ pub struct NatsSettings {
     /// PEM file with the certificate authority of the NATS server; set, TLS is required
     #[arg(long, env = setting::NATS_TLS_CA_FILE, default_value_t, hide_default_value = true)]
     pub nats_tls_ca_file: Optional<PathBuf>,
+
+    /// PEM file with a client certificate, for a NATS server that verifies clients. Needs
+    /// `nats_tls_key_file`; set, TLS is required. Read again for each connection
+    #[arg(long, env = setting::NATS_TLS_CERT_FILE, default_value_t, hide_default_value = true)]
+    pub nats_tls_cert_file: Optional<PathBuf>,
+
+    /// PEM file with the private key of the client certificate
+    #[arg(long, env = setting::NATS_TLS_KEY_FILE, default_value_t, hide_default_value = true)]
+    pub nats_tls_key_file: Optional<PathBuf>,
 }
 
 /// A setting that may be absent; the empty text reads as absent.
@@ -177,6 +186,8 @@ impl NatsSettings {
             nats_port: 0,
             nats_creds_file: Optional(None),
             nats_tls_ca_file: Optional(None),
+            nats_tls_cert_file: Optional(None),
+            nats_tls_key_file: Optional(None),
         }
     }
 }
@@ -188,6 +199,8 @@ impl fmt::Debug for NatsSettings {
             .field("nats_port", &self.nats_port)
             .field("nats_creds_file", &self.nats_creds_file)
             .field("nats_tls_ca_file", &self.nats_tls_ca_file)
+            .field("nats_tls_cert_file", &self.nats_tls_cert_file)
+            .field("nats_tls_key_file", &self.nats_tls_key_file)
             .finish_non_exhaustive()
     }
 }

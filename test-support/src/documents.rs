@@ -67,6 +67,8 @@ pub async fn register_nats_metrics(registry: &mut Registry) {
         nats_port: 0,
         nats_creds_file: Optional(None),
         nats_tls_ca_file: Optional(None),
+        nats_tls_cert_file: Optional(None),
+        nats_tls_key_file: Optional(None),
     };
     let connected = nats::connect(&settings, "documents", &Health::new(), registry).await;
     connected.expect("it connects in the background");
