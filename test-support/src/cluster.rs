@@ -1,6 +1,7 @@
 //! The cluster that `make up` starts, through `kubectl`, as a user sees it.
 
 pub mod nats;
+pub mod prometheus_operator;
 
 use std::{
     fmt::Write as _,

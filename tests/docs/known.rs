@@ -387,6 +387,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "helm upgrade --install slow-queue",
         Test("tests/e2e", "the_documented_helm_command_makes_a_queue_that_runs"),
     ),
+    ("helm test", Test("tests/install", "each_example_of_the_chart_installs_and_passes_helm_test")),
     (
         "helm install",
         Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay"),
