@@ -113,8 +113,13 @@ fn strip_namespace(name: &mut Value) {
     }
 }
 
-/// Removes the labels of a chart that the folder's object does not have.
+/// Removes the labels of a chart that the folder's object does not have, and the release's name from
+/// its pods.
 fn remove_chart_labels(object: &mut Value, in_folder: &Value) {
+    if object["kind"] == "Deployment" {
+        let labels = object["spec"]["template"]["metadata"]["labels"].as_object_mut().unwrap();
+        assert_eq!(labels.remove("app.kubernetes.io/instance"), Some("asyncqueue".into()));
+    }
     for label in CHART_LABELS {
         let labels = object["metadata"]["labels"].as_object_mut().unwrap();
         assert!(labels.contains_key(label), "{label} is missing: {labels:?}");

@@ -9,7 +9,9 @@
 {{- fail (printf "%s.extraEnv sets %s, which the chart sets too: set %s.settings.%s instead" $.component .name $.component .name) }}
 {{- end }}
 {{- end }}
-{{- range $name := .downward }}
+{{- range $index, $name := .downward }}
+{{- if $index }}
+{{ end -}}
 - name: {{ $name }}
 {{- if hasKey $settings $name }}
   value: {{ include "asyncqueue.text" (get $settings $name) | quote }}

@@ -2,12 +2,9 @@
 
 {{- define "asyncqueue.podMetadata" -}}
 {{- $values := index .root.Values .component -}}
+{{- $labels := dict "app.kubernetes.io/instance" .root.Release.Name "app.kubernetes.io/part-of" "asyncqueue" -}}
 labels:
-  {{- with omit $values.podLabels "app.kubernetes.io/name" "app.kubernetes.io/component" "app.kubernetes.io/part-of" }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- include "asyncqueue.selectorLabels" . | nindent 2 }}
-  app.kubernetes.io/part-of: asyncqueue
+  {{- mergeOverwrite (dict) .root.Values.commonLabels $values.podLabels $labels (include "asyncqueue.selectorLabels" . | fromYaml) | toYaml | nindent 2 }}
 annotations:
   prometheus.io/scrape: "true"
   prometheus.io/port: {{ .metricsPort | quote }}
@@ -27,7 +24,10 @@ imagePullSecrets:
 {{- end }}
 securityContext:
   {{- include "asyncqueue.podSecurityContext" (dict "root" .root "own" $values.podSecurityContext) | nindent 2 }}
-{{- range $field := tuple "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- range $field := tuple "nodeSelector" "tolerations" "affinity" }}
 {{- with get $values $field }}
 {{ $field }}:
   {{- toYaml . | nindent 2 }}
@@ -37,7 +37,7 @@ securityContext:
 {{- $selector := dict "matchLabels" (dict "app.kubernetes.io/name" (include "asyncqueue.componentName" $)) }}
 topologySpreadConstraints:
   {{- range . }}
-  - {{- toYaml (merge (dict) . (dict "labelSelector" $selector)) | nindent 4 }}
+  {{- list (merge (dict) . (dict "labelSelector" $selector)) | toYaml | nindent 2 }}
   {{- end }}
 {{- end }}
 {{- $volumes := concat (include "asyncqueue.natsVolumes" .root | fromYamlArray) $values.extraVolumes }}
@@ -58,7 +58,6 @@ volumes:
 
 {{- define "asyncqueue.containerFields" -}}
 {{- $values := index .root.Values .component -}}
-name: {{ .component }}
 image: {{ include "asyncqueue.image" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 command: [asyncqueue-{{ .component }}]
