@@ -25,7 +25,7 @@ pub fn read(path: &str) -> String {
 #[must_use]
 pub fn paths() -> Vec<String> {
     let examples = files_in("examples").into_iter().map(|folder| format!("{folder}/README.md"));
-    ["README.md", "manifests/README.md"]
+    ["README.md", "manifests/README.md", "manifests/helm/README.md"]
         .map(str::to_owned)
         .into_iter()
         .chain(["docs", "docs/adr"].into_iter().flat_map(files_in))

@@ -80,9 +80,18 @@ async fn each_example_of_the_chart_installs_and_passes_helm_test() {
         let surroundings = Surroundings::create(&example);
         let namespace = surroundings.namespace();
         let (values, chart) = (example.argument(), chart());
-        // The definition stays when a release is removed.
-        let install =
-            ["install", RELEASE, &chart, "--wait", "--take-ownership", &values, &name, &tag];
+        // The definition stays when a release is removed, and what a failed test left is replaced.
+        let install = [
+            "upgrade",
+            "--install",
+            RELEASE,
+            &chart,
+            "--wait",
+            "--take-ownership",
+            &values,
+            &name,
+            &tag,
+        ];
         let _ = helm_in(namespace, &[&install, &surroundings.arguments[..]].concat());
         is_ready(namespace, surroundings.queue()).await;
         let tested = helm_in(namespace, &["test", RELEASE, "--logs"]);

@@ -8,7 +8,7 @@ use test_support::{chart::Example, tools::output};
 
 use crate::{
     kubernetes_types,
-    support::{helm_command, helm_template, kustomize, manifests, name, of_kind, pods},
+    support::{helm_command, helm_template, kustomize, name, of_kind, pods},
 };
 
 /// At least so many value sets are tested on the cluster.
@@ -124,5 +124,4 @@ fn the_archive_of_the_chart_renders_as_the_folder() {
     helm.args(["template", "asyncqueue", "--namespace=openfaas"]).arg(&archive);
     let objects: Vec<Value> = serde_saphyr::from_multiple(&output(&mut helm)).unwrap();
     assert_eq!(objects, helm_template(&[]));
-    assert!(manifests().join("helm/README.md").exists());
 }
