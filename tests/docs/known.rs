@@ -389,6 +389,10 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ),
     ("helm test", Test("tests/install", "each_example_of_the_chart_installs_and_passes_helm_test")),
     (
+        "kubectl create secret generic nats-login",
+        Test("tests/install", "each_example_of_the_chart_installs_and_passes_helm_test"),
+    ),
+    (
         "helm install",
         Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay"),
     ),
