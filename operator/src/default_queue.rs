@@ -13,7 +13,6 @@ use serde_json::Value;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-pub(crate) use self::applied_settings::PartialSpec;
 use self::applied_settings::{AppliedSettings, patch};
 use crate::{
     Settings, cache::watch::MultiStore, crd::AsyncQueue, error::chain,

@@ -20,7 +20,7 @@ use asyncqueue_runtime::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    crd::SecretKey, default_queue::PartialSpec, nats::allowed_streams::AllowedStreams,
+    crd::SecretKey, nats::allowed_streams::AllowedStreams, partial_spec::PartialSpec,
     pull_secrets::PullSecrets,
 };
 

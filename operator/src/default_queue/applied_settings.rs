@@ -3,26 +3,12 @@
 //! The settings are applied when they change, and not at every start: until then, changes of the
 //! queue itself stay. An annotation records what was last applied.
 
-use std::str::FromStr;
-
 use serde_json::{Map, Value, json};
 
-use crate::{Settings, crd::AsyncQueueSpec, labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION};
-
-/// Some fields of a spec, in JSON.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PartialSpec(Map<String, Value>);
-
-/// Error for a text that is not a part of a spec.
-#[derive(Debug, thiserror::Error)]
-pub enum PartialSpecError {
-    /// It is not a JSON object.
-    #[error("write it as a JSON object, as in {{\"maxInflight\": 5}}: {0}")]
-    NotAnObject(serde_json::Error),
-    /// A field has a wrong type.
-    #[error("it is not a part of an AsyncQueue's spec, which kubectl explain describes: {0}")]
-    NotASpec(serde_json::Error),
-}
+use crate::{
+    Settings, crd::AsyncQueueSpec, labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION,
+    partial_spec::PartialSpec,
+};
 
 /// Fields of the default queue that a setting gives a value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,52 +21,10 @@ pub(super) fn patch(recorded: Option<&str>, desired: &AppliedSettings) -> Option
     if previous == *desired {
         return None;
     }
-    let mut spec = removal(&previous.0.0);
-    merge(&mut spec, &desired.0.0);
     let record = desired.annotation().map(|(_, record)| record);
     let annotations = json!({ DEFAULT_QUEUE_SETTINGS_ANNOTATION: record });
+    let spec = desired.0.patch_from(&previous.0);
     Some(json!({ "metadata": { "annotations": annotations }, "spec": spec }))
-}
-
-/// Returns the merge patch that removes these fields and no others.
-fn removal(fields: &Map<String, Value>) -> Map<String, Value> {
-    let removed = fields.iter().map(|(name, value)| {
-        let value = value.as_object().map_or(Value::Null, |fields| removal(fields).into());
-        (name.clone(), value)
-    });
-    removed.collect()
-}
-
-/// Sets the fields of `update` in `fields`, those of nested objects one by one.
-fn merge(fields: &mut Map<String, Value>, update: &Map<String, Value>) {
-    for (name, value) in update {
-        match (fields.get_mut(name), value) {
-            (Some(Value::Object(fields)), Value::Object(update)) => merge(fields, update),
-            _ => {
-                fields.insert(name.clone(), value.clone());
-            }
-        }
-    }
-}
-
-// === impl PartialSpec ===
-
-impl PartialSpec {
-    /// Returns the spec with these fields, and the defaults for all others.
-    fn complete(&self) -> Result<AsyncQueueSpec, serde_json::Error> {
-        serde_json::from_value(Value::Object(self.0.clone()))
-    }
-}
-
-impl FromStr for PartialSpec {
-    type Err = PartialSpecError;
-
-    fn from_str(text: &str) -> Result<Self, PartialSpecError> {
-        let fields = serde_json::from_str(text).map_err(PartialSpecError::NotAnObject)?;
-        let partial = Self(fields);
-        partial.complete().map_err(PartialSpecError::NotASpec)?;
-        Ok(partial)
-    }
 }
 
 // === impl AppliedSettings ===
@@ -88,20 +32,18 @@ impl FromStr for PartialSpec {
 impl AppliedSettings {
     /// Returns the fields of the settings. A setting of one field wins over `default_queue_spec`.
     pub(super) fn from_settings(settings: &Settings) -> Self {
-        let mut fields = settings.default_queue_spec.0.clone().unwrap_or_default().0;
+        let mut spec = settings.default_queue_spec.0.clone().unwrap_or_default();
         let timeout = settings.default_queue_timeout.as_ref().map(ToString::to_string);
         let ack_wait = settings.default_queue_ack_wait.as_ref().map(ToString::to_string);
         let single = [
-            settings.default_queue_max_inflight.0.map(|number| json!({ "maxInflight": number })),
-            timeout.map(|timeout| json!({ "timeout": timeout })),
-            ack_wait.map(|ack_wait| json!({ "consumer": { "ackWait": ack_wait } })),
+            settings.default_queue_max_inflight.0.map(|number| ("maxInflight", json!(number))),
+            timeout.map(|timeout| ("timeout", json!(timeout))),
+            ack_wait.map(|ack_wait| ("consumer", json!({ "ackWait": ack_wait }))),
         ];
-        for field in single.into_iter().flatten() {
-            if let Value::Object(field) = field {
-                merge(&mut fields, &field);
-            }
+        for (name, value) in single.into_iter().flatten() {
+            spec.merge(&PartialSpec::from_fields(Map::from_iter([(name.to_owned(), value)])));
         }
-        Self(PartialSpec(fields))
+        Self(spec)
     }
 
     /// Returns the spec of a new queue.
@@ -111,11 +53,8 @@ impl AppliedSettings {
 
     /// Returns the annotation that records them; `None` if no field is set.
     pub(super) fn annotation(&self) -> Option<(String, String)> {
-        let fields = &self.0.0;
-        (!fields.is_empty()).then(|| {
-            let record = Value::Object(fields.clone()).to_string();
-            (DEFAULT_QUEUE_SETTINGS_ANNOTATION.to_owned(), record)
-        })
+        (!self.0.is_empty())
+            .then(|| (DEFAULT_QUEUE_SETTINGS_ANNOTATION.to_owned(), self.0.to_string()))
     }
 
     /// Reads the annotation. Version 0.1 recorded `consumer.ackWait` as `ackWait`.
@@ -124,7 +63,7 @@ impl AppliedSettings {
         if let Some(ack_wait) = fields.remove("ackWait") {
             fields.insert("consumer".to_owned(), json!({ "ackWait": ack_wait }));
         }
-        Self(PartialSpec(fields))
+        Self(PartialSpec::from_fields(fields))
     }
 }
 
@@ -160,18 +99,6 @@ mod tests {
         assert_eq!(spec.retry.jitter, AsyncQueueSpec::default().retry.jitter);
         // A setting of one field wins.
         assert_eq!(settings(&[whole, FIVE]).new_spec().unwrap().max_inflight, 5);
-    }
-
-    #[test]
-    fn what_is_not_a_spec_is_refused() {
-        for (text, why) in [
-            ("5", "JSON object"),
-            ("{maxInflight: 5}", "JSON object"),
-            (r#"{"maxInflight":"five"}"#, "not a part of an AsyncQueue's spec"),
-        ] {
-            let error = text.parse::<PartialSpec>().unwrap_err().to_string();
-            assert!(error.contains(why), "{text}: {error}");
-        }
     }
 
     #[test]
