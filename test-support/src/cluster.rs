@@ -2,6 +2,7 @@
 
 pub mod installation;
 pub mod nats;
+pub mod prometheus_operator;
 pub mod release;
 
 use std::{

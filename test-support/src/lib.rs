@@ -19,6 +19,7 @@
 
 pub mod bad_inputs;
 pub mod broken_queues;
+pub mod chart;
 pub mod clients;
 pub mod cluster;
 pub mod crd_reference;

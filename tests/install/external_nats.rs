@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use test_support::{
     cluster::{
         Namespace, apply, apply_folder, installation::Restored, is_true, kubectl, nats, secret,
@@ -49,21 +49,27 @@ fn certificate(host: &str) -> (String, String) {
     (read("crt"), read("key"))
 }
 
-#[tokio::test]
-async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
-    let elsewhere = Namespace::create("nats");
-    let host = format!("nats.{}", elsewhere.name);
+/// Starts a NATS with credentials and TLS in a namespace, and returns what clients need: the data
+/// of the Secret that `manifests/external-nats` and the chart name.
+pub(crate) fn start(namespace: &str) -> Value {
+    let host = format!("nats.{namespace}");
     let (trust, certificate) = (Trust::default(), certificate(&host));
     let tls = "tls { cert_file: /etc/nats/tls.crt, key_file: /etc/nats/tls.key }";
     let files = json!({ "tls.crt": certificate.0, "tls.key": certificate.1 });
-    nats::start(&elsewhere.name, &format!("{}\n{tls}", trust.config()), files);
-
-    let restored = Restored;
-    let data = json!({
+    nats::start(namespace, &format!("{}\n{tls}", trust.config()), files);
+    json!({
         "url": format!("tls://{host}:4222"),
         "nats.creds": trust.user(GOOD_FOR),
         "ca.crt": certificate.0,
-    });
+    })
+}
+
+#[tokio::test]
+async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
+    let elsewhere = Namespace::create("nats");
+    let data = start(&elsewhere.name);
+
+    let restored = Restored;
     apply(&secret("openfaas", "nats", &data));
     apply_folder("manifests/external-nats");
     // Ready is connected.

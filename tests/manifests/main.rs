@@ -4,6 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod chart;
+mod chart_documents;
+mod chart_examples;
+mod chart_queue_schema;
+mod chart_values;
+mod kubernetes_types;
 mod monitoring;
 mod network;
 mod overlays;
