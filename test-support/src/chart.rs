@@ -52,6 +52,12 @@ impl Example {
         comment.collect::<Vec<_>>().join(" ")
     }
 
+    /// Returns the namespace that its release is for.
+    #[must_use]
+    pub fn namespace(&self) -> &'static str {
+        if self.name() == "second-release" { "team-b" } else { "openfaas" }
+    }
+
     /// Returns the argument of Helm.
     #[must_use]
     pub fn argument(&self) -> String {

@@ -77,6 +77,16 @@ pub fn apply(objects: &str) {
     assert!(output.status.success(), "{objects}: {}", text(&output.stderr));
 }
 
+/// What the API server says against these objects, none of which it creates; `None` if it accepts
+/// them as they stand, without a warning.
+#[must_use]
+pub fn dry_run(objects: &str) -> Option<String> {
+    let dry_run = ["apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f", "-"];
+    let output = try_kubectl(&dry_run, Some(objects));
+    let complaints = text(&output.stderr);
+    (!output.status.success() || complaints.contains("Warning")).then_some(complaints)
+}
+
 /// An object as JSON; `None` if it does not exist.
 #[must_use]
 pub fn get(namespace: &str, object: &str) -> Option<Value> {

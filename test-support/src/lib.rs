@@ -12,7 +12,8 @@
 //! what alerts and dashboards read with what programs export ([`monitoring`] has those of this
 //! project); [`bad_inputs`] is what every door is given that it can't use, [`broken_queues`] queues
 //! that cannot work, [`health`] what other tools make of a queue, [`documents`] what the documents
-//! say, and [`crd_reference`] the one that shows all fields of a queue.
+//! say, [`crd_reference`] the one that shows all fields of a queue, [`chart`] the value sets of the
+//! Helm chart, and [`release`] the files of a release.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
@@ -38,6 +39,7 @@ pub mod promql;
 pub mod proxy;
 pub mod python;
 pub mod raw;
+pub mod release;
 pub mod rights;
 pub mod stan;
 pub mod tools;

@@ -358,10 +358,10 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "helm upgrade --install slow-queue",
         Test("tests/e2e", "the_documented_helm_command_makes_a_queue_that_runs"),
     ),
-    ("helm test", Test("tests/install", "each_example_of_the_chart_installs_and_passes_helm_test")),
+    ("helm test", Test("tests/install", "three_examples_of_the_chart_pass_helm_test")),
     (
         "kubectl create secret generic nats-login",
-        Test("tests/install", "each_example_of_the_chart_installs_and_passes_helm_test"),
+        Test("tests/install", "three_examples_of_the_chart_pass_helm_test"),
     ),
     (
         "kubectl apply --server-side -f https://example.com/asyncqueue/releases/",

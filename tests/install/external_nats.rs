@@ -52,16 +52,31 @@ fn certificate(host: &str) -> (String, String) {
 /// Starts a NATS with credentials and TLS in a namespace, and returns what clients need: the data
 /// of the Secret that `manifests/external-nats` and the chart name.
 pub(crate) fn start(namespace: &str) -> Value {
-    let host = format!("nats.{namespace}");
-    let (trust, certificate) = (Trust::default(), certificate(&host));
-    let tls = "tls { cert_file: /etc/nats/tls.crt, key_file: /etc/nats/tls.key }";
-    let files = json!({ "tls.crt": certificate.0, "tls.key": certificate.1 });
-    nats::start(namespace, &format!("{}\n{tls}", trust.config()), files);
+    let trust = Trust::default();
+    let (certificate, _) = start_with_tls(namespace, &trust.config(), "");
     json!({
-        "url": format!("tls://{host}:4222"),
+        "url": format!("tls://nats.{namespace}:4222"),
         "nats.creds": trust.user(GOOD_FOR),
-        "ca.crt": certificate.0,
+        "ca.crt": certificate,
     })
+}
+
+/// The same for a NATS without credentials that verifies clients by a certificate.
+pub(crate) fn start_with_client_certificates(namespace: &str) -> Value {
+    let verify = "ca_file: /etc/nats/tls.crt, verify: true";
+    let (certificate, key) = start_with_tls(namespace, "", verify);
+    // The certificate of the server is good for a client too.
+    json!({ "ca.crt": certificate, "tls.crt": certificate, "tls.key": key })
+}
+
+/// Starts a NATS with TLS in a namespace, and returns its certificate and key.
+fn start_with_tls(namespace: &str, config: &str, verify: &str) -> (String, String) {
+    let (certificate, key) = certificate(&format!("nats.{namespace}"));
+    let files = json!({ "tls.crt": certificate, "tls.key": key });
+    let tls =
+        format!("tls {{ cert_file: /etc/nats/tls.crt, key_file: /etc/nats/tls.key, {verify} }}");
+    nats::start(namespace, &format!("{config}\n{tls}"), files);
+    (certificate, key)
 }
 
 #[tokio::test]

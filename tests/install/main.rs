@@ -14,5 +14,6 @@ mod helm;
 mod load;
 mod overlays;
 mod release;
+mod shipped;
 mod support;
 mod upgrade;

@@ -8,7 +8,9 @@ use test_support::{chart::Example, tools::output};
 
 use crate::{
     kubernetes_types,
-    support::{helm_command, helm_template, kustomize, name, of_kind, pods},
+    support::{
+        helm_command, helm_package_template, helm_template, kustomize, name, objects, of_kind, pods,
+    },
 };
 
 /// At least so many value sets are tested on the cluster.
@@ -103,7 +105,7 @@ fn releases_of_two_namespaces_share_no_cluster_object() {
 fn two_releases_in_one_namespace_select_pods_of_their_own() {
     let selectors = |release: &str| -> BTreeSet<String> {
         let mut helm = helm_command("helm", &["template", release, "--namespace=openfaas"]);
-        let objects: Vec<Value> = serde_saphyr::from_multiple(&output(&mut helm)).unwrap();
+        let objects = objects(&output(&mut helm));
         let selectors = of_kind(&objects, "Deployment").into_iter().map(|object| {
             object["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"].to_string()
         });
@@ -120,8 +122,5 @@ fn the_archive_of_the_chart_renders_as_the_folder() {
     let destination = format!("--destination={}", folder.path().display());
     let _ = output(&mut helm_command("helm", &["package", &destination]));
     let archive = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-    let mut helm = std::process::Command::new(test_support::tools::program("helm", "helm"));
-    helm.args(["template", "asyncqueue", "--namespace=openfaas"]).arg(&archive);
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&output(&mut helm)).unwrap();
-    assert_eq!(objects, helm_template(&[]));
+    assert_eq!(helm_package_template(&archive, &[]), helm_template(&[]));
 }

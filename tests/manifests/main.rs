@@ -13,5 +13,6 @@ mod monitoring;
 mod network;
 mod overlays;
 mod queue_worker;
+mod release;
 mod support;
 mod versions;

@@ -8,8 +8,8 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{repository, script};
-use crate::tools::output;
+use super::script;
+use crate::release::make;
 
 /// A release in a folder, whose images are removed from the node when it is dropped.
 #[derive(Debug)]
@@ -24,13 +24,8 @@ impl Release {
     pub fn make() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-release-").expect("a folder");
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let _ = output(
-            Command::new(repository().join("build/release"))
-                .args(["images", "manifests"])
-                .env("RELEASE_FOLDER", folder.path())
-                .env("RELEASE_ARCHITECTURES", architecture)
-                .stderr(Stdio::inherit()),
-        );
+        let settings = [("RELEASE_ARCHITECTURES", architecture)];
+        make(folder.path(), &["images", "manifests"], &settings);
         Self { folder }
     }
 
