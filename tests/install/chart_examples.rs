@@ -28,8 +28,8 @@ const SELECTED: [&str; 3] = ["monitoring", "nats-client-certificate", "second-re
 struct Surroundings {
     /// Values of the test cluster, which does not have all that the value sets name.
     arguments: Vec<String>,
-    secret: Option<Secret>,
-    namespace: Option<Namespace>,
+    _secret: Option<Secret>,
+    _namespace: Option<Namespace>,
 }
 
 /// A Secret in the namespace `openfaas`, until it is dropped.
@@ -55,16 +55,16 @@ impl Surroundings {
                 let data = external_nats::start_with_client_certificates(&elsewhere.name);
                 Self {
                     arguments: vec![nats_url("tls", &elsewhere)],
-                    secret: Some(Secret::create("nats-tls", &data)),
-                    namespace: Some(elsewhere),
+                    _secret: Some(Secret::create("nats-tls", &data)),
+                    _namespace: Some(elsewhere),
                 }
             }
             "nats-credentials" => {
                 let elsewhere = Namespace::create("nats");
                 let data = external_nats::start(&elsewhere.name);
                 Self {
-                    secret: Some(Secret::create("nats", &data)),
-                    namespace: Some(elsewhere),
+                    _secret: Some(Secret::create("nats", &data)),
+                    _namespace: Some(elsewhere),
                     ..Self::default()
                 }
             }
@@ -75,15 +75,15 @@ impl Surroundings {
                 let data = json!({ "credentials": "queues:secret" });
                 Self {
                     arguments: vec![nats_url("nats", &elsewhere)],
-                    secret: Some(Secret::create("nats-login", &data)),
-                    namespace: Some(elsewhere),
+                    _secret: Some(Secret::create("nats-login", &data)),
+                    _namespace: Some(elsewhere),
                 }
             }
             "second-release" => {
                 let name = example.namespace().to_owned();
                 apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"));
                 nats::start(&name, "", json!({}));
-                Self { namespace: Some(Namespace { name }), ..Self::default() }
+                Self { _namespace: Some(Namespace { name }), ..Self::default() }
             }
             _ => Self::default(),
         }

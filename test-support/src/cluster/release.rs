@@ -18,14 +18,14 @@ pub struct Release {
 }
 
 impl Release {
-    /// Makes `install.yaml` and the images that it needs. The programs are those that
+    /// Makes `install.yaml`, the charts and the images that these need. The programs are those that
     /// `tests/cluster/install` has built.
     #[must_use]
     pub fn make() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-release-").expect("a folder");
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let settings = [("RELEASE_ARCHITECTURES", architecture)];
-        make(folder.path(), &["images", "manifests"], &settings);
+        make(folder.path(), &["images", "manifests", "charts"], &settings);
         Self { folder }
     }
 
@@ -44,6 +44,12 @@ impl Release {
     #[must_use]
     pub fn install_yaml(&self) -> PathBuf {
         self.folder.path().join("install.yaml")
+    }
+
+    /// The path of the Helm chart's package.
+    #[must_use]
+    pub fn chart(&self) -> PathBuf {
+        self.folder.path().join(format!("asyncqueue-{}.tgz", env!("CARGO_PKG_VERSION")))
     }
 
     /// The images, each with its name, its version and its digest.
