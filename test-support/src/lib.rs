@@ -12,8 +12,8 @@
 //! what alerts and dashboards read with what programs export ([`monitoring`] has those of this
 //! project); [`bad_inputs`] is what every door is given that it can't use, [`broken_queues`] queues
 //! that cannot work, [`health`] what other tools make of a queue, [`documents`] what the documents
-//! say, [`crd_reference`] the one that shows all fields of a queue, [`chart`] the value sets of the
-//! Helm chart, and [`release`] the files of a release.
+//! say, [`crd_reference`] the one that shows all fields of a queue, and [`chart`] the value sets of
+//! the Helm chart.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
@@ -39,7 +39,6 @@ pub mod promql;
 pub mod proxy;
 pub mod python;
 pub mod raw;
-pub mod release;
 pub mod rights;
 pub mod stan;
 pub mod tools;

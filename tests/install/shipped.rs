@@ -11,8 +11,10 @@ use std::{
 use serde_json::{Value, json};
 use test_support::{
     chart::Example,
-    cluster::{apply, command, dry_run, get, kubectl, prometheus_operator, repository},
-    release::make_manifests,
+    cluster::{
+        apply, command, dry_run, get, kubectl, prometheus_operator, release::make_manifests,
+        repository,
+    },
     tools::{self, output},
 };
 

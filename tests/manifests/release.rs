@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs};
 
 use serde_json::Value;
-use test_support::release::make_manifests;
+use test_support::cluster::release::make_manifests;
 
 use crate::support::{helm_package_template, objects, pods};
 

@@ -1,15 +1,16 @@
-//! The files of a release, for this machine's architecture, and its images on the cluster's node.
+//! The files of a release, made by `build/release` for this machine's architecture, and its images
+//! on the cluster's node.
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use tempfile::TempDir;
 
-use super::script;
-use crate::release::make;
+use super::{repository, script};
+use crate::tools::output;
 
 /// A release in a folder, whose images are removed from the node when it is dropped.
 #[derive(Debug)]
@@ -70,6 +71,26 @@ impl Drop for Release {
                 .status();
         }
     }
+}
+
+/// Makes parts of a release in a folder, with these settings of `build/release`.
+fn make(folder: &Path, parts: &[&str], settings: &[(&str, &str)]) {
+    let _ = output(
+        Command::new(repository().join("build/release"))
+            .args(parts)
+            .env("RELEASE_FOLDER", folder)
+            .envs(settings.iter().copied()),
+    );
+}
+
+/// Makes `install.yaml` and the charts in a folder, with images of this registry that are not
+/// built: each has this digest.
+pub fn make_manifests(folder: &Path, registry: &str, digest: &str) {
+    let version = env!("CARGO_PKG_VERSION");
+    let images = ["asyncqueue", "asyncqueue-example-function"]
+        .map(|name| format!("{registry}/{name}:{version}@{digest}\n"));
+    fs::write(folder.join("image-digests.txt"), images.concat()).expect("the folder is writable");
+    make(folder, &["manifests", "charts"], &[("RELEASE_REGISTRY", registry)]);
 }
 
 /// A command of containerd's own client on images of the node.
