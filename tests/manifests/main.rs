@@ -6,6 +6,7 @@
 mod chart;
 mod chart_documents;
 mod chart_examples;
+mod chart_notes;
 mod chart_queue_schema;
 mod chart_values;
 mod kubernetes_types;
