@@ -81,6 +81,8 @@ impl Surroundings {
             }
             "second-release" => {
                 let name = example.namespace().to_owned();
+                // It may be on its way out, after another test.
+                let _ = kubectl(&["delete", "namespace", &name, "--ignore-not-found"]);
                 apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"));
                 nats::start(&name, "", json!({}));
                 Self { _namespace: Some(Namespace { name }), ..Self::default() }

@@ -106,11 +106,12 @@ impl Shipped {
 impl Created {
     fn missing_of(shipped: &[Shipped]) -> Self {
         let names: BTreeSet<&str> = shipped.iter().flat_map(Shipped::namespaces).collect();
-        let missing =
-            names.into_iter().filter(|name| get("", &format!("namespace/{name}")).is_none());
-        let created = Self(missing.map(str::to_owned).collect());
+        let created = Self(names.into_iter().filter(is_missing).map(str::to_owned).collect());
         for name in &created.0 {
             apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"));
+            // No pod is accepted before its account exists.
+            let account = ["wait", "--for=create", "serviceaccount/default", "--timeout=60s", "-n"];
+            let _ = kubectl(&[&account[..], &[name]].concat());
         }
         created
     }
@@ -119,9 +120,23 @@ impl Created {
 impl Drop for Created {
     fn drop(&mut self) {
         for name in &self.0 {
-            let _ = command("kubectl").args(["delete", "namespace", name, "--wait=false"]).output();
+            let _ = command("kubectl").args(["delete", "namespace", name]).output();
         }
     }
+}
+
+/// Whether a namespace does not exist. One that is being deleted is waited for.
+fn is_missing(name: &&str) -> bool {
+    let object = format!("namespace/{name}");
+    let namespace = get("", &object);
+    if namespace
+        .as_ref()
+        .is_some_and(|namespace| namespace["metadata"]["deletionTimestamp"].is_string())
+    {
+        let _ = kubectl(&["wait", "--for=delete", &object, "--timeout=120s"]);
+        return true;
+    }
+    namespace.is_none()
 }
 
 fn relative(path: &Path) -> String {
