@@ -9,6 +9,7 @@ mod chart_examples;
 mod chart_notes;
 mod chart_queue_schema;
 mod chart_values;
+mod ingress;
 mod kubernetes_types;
 mod monitoring;
 mod network;
