@@ -480,6 +480,8 @@ pub(crate) const PICTURES: &[(&str, &str)] = &[
     ("docs/durability.md", "jetstream {"),
     // A part of examples/keda/scaledobject.yaml, which `make test-keda` applies.
     ("docs/autoscaling.md", "scaleTargetRef:"),
+    // A trigger in the place of that one.
+    ("docs/autoscaling.md", "triggers:"),
     // prometheus-adapter's.
     ("docs/autoscaling.md", "externalRules:"),
     // A line of the directory file above it.
