@@ -20,9 +20,6 @@ use crate::{
     worker_defaults::WorkerDefaults,
 };
 
-/// The user id of workers: an unprivileged user that is not root.
-const USER_ID: i64 = 65_532;
-
 /// Additional time until the kubelet kills a worker, so that it can still hand back unfinished
 /// calls.
 const KILL_MARGIN: Duration = Duration::from_secs(5);
@@ -63,8 +60,8 @@ fn spec(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> PodSpec {
         termination_grace_period_seconds: i64::try_from(grace_seconds).ok(),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            run_as_user: Some(USER_ID),
-            run_as_group: Some(USER_ID),
+            run_as_user: defaults.user_id,
+            run_as_group: defaults.user_id,
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".to_owned(),
                 ..SeccompProfile::default()
