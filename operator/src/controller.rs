@@ -54,6 +54,7 @@ pub(crate) mod dereference;
 pub(crate) mod error;
 pub(crate) mod expectations;
 mod finalizer;
+pub(crate) mod grace;
 mod predicate;
 mod publish_events;
 pub(crate) mod update_status;
@@ -189,8 +190,17 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
         .map(|(name, connection)| connection.inflight.blocked(name, std::time::Instant::now()));
     let (blocked, functions) =
         (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
-    let status =
-        update_status::compute_status(queue, &outcome, cause.as_ref(), &functions, &blocked, &now);
+    let pending =
+        name.as_ref().and_then(|name| context.directory.pending_settings(name, &queue.spec));
+    let status = update_status::compute_status(
+        queue,
+        &outcome,
+        cause.as_ref(),
+        &functions,
+        &blocked,
+        pending.as_deref(),
+        &now,
+    );
     publish_events(queue, &outcome, &status, context).await;
     update_status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.auxiliary.is_ok();

@@ -38,6 +38,7 @@ mod nats;
 mod pods;
 mod pull_secrets;
 mod queue_counts;
+mod queue_settings;
 mod queue_stats;
 mod run;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]

@@ -35,6 +35,7 @@ mod gateway_routing;
 mod gateway_submit;
 mod ip_families;
 mod jetstream_off;
+mod live_settings;
 mod memory;
 mod odd_answers;
 mod openapi;
