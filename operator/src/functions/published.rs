@@ -20,8 +20,8 @@ pub(crate) struct PublishedDirectory {
 // === impl PublishedDirectory ===
 
 impl PublishedDirectory {
-    /// Returns why the directory does not have the settings of a queue. `None` while it has them, or
-    /// gets them within a moment.
+    /// Returns why the directory does not have the settings of a queue. `None` while it has them,
+    /// or gets them within a moment.
     pub(crate) fn pending_settings(
         &self,
         queue: &QueueName,
