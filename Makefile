@@ -5,7 +5,7 @@
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: ## show it all on a real cluster: a queue, two functions, a callback, the worker's log (as root)
+demo: ## show it all on a real cluster: a queue, two functions, a callback, the worker's log (as root; with CLUSTER=current on kubectl's)
 	@examples/demo
 
 demo-local: ## show it in seconds without Kubernetes and root: two queues, a cancelled call, callbacks, the workers' log
