@@ -22,6 +22,8 @@ pub(crate) struct WorkerDefaults {
     pub(crate) nats_ca: Option<SecretKey>,
     /// Image of the workers.
     pub(crate) worker_image: String,
+    /// Whether that is the operator's own image, and so of its version.
+    pub(crate) is_own_image: bool,
     /// The pull secrets in each queue's namespace for that image, unless the queue names others.
     pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
     /// Namespace of functions that are named without one.
@@ -48,6 +50,7 @@ impl WorkerDefaults {
             nats_credentials: settings.worker_nats_creds_secret.0.clone(),
             nats_ca: settings.worker_nats_ca_secret.0.clone(),
             worker_image,
+            is_own_image: settings.worker_image.0.is_none(),
             image_pull_secrets: settings.worker_image_pull_secrets.references(),
             function_namespace: settings.function_namespace.clone(),
             function_namespaces: settings.function_namespaces.clone(),

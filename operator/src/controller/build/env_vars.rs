@@ -20,7 +20,7 @@ pub(super) fn env_vars(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Vec
     let mut settings = vec![(setting::QUEUE_NAME, queue.queue.queue.to_string())];
     settings.extend(nats(queue, &defaults.nats));
     settings.extend(calls(queue));
-    if follows_directory(queue) {
+    if follows_directory(queue, defaults) {
         settings.push((setting::WAIT_FOR_SETTINGS, true.to_string()));
     } else {
         settings.extend([
@@ -52,9 +52,9 @@ pub(super) fn env_vars(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Vec
 
 /// Returns whether the workers read `maxInflight`, `timeout` and `retry` in the directory, so that
 /// a change does not restart them. There is no directory on another NATS. An image that the queue
-/// names may be of an earlier version, which knows only the variables.
-fn follows_directory(queue: &ValidatedQueue) -> bool {
-    queue.nats.url.is_none() && queue.worker.image.is_none()
+/// or the operator's settings name may be of an earlier version, which knows only the variables.
+fn follows_directory(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> bool {
+    queue.nats.url.is_none() && queue.worker.image.is_none() && defaults.is_own_image
 }
 
 /// Returns the namespaces whose functions the workers call, in addition to those of functions in

@@ -27,6 +27,7 @@ fn defaults() -> WorkerDefaults {
         nats_credentials: None,
         nats_ca: None,
         worker_image: "asyncqueue:test".to_owned(),
+        is_own_image: true,
         image_pull_secrets: vec![LocalObjectReference { name: "registry".to_owned() }],
         function_namespace: "openfaas-fn".to_owned(),
         function_namespaces: NamespaceList::default(),
@@ -254,6 +255,8 @@ fn live_settings_are_not_in_the_pod_template() {
         queue.spec.max_inflight = 9;
         assert_ne!(desired(&queue, &defaults()), before);
     }
+    let defaults = WorkerDefaults { is_own_image: false, ..defaults() };
+    assert_eq!(variables(&desired(&fixtures::queue("q"), &defaults))["max_inflight"], "1");
 }
 
 #[test]
