@@ -19,6 +19,7 @@ mod odd_input;
 mod openfaas;
 mod plan;
 mod run;
+mod supported_versions;
 mod systemd;
 mod test_list;
 
