@@ -54,7 +54,6 @@ pub(crate) mod dereference;
 pub(crate) mod error;
 pub(crate) mod expectations;
 mod finalizer;
-pub(crate) mod grace;
 mod predicate;
 mod publish_events;
 pub(crate) mod update_status;

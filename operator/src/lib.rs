@@ -43,6 +43,7 @@ mod queue_stats;
 mod run;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
+mod termination_grace;
 mod trigger;
 mod worker_defaults;
 mod worker_image;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{Settings, retry::outcome::RetryPolicy};
+use crate::retry::outcome::RetryPolicy;
 
 /// The settings that apply now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +47,7 @@ struct Followed {
 // === impl LiveSettings ===
 
 impl LiveSettings {
-    /// Returns the worker's own settings.
-    pub(crate) fn own(settings: &Settings) -> Self {
-        Self::new(settings.max_inflight, settings.upstream_timeout, settings.queue_retry())
-    }
-
-    fn new(max_inflight: u16, timeout: GoDuration, retry: QueueRetry) -> Self {
+    pub(crate) fn new(max_inflight: u16, timeout: GoDuration, retry: QueueRetry) -> Self {
         let policy = Arc::new(RetryPolicy::from(&retry));
         Self { max_inflight, timeout, retry, policy }
     }

@@ -38,7 +38,7 @@ use crate::{
     consumer::{self, Puller},
     dead_letter::DeadLetterWriter,
     function::{client::FunctionClient, request::Target, response_buffer::ResponseMemory},
-    live_settings::{LiveSettings, SettingsFollower},
+    live_settings::SettingsFollower,
     metrics::Metrics,
     provisioner::StreamProvisioner,
     queue_metrics,
@@ -244,7 +244,7 @@ impl Worker {
         let Self { settings, js, metrics, .. } = self;
         let store = RecordStore::new(js.clone(), metrics.clone());
         let directory = directory::watch::watch(js.clone());
-        let own = LiveSettings::own(settings);
+        let own = settings.live_settings();
         let live = SettingsFollower::start(settings.queue_name.clone(), own, directory.clone());
         let dispatcher = CallbackDispatcher::new(
             self.callback_client.clone(),

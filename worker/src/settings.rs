@@ -28,7 +28,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use crate::callback::egress::HostAllowList;
+use crate::{callback::egress::HostAllowList, live_settings::LiveSettings};
 
 /// The worker of one queue: takes its calls and invokes their functions.
 #[derive(Clone, Debug, Parser)]
@@ -396,9 +396,13 @@ impl Settings {
         }
     }
 
+    /// Returns what applies as long as the directory has no settings of the queue.
+    pub(crate) fn live_settings(&self) -> LiveSettings {
+        LiveSettings::new(self.max_inflight, self.upstream_timeout, self.queue_retry())
+    }
+
     /// Returns when a call is retried.
-    #[must_use]
-    pub fn queue_retry(&self) -> QueueRetry {
+    fn queue_retry(&self) -> QueueRetry {
         QueueRetry {
             max_attempts: self.max_retry_attempts,
             min_backoff: self.initial_retry_wait,

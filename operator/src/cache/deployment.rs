@@ -15,8 +15,10 @@ use super::{
     object::{CachedMeta, CachedObject},
     watch::Cacheable,
 };
-use crate::controller::grace::TerminationGrace;
-use crate::labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL};
+use crate::{
+    labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL},
+    termination_grace::TerminationGrace,
+};
 
 /// The Deployment's conditions that say that pods can't be created, and that they start in time.
 const REPLICA_FAILURE: &str = "ReplicaFailure";

@@ -18,7 +18,6 @@ use kube::{Resource, ResourceExt};
 use super::{
     conflict::Conflict,
     dereference::{DereferencedObjects, OwnedObjects, Ownership},
-    grace::TerminationGrace,
 };
 use crate::{
     crd::{
@@ -26,6 +25,7 @@ use crate::{
         conditions::reason,
     },
     nats::queue_spec::{adoption, queue_spec},
+    termination_grace::TerminationGrace,
 };
 
 /// A queue that may be built.
