@@ -91,6 +91,8 @@ pub mod connection;
 #[doc(hidden)]
 pub mod consumer_progress;
 #[doc(hidden)]
+pub mod depth;
+#[doc(hidden)]
 pub mod duration;
 #[doc(hidden)]
 pub mod error;

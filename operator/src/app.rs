@@ -3,7 +3,7 @@
 use asyncqueue_runtime::health::Health;
 use kube::Client;
 
-use crate::{Settings, metrics::Metrics};
+use crate::{Settings, depth::DepthEndpoint, metrics::Metrics};
 
 /// Settings and clients of the program.
 pub(crate) struct App {
@@ -14,4 +14,5 @@ pub(crate) struct App {
     pub(crate) nats: async_nats::Client,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    pub(crate) depth: DepthEndpoint,
 }

@@ -28,6 +28,10 @@ pub(crate) const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 pub(crate) const RESERVED_LABELS: [&str; 6] =
     [QUEUE_LABEL, COMPONENT_LABEL, INSTANCE_LABEL, MANAGED_BY_LABEL, NAME_LABEL, PART_OF_LABEL];
 
+/// The annotation of the Lease with the address of the leader's HTTP endpoints. Standbys redirect
+/// to it.
+pub(crate) const ADDRESS_ANNOTATION: &str = "asyncqueue.io/address";
+
 /// The annotation of a pod template, and so of each pod, with the revision of the template.
 pub(crate) const REVISION_ANNOTATION: &str = "asyncqueue.io/revision";
 

@@ -7,6 +7,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -16,13 +17,19 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
     jiff::Timestamp,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, api::PostParams};
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::lease::{ObservedLease, claim, release};
-use crate::{error::chain, labels::OPERATOR_NAME, metrics::Metrics};
+use crate::{
+    app::App,
+    depth::{DepthEndpoint, Leader},
+    error::chain,
+    labels::{ADDRESS_ANNOTATION, OPERATOR_NAME},
+    metrics::Metrics,
+};
 
 mod lease;
 
@@ -46,17 +53,19 @@ const RETRY_PERIOD: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An operator that takes part in the election.
-#[derive(Debug)]
 pub(crate) struct LeaderElector {
     api: Api<Lease>,
     /// The name with which it holds the Lease.
     identity: String,
+    /// Address of its HTTP endpoints, for standbys, if it is known.
+    address: Option<SocketAddr>,
     health: Health,
     metrics: Metrics,
+    /// Redirects to the leader while this operator is a standby.
+    depth: DepthEndpoint,
 }
 
 /// The Lease of an operator that leads.
-#[derive(Debug)]
 pub(crate) struct LeaderLease {
     elector: LeaderElector,
     /// The Lease as it was last written.
@@ -69,7 +78,7 @@ pub(crate) struct LeaderLease {
 enum Acquisition {
     Acquired(Box<Lease>),
     /// Another operator holds it.
-    HeldBy(String),
+    HeldBy(Leader),
 }
 
 /// Reason why an operator no longer leads.
@@ -83,15 +92,17 @@ impl LeaderElector {
     /// Creates an elector for the Lease in this namespace. The identity is the name of the pod: a
     /// container that restarts in its pod need not wait for the lease of the previous one. Outside
     /// of pods, each process has an identity of its own.
-    pub(crate) fn new(
-        client: Client,
-        namespace: &str,
-        pod_name: Option<String>,
-        health: Health,
-        metrics: Metrics,
-    ) -> Self {
-        let identity = pod_name.unwrap_or_else(|| format!("{LEASE_NAME}-{}", std::process::id()));
-        Self { api: Api::namespaced(client, namespace), identity, health, metrics }
+    pub(crate) fn new(app: &App, namespace: &str) -> Self {
+        let App { settings, client, health, metrics, depth, .. } = app;
+        let pod_name = settings.pod_name.0.clone();
+        Self {
+            api: Api::namespaced(client.clone(), namespace),
+            identity: pod_name.unwrap_or_else(|| format!("{LEASE_NAME}-{}", std::process::id())),
+            address: settings.own_address(),
+            health: health.clone(),
+            metrics: metrics.clone(),
+            depth: depth.clone(),
+        }
     }
 
     /// Acquires the Lease. Waits while another operator leads or the API server is unavailable.
@@ -105,17 +116,22 @@ impl LeaderElector {
                     info!(lease = LEASE_NAME, identity = self.identity, "became leader");
                     self.health.ready(CONDITION);
                     self.metrics.set_leader(true);
+                    self.depth.set_unknown("this operator has just become the leader");
                     return LeaderLease { elector: self, lease: *lease, renewed: started };
                 }
                 Ok(Acquisition::HeldBy(leader)) => {
                     self.health.ready(CONDITION);
-                    if logged_leader.as_ref() != Some(&leader) {
-                        info!(lease = LEASE_NAME, leader, "standing by");
-                        logged_leader = Some(leader);
+                    if logged_leader.as_ref() != Some(&leader.name) {
+                        info!(lease = LEASE_NAME, leader = leader.name, "standing by");
+                        logged_leader = Some(leader.name.clone());
                     }
+                    self.depth.set_standby(leader);
                 }
                 Err(reason) => {
                     warn!(lease = LEASE_NAME, "failed to acquire the lease: {reason}");
+                    self.depth.set_unknown(format!(
+                        "the leader is unknown: failed to read the Lease: {reason}"
+                    ));
                     self.health.not_ready(CONDITION, reason);
                 }
             }
@@ -138,11 +154,11 @@ impl LeaderElector {
         let now = Instant::now();
         let spec = lease.spec.clone().unwrap_or_default();
         let latest = ObservedLease::new(spec.clone(), observed.take(), now);
-        let leader = latest.holder(now).filter(|holder| *holder != self.identity);
-        let leader = leader.map(str::to_owned);
+        let name = latest.holder(now).filter(|holder| *holder != self.identity);
+        let name = name.map(str::to_owned);
         *observed = Some(latest);
-        if let Some(leader) = leader {
-            return Ok(Acquisition::HeldBy(leader));
+        if let Some(name) = name {
+            return Ok(Acquisition::HeldBy(Leader { name, address: holder_address(&lease) }));
         }
         let claimed = claim(&spec, &self.identity, Timestamp::now());
         self.update(lease, claimed).await.map(|lease| Acquisition::Acquired(Box::new(lease)))
@@ -150,7 +166,7 @@ impl LeaderElector {
 
     /// Updates the Lease, if it is still the one that was read.
     async fn update(&self, lease: Lease, spec: LeaseSpec) -> Result<Lease, String> {
-        let lease = Lease { spec: Some(spec), ..lease };
+        let lease = with_address(Lease { spec: Some(spec), ..lease }, self.address);
         with_timeout(self.api.replace(LEASE_NAME, &PostParams::default(), &lease)).await
     }
 }
@@ -236,6 +252,21 @@ fn lease_without_holder() -> Lease {
     Lease { metadata, spec: Some(LeaseSpec::default()) }
 }
 
+/// Returns a Lease with the address of its holder.
+fn with_address(mut lease: Lease, address: Option<SocketAddr>) -> Lease {
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    match address {
+        Some(address) => annotations.insert(ADDRESS_ANNOTATION.to_owned(), address.to_string()),
+        None => annotations.remove(ADDRESS_ANNOTATION),
+    };
+    lease
+}
+
+/// Returns the address of the holder of a Lease, if the Lease has it.
+fn holder_address(lease: &Lease) -> Option<SocketAddr> {
+    lease.metadata.annotations.as_ref()?.get(ADDRESS_ANNOTATION)?.parse().ok()
+}
+
 /// Returns the response of the API server, or the reason why it did not respond within the timeout.
 async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
     let Ok(response) = timeout(REQUEST_TIMEOUT, request).await else {
@@ -243,4 +274,20 @@ async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Resu
         return Err(format!("the Kubernetes API did not answer within {seconds} s"));
     };
     response.map_err(|error| chain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_has_the_address_of_its_holder_and_not_of_the_last_one() {
+        for address in ["10.0.0.7:8083", "[fd00::7]:8083"] {
+            let address = address.parse().ok();
+            let lease = with_address(lease_without_holder(), address);
+            assert_eq!(holder_address(&lease), address);
+            assert_eq!(holder_address(&with_address(lease, None)), None);
+        }
+        assert_eq!(holder_address(&lease_without_holder()), None);
+    }
 }

@@ -5,7 +5,7 @@
 //! concurrently:
 //! - `controller` reconciles the streams and workers of each `AsyncQueue` with its spec, and
 //!   reports the outcome in its status.
-//! - `queue_stats` updates the counts in each status.
+//! - `queue_stats` updates the counts in each status, and those that `depth` serves.
 //! - `functions` finds the functions and publishes the directory for gateways and workers.
 //!
 //! All of them read the `cache` that the watches fill, decide in pure functions, and can repeat
@@ -21,6 +21,7 @@ mod controller;
 #[expect(clippy::doc_markdown, reason = "`kubectl explain` prints these, and reads no Markdown")]
 pub mod crd;
 mod default_queue;
+mod depth;
 #[cfg(test)]
 mod directory_file_rules;
 #[cfg(test)]

@@ -77,7 +77,7 @@ struct Background {
 /// Runs watches, controllers and background tasks until `shutdown`, and finishes the
 /// reconciliations in progress.
 pub(crate) async fn run_controllers(app: &App, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let App { settings, client, nats, health, metrics } = app;
+    let App { settings, client, nats, health, metrics, .. } = app;
     let worker_image = tokio::select! {
         image = worker_image::worker_image(settings, client, health) => image?,
         () = shutdown.cancelled() => return Ok(()),
@@ -289,7 +289,11 @@ impl Background {
     async fn run(self, app: &App) {
         let Self { context, triggers, publisher, directory_changed, .. } = self;
         let Context { nats_pool, queues, events, .. } = &*context;
-        let collector = StatsCollector { context: context.clone(), triggers: triggers.clone() };
+        let collector = StatsCollector {
+            context: context.clone(),
+            triggers: triggers.clone(),
+            depth: app.depth.clone(),
+        };
         tokio::join!(
             join_all(self.source_watches),
             publisher.run(directory_changed),

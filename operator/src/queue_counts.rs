@@ -1,5 +1,7 @@
 //! The counts in a queue's status: pending, running, redelivered and dead calls, and functions.
 
+use asyncqueue::depth::Depth;
+
 use crate::crd::AsyncQueueStatus;
 
 /// The counts of a queue. A count that is not known is absent.
@@ -15,10 +17,8 @@ pub(crate) struct QueueCounts {
 /// The counts from NATS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamCounts {
-    /// Number of stored calls.
-    pub(crate) messages: u64,
-    /// Number of calls in flight, as reported by the workers.
-    pub(crate) inflight: u64,
+    /// The calls that have not ended.
+    pub(crate) depth: Depth,
     /// Number of stored calls that were delivered more than once.
     pub(crate) redelivered: u64,
     pub(crate) dead_letters: u64,
@@ -33,9 +33,8 @@ impl QueueCounts {
             counted.as_ref().map(|counted| signed(number(counted)))
         };
         Self {
-            // An unacknowledged call is stored, whether it runs or waits for its retry.
-            pending: count(|counted| counted.messages.saturating_sub(counted.inflight)),
-            inflight: count(|counted| counted.inflight),
+            pending: count(|counted| counted.depth.not_running()),
+            inflight: count(|counted| counted.depth.running),
             redelivered: count(|counted| counted.redelivered),
             dead_letters: count(|counted| counted.dead_letters),
             functions: functions.map(signed),
@@ -44,7 +43,7 @@ impl QueueCounts {
 
     /// Returns the counts of a queue without calls.
     pub(crate) fn empty(dead_letters: u64, functions: Option<usize>) -> Self {
-        let counted = StreamCounts { messages: 0, inflight: 0, redelivered: 0, dead_letters };
+        let counted = StreamCounts { depth: Depth::default(), redelivered: 0, dead_letters };
         Self::new(Some(counted), functions)
     }
 
@@ -86,7 +85,8 @@ mod tests {
     use super::*;
 
     fn counted() -> StreamCounts {
-        StreamCounts { messages: 7, inflight: 2, redelivered: 1, dead_letters: 3 }
+        let depth = Depth { waiting: 4, running: 2, retrying: 1 };
+        StreamCounts { depth, redelivered: 1, dead_letters: 3 }
     }
 
     #[test]
@@ -107,12 +107,6 @@ mod tests {
         let counts = QueueCounts::new(None, Some(4));
         assert_eq!(counts, QueueCounts { functions: Some(4), ..QueueCounts::default() });
         assert!(!counts.is_known());
-    }
-
-    #[test]
-    fn pending_is_never_negative() {
-        let counts = QueueCounts::new(Some(StreamCounts { messages: 1, ..counted() }), None);
-        assert_eq!((counts.pending, counts.inflight), (Some(0), Some(2)));
     }
 
     #[test]

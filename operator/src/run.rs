@@ -10,8 +10,14 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
-    Settings, app::App, controller::error::Error, leader_election::LeaderElector,
-    manager::run_controllers, metrics::Metrics, nats::connections::CONNECTION_NAME,
+    Settings,
+    app::App,
+    controller::error::Error,
+    depth::{DEPTH_PATH, DepthEndpoint},
+    leader_election::LeaderElector,
+    manager::run_controllers,
+    metrics::Metrics,
+    nats::connections::CONNECTION_NAME,
 };
 
 /// Context of the error if the task that holds the lease panics.
@@ -53,9 +59,18 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     }
 
     let done = CancellationToken::new();
+    let depth = DepthEndpoint::new();
+    let endpoint = admin::Endpoint {
+        path: DEPTH_PATH,
+        answer: {
+            let depth = depth.clone();
+            move |method: &_, path: &_| depth.answer(method, path)
+        },
+    };
+    let (registry, served) = (Arc::new(registry), done.clone());
     let admin =
-        tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
-    let app = App { settings, client, nats, health, metrics };
+        tokio::spawn(admin::serve_with(listener, health.clone(), registry, endpoint, served));
+    let app = App { settings, client, nats, health, metrics, depth };
     let finished = tokio::select! {
         finished = Box::pin(lead(&app, lease_namespace.as_deref(), shutdown)) => finished,
         error = nats::failure(&app.nats, &servers) => Err(error),
@@ -76,10 +91,7 @@ async fn lead(
         app.metrics.set_leader(true);
         return Box::pin(run_controllers(app, shutdown)).await;
     };
-    let App { settings, client, health, metrics, .. } = app;
-    let pod_name = settings.pod_name.0.clone();
-    let elector =
-        LeaderElector::new(client.clone(), namespace, pod_name, health.clone(), metrics.clone());
+    let elector = LeaderElector::new(app, namespace);
     let lease = tokio::select! {
         lease = elector.acquire() => lease,
         () = shutdown.cancelled() => return Ok(()),

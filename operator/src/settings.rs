@@ -4,7 +4,12 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use std::{
-    convert::Infallible, fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration,
+    convert::Infallible,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
 };
 
 use asyncqueue::{
@@ -149,7 +154,8 @@ pub struct Settings {
     )]
     pub default_queue_ack_wait: Optional<GoDuration>,
 
-    /// Listen address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
+    /// Listen address of /healthz, /readyz, /metrics and /depth. [::] is every address, of IPv4 and
+    /// IPv6
     #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::OPERATOR_PORT))]
     pub http_addr: SocketAddr,
 
@@ -170,6 +176,11 @@ pub struct Settings {
     /// reporter of events and the holder of the Lease
     #[arg(long, env = "POD_NAME", default_value_t, hide_default_value = true)]
     pub pod_name: Optional<String>,
+
+    /// IP address of the operator's pod, from the downward API: while it leads, standbys redirect
+    /// requests for /depth to it
+    #[arg(long, env = "POD_IP", default_value_t, hide_default_value = true)]
+    pub pod_ip: Optional<IpAddr>,
 
     /// Namespace of the operator's pod, from the downward API: used to find its image, and for the
     /// default queue and the Lease
@@ -246,6 +257,12 @@ impl Settings {
             UsageError(problem.to_owned())
         });
         own.map(Some)
+    }
+
+    /// Returns the address at which other pods reach the HTTP endpoints; `None` outside of a pod.
+    #[must_use]
+    pub fn own_address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.pod_ip.0?, self.http_addr.port()))
     }
 
     /// Returns the log settings. The Kubernetes client logs each failed request and each
@@ -389,6 +406,18 @@ mod tests {
         assert_eq!(lease(&["--leader-elect", "false"]), Ok(None));
         assert!(lease(&["--leader-elect"]).is_err());
         assert!(lease(&[]).unwrap_err().to_string().contains("set POD_NAMESPACE"));
+    }
+
+    #[test]
+    fn the_address_for_standbys_has_the_port_that_is_listened_on() {
+        let address = |arguments: &[&str]| {
+            let arguments = ["asyncqueue-operator"].iter().chain(arguments);
+            Cli::parse_from(arguments).settings.own_address().map(|address| address.to_string())
+        };
+        assert_eq!(address(&["--pod-ip=10.0.0.7"]).as_deref(), Some("10.0.0.7:8083"));
+        let ipv6 = ["--pod-ip=fd00::7", "--http-addr=[::]:80"];
+        assert_eq!(address(&ipv6).as_deref(), Some("[fd00::7]:80"));
+        assert_eq!(address(&[]), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The endpoints for probes and metrics: `/healthz`, `/readyz` and `/metrics`.
+//! The endpoints for probes and metrics: `/healthz`, `/readyz` and `/metrics`, and those that a
+//! program adds.
 
 use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,9 +19,22 @@ const MAX_CONNECTIONS: usize = 256;
 /// Maximum time for a probe or a scrape that is running when the program ends.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-const TEXT_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// The body of a response.
+pub type Body = Full<Bytes>;
+
+/// Content type of one or more lines of text.
+pub const TEXT_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN_METRICS_CONTENT_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// An endpoint that a program adds.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint<A> {
+    /// Its path, as it is shown to users.
+    pub path: &'static str,
+    /// Answers a request with this method and path; `None` for the path of another endpoint.
+    pub answer: A,
+}
 
 /// Listens on the address of a program's endpoints. The error names the address and the remedy.
 pub fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -41,8 +55,24 @@ pub async fn serve(
     registry: Arc<Registry>,
     shutdown: CancellationToken,
 ) {
+    let none = Endpoint { path: "", answer: |_: &Method, _: &str| None };
+    serve_with(listener, health, registry, none, shutdown).await;
+}
+
+/// Serves the endpoints as [`serve`] does, and one more.
+pub async fn serve_with<A>(
+    listener: TcpListener,
+    health: Health,
+    registry: Arc<Registry>,
+    endpoint: Endpoint<A>,
+    shutdown: CancellationToken,
+) where
+    A: Fn(&Method, &str) -> Option<Response<Body>> + Clone + Send + Sync + 'static,
+{
     let handler = move |_, request: Request<_>| {
-        let response = answer(request.method(), request.uri().path(), &health, &registry);
+        let (method, path) = (request.method(), request.uri().path());
+        let response = (endpoint.answer)(method, path)
+            .unwrap_or_else(|| answer(method, path, &health, &registry, endpoint.path));
         std::future::ready(response)
     };
     let config = server::Config { max_connections: MAX_CONNECTIONS, ..server::Config::default() };
@@ -55,7 +85,7 @@ pub async fn serve(
 /// otherwise 503 with one line `name: reason` for each condition that does not hold. For both, one
 /// line for each warning follows.
 #[must_use]
-pub fn probe(method: &Method, path: &str, health: &Health) -> Option<Response<Full<Bytes>>> {
+pub fn probe(method: &Method, path: &str, health: &Health) -> Option<Response<Body>> {
     let (status, body) = match path {
         "/healthz" | "/readyz" if !is_read(method) => return Some(method_not_allowed()),
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
@@ -70,7 +100,8 @@ fn answer(
     path: &str,
     health: &Health,
     registry: &Registry,
-) -> Response<Full<Bytes>> {
+    added_path: &str,
+) -> Response<Body> {
     if let Some(response) = probe(method, path, health) {
         return response;
     }
@@ -78,7 +109,9 @@ fn answer(
         "/metrics" if !is_read(method) => method_not_allowed(),
         "/metrics" => metrics(registry),
         _ => {
-            let body = "not found: this address serves /healthz, /readyz and /metrics\n".to_owned();
+            let paths = ["/healthz", "/readyz", "/metrics", added_path];
+            let paths: Vec<_> = paths.into_iter().filter(|path| !path.is_empty()).collect();
+            let body = format!("not found: this address serves {}\n", paths.join(", "));
             response(StatusCode::NOT_FOUND, TEXT_CONTENT_TYPE, body)
         }
     }
@@ -99,7 +132,7 @@ fn readiness(health: &Health) -> (StatusCode, String) {
     (status, lines)
 }
 
-fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
+fn metrics(registry: &Registry) -> Response<Body> {
     let mut text = String::new();
     if encode(&mut text, registry).is_err() {
         let body = "metrics can't be encoded\n".to_owned();
@@ -110,14 +143,14 @@ fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
 
 /// Builds the response to a method other than GET and HEAD.
 #[must_use]
-pub fn method_not_allowed() -> Response<Full<Bytes>> {
+pub fn method_not_allowed() -> Response<Body> {
     let body = "method not allowed: use GET\n".to_owned();
     let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT_CONTENT_TYPE, body);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }
 
-fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Body> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -138,7 +171,7 @@ mod tests {
     use super::*;
 
     async fn get(path: &str, health: &Health, registry: &Registry) -> (u16, String) {
-        let response = answer(&Method::GET, path, health, registry);
+        let response = answer(&Method::GET, path, health, registry, "");
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -178,7 +211,7 @@ mod tests {
             "Connections",
             Counter::<u64>::default(),
         );
-        let response = answer(&Method::GET, "/metrics", &Health::new(), &registry);
+        let response = answer(&Method::GET, "/metrics", &Health::new(), &registry, "");
         assert_eq!(response.headers()[header::CONTENT_TYPE], OPEN_METRICS_CONTENT_TYPE);
         let (_, text) = get("/metrics", &Health::new(), &registry).await;
         assert!(text.contains("gateway_nats_reconnect_total 0\n"), "{text}");
@@ -191,7 +224,7 @@ mod tests {
         let (health, registry) = (Health::new(), Registry::default());
         assert_eq!(get("/", &health, &registry).await.0, 404);
         for path in ["/healthz", "/readyz", "/metrics"] {
-            let response = answer(&Method::POST, path, &health, &registry);
+            let response = answer(&Method::POST, path, &health, &registry, "");
             assert_eq!(response.status(), 405);
             assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");
         }

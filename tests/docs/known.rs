@@ -110,15 +110,22 @@ const AROUND: &[Around] = &[
         "curl http://127.0.0.1:8080/function/callbacks/callbacks",
         r#""x-function-name":"slow""#,
     ),
-    prints(
-        "docs/without-openfaas.md",
-        "curl http://asyncqueue-gateway.openfaas:8080/async-function/CALL-ID",
-        r#""queue":"reports""#,
-    ),
+    Around {
+        document: "docs/without-openfaas.md",
+        command: "curl http://asyncqueue-gateway.openfaas:8080/async-function/CALL-ID",
+        // That of the document may have ended.
+        before: &[(
+            "curl -d hi \
+             'http://asyncqueue-gateway.openfaas:8080/async-function/report.shop?sleep=3s'",
+            "",
+        )],
+        prints: r#""queue":"reports""#,
+        ..NOTHING
+    },
     Around {
         document: "docs/without-openfaas.md",
         command: "kubectl logs -n shop deploy/reports-worker",
-        prints: "Invoked report.shop [200] in ",
+        prints: "Invoked report [200] in ",
         ..NOTHING
     },
     Around {
@@ -475,6 +482,8 @@ pub(crate) const PICTURES: &[(&str, &str)] = &[
     ("docs/durability.md", "jetstream {"),
     // A part of examples/keda/scaledobject.yaml, which `make test-keda` applies.
     ("docs/autoscaling.md", "scaleTargetRef:"),
+    // A trigger in the place of that one.
+    ("docs/autoscaling.md", "triggers:"),
     // prometheus-adapter's.
     ("docs/autoscaling.md", "externalRules:"),
     // A line of the directory file above it.

@@ -68,6 +68,10 @@ fn the_supported_versions_of_kubernetes_take_the_crd() {
     let oldest = minor.max().unwrap();
     let (supported, text) = row("Kubernetes");
     assert_eq!(supported, format!("1.{oldest} and later"), "{PAGE}");
+    for chart in ["manifests/helm", "manifests/helm-queue-worker"] {
+        let minimum = format!("kubeVersion: \">=1.{oldest}.0-0\"");
+        assert!(read(&format!("{chart}/Chart.yaml")).contains(&minimum), "{chart}: {minimum}");
+    }
     let kubernetes = tested("kubernetes", "k8s.io/kubernetes ");
     assert!(text.starts_with(&format!("{kubernetes}: ")), "{text}, and tests use {kubernetes}");
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use test_support::{
     cluster::{apply_folder, get, kubectl},
     wait::until_in,
@@ -28,6 +28,44 @@ async fn queue_is(what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     until_in(WAIT_TIMEOUT, what, async || get("openfaas", "asyncqueue/bursty").filter(&holds)).await
 }
 
+/// A second operator, until it is dropped.
+struct Operators;
+
+impl Operators {
+    fn start_second() -> Self {
+        scale_operator(2);
+        Self
+    }
+}
+
+impl Drop for Operators {
+    fn drop(&mut self) {
+        scale_operator(1);
+    }
+}
+
+fn scale_operator(replicas: usize) {
+    let operator = "deployment/asyncqueue-operator";
+    let replicas = format!("--replicas={replicas}");
+    let _ = kubectl(&["scale", "-n", "openfaas", operator, &replicas]);
+    let _ = kubectl(&["rollout", "status", "-n", "openfaas", operator, "--timeout=120s"]);
+}
+
+/// The address of the operator that stands by.
+async fn standby_address() -> String {
+    let selector = "--selector=app.kubernetes.io/name=asyncqueue-operator";
+    until_in(WAIT_TIMEOUT, "an operator stands by", async || {
+        let lease = get("openfaas", "lease/asyncqueue-operator")?;
+        let pods = kubectl(&["get", "pods", "-n", "openfaas", selector, "-o", "json"]);
+        let pods: Value = serde_json::from_str(&pods).unwrap();
+        let pods = pods["items"].as_array()?.clone();
+        let holder = &lease["spec"]["holderIdentity"];
+        let standby = pods.iter().find(|pod| pod["metadata"]["name"] != *holder)?;
+        standby["status"]["podIP"].as_str().map(str::to_owned)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn workers_scale_with_the_depth_of_their_queue() {
     let count = |queue: &Value, path: &str| queue.pointer(path).and_then(Value::as_u64);
@@ -49,11 +87,26 @@ async fn workers_scale_with_the_depth_of_their_queue() {
         count(queue, "/status/readyReplicas") == Some(5)
     })
     .await;
-    queue_is("all calls made", |queue| {
+    let all_made = |queue: &Value| {
         count(queue, "/status/pending") == Some(0) && count(queue, "/status/inflight") == Some(0)
+    };
+    queue_is("all calls made", all_made).await;
+    queue_is("no workers again", no_workers).await;
+
+    // With two operators, KEDA may ask the one that stands by, which redirects to the leader.
+    let operators = Operators::start_second();
+    let url = format!("http://{}:8083/depth/openfaas/bursty", standby_address().await);
+    let patch = json!([{ "op": "replace", "path": "/spec/triggers/0/metadata/url", "value": url }]);
+    let patch = ["--type=json", "-p", &patch.to_string()];
+    let _ = kubectl(&[&["patch", "-n", "openfaas", "scaledobject/bursty"][..], &patch].concat());
+    assert_eq!(gateway.submit("openfaas-fn", "bursty").await.status, 202);
+    queue_is("a worker, by what the leader says", |queue| {
+        count(queue, "/status/readyReplicas") >= Some(1)
     })
     .await;
-    queue_is("no workers again", no_workers).await;
+    queue_is("the call made", all_made).await;
+    queue_is("no workers for the third time", no_workers).await;
+    drop(operators);
 
     // What is applied again leaves the replicas to KEDA.
     apply_folder("examples/keda");

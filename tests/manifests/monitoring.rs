@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::{
     cluster::repository,
+    documents::{paths, read},
     monitoring::{Panel, alerts, dashboard, dashboard_expressions},
     promql::{Limit, limits, used},
     tools::{self, output},
@@ -21,7 +22,7 @@ fn rule_file(rules: &[Value]) -> TempDir {
 }
 
 fn promtool(folder: &TempDir, arguments: &[&str]) {
-    let mut promtool = Command::new(tools::program("promtool", "promtool"));
+    let mut promtool = Command::new(tools::program("prometheus", "promtool"));
     print!("{}", output(promtool.current_dir(folder.path()).args(arguments)));
 }
 
@@ -140,6 +141,50 @@ fn every_alert_fires_only_on_its_condition() {
         .collect();
     let named: BTreeSet<_> = rules.iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
     assert_eq!(raised, named, "alerts with a test, and all alerts");
+}
+
+/// Returns the lines of a text whose queries take the total of a metric and the series of functions
+/// together: those that do not begin by selecting one of them. A name in prose is no query.
+fn mixed<'a>(text: &'a str, metric: &str) -> Vec<&'a str> {
+    let selects_one = |rest: &str| {
+        let rest = rest.replace('\\', "");
+        let selectors = [r#"{function_name="""#, r#"{function_name!="""#];
+        rest.starts_with('`') || selectors.iter().any(|selector| rest.starts_with(selector))
+    };
+    let lines = text.lines().filter(|line| {
+        let mut rests = line.split(metric).skip(1);
+        rests.any(|rest| !selects_one(rest))
+    });
+    lines.map(str::trim).collect()
+}
+
+#[test]
+fn no_query_mixes_the_total_of_a_queue_with_its_functions() {
+    // It has a series of the whole queue, whose function_name is empty.
+    let metric = "queue_worker_pending_messages";
+    for wrong in ["sum(M)", "max by (queue_name) (M[5m])", r#"M{queue_name="q",function_name=""}"#]
+    {
+        assert_eq!(mixed(&wrong.replace('M', metric), metric).len(), 1, "{wrong}");
+    }
+    for right in [r#"M{function_name=""} > 5"#, r#"M{function_name!="",x="y"}"#, "the metric `M`"] {
+        assert!(mixed(&right.replace('M', metric), metric).is_empty(), "{right}");
+    }
+
+    let monitoring = ["alerts.yaml", "dashboard.json"];
+    let monitoring = monitoring.map(|name| format!("manifests/monitoring/{name}"));
+    let mut found = 0;
+    for file in monitoring.into_iter().chain(paths()) {
+        let text = read(&file);
+        found += text.matches(metric).count();
+        let mixed = mixed(&text, metric);
+        assert!(
+            mixed.is_empty(),
+            "{file}: begin the selector with function_name=\"\", the total, or \
+             function_name!=\"\", the functions:\n{}",
+            mixed.join("\n")
+        );
+    }
+    assert!(found > 8, "{found}");
 }
 
 #[test]

@@ -28,8 +28,17 @@ impl ApiServer {
         Self::withholding("", status).await
     }
 
+    /// The same with this spec, for a queue that owns its stream.
+    pub(crate) async fn with_spec(spec: Value) -> Self {
+        Self::serving("", spec, json!({ "stream": "jobs" })).await
+    }
+
     /// The same, which never answers what is asked about these resources.
     pub(crate) async fn withholding(resource: &'static str, status: Value) -> Self {
+        Self::serving(resource, json!({}), status).await
+    }
+
+    async fn serving(withheld: &'static str, spec: Value, status: Value) -> Self {
         let queue = Arc::new(json!({
             "apiVersion": "asyncqueue.io/v1alpha1",
             "kind": "AsyncQueue",
@@ -42,11 +51,11 @@ impl ApiServer {
                 "creationTimestamp": "2026-01-01T00:00:00Z",
                 "finalizers": ["asyncqueue.io/stream"],
             },
-            "spec": {},
+            "spec": spec,
             "status": status,
         }));
         Self {
-            http: HttpServer::answering(move |request| answer(&request, resource, &queue)).await,
+            http: HttpServer::answering(move |request| answer(&request, withheld, &queue)).await,
         }
     }
 

@@ -15,6 +15,7 @@ mod creation_order;
 mod credentials;
 mod dashboard;
 mod dead_letters;
+mod depth;
 mod directory;
 mod documented;
 mod drain;

@@ -37,6 +37,17 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
         assert_eq!(metric(&leader, "asyncqueue_operator_leader").await, 1);
         assert_eq!(metric(&standby, "asyncqueue_operator_leader").await, 0);
         assert_eq!(metric(&standby, "asyncqueue_operator_reconciliations_total").await, 0);
+        // The standby has counted nothing either, and says who has.
+        let path = format!("/depth/{name}/{name}");
+        let counted = until_in(PODS, "the leader counts", async || {
+            Some(http_get(&leader, &path).await).filter(|answer| answer.status == 200)
+        })
+        .await;
+        assert_eq!(counted.json()["depth"], 0);
+        let redirected = http_get(&standby, &path).await;
+        let address = get("openfaas", &format!("pod/{leader}")).unwrap()["status"]["podIP"].clone();
+        let location = format!("http://{}:8083{path}", address.as_str().unwrap());
+        assert_eq!((redirected.status, redirected.header("location")), (307, &*location));
 
         let before = get(name, &format!("deployment/{name}-worker")).unwrap()["metadata"].clone();
         let pod = format!("pod/{leader}");
@@ -304,6 +315,12 @@ fn holder() -> Option<String> {
 /// The pod that leads.
 async fn leader() -> String {
     until_in(PODS, "a pod leads", async || holder().filter(|holder| pods().contains(holder))).await
+}
+
+/// What a pod answers.
+async fn http_get(pod: &str, path: &str) -> raw::RawResponse {
+    let forward = PortForward::to("openfaas", &format!("pod/{pod}"), 8083);
+    raw::request(forward.addr(), "GET", path, &[], b"").await
 }
 
 /// A number that a pod exports.

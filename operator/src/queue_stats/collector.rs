@@ -7,7 +7,11 @@ use std::{
 };
 
 use async_nats::jetstream;
-use asyncqueue::{QueueName, stream::QueueSpec};
+use asyncqueue::{
+    QueueName,
+    depth::{ConsumerTotals, Depth},
+    stream::QueueSpec,
+};
 use futures::StreamExt;
 use kube::ResourceExt;
 use tokio::time::{sleep, timeout};
@@ -17,6 +21,7 @@ use super::stream_listing::{ObservedQueue, StreamListing};
 use crate::{
     controller::{context::Context, update_status},
     crd::AsyncQueue,
+    depth::DepthEndpoint,
     error::chain,
     metrics::QUEUE_COUNTS_ERROR,
     nats::connections::{NatsConnection, NatsEndpoint},
@@ -42,6 +47,8 @@ const MAX_CONCURRENT_REQUESTS: usize = 16;
 pub(crate) struct StatsCollector {
     pub(crate) context: Arc<Context>,
     pub(crate) triggers: ReconcileTrigger,
+    /// Serves what was counted.
+    pub(crate) depth: DepthEndpoint,
 }
 
 /// Whether each NATS server was connected at the last refresh.
@@ -53,11 +60,15 @@ impl StatsCollector {
     /// Updates the counts for as long as it is polled.
     pub(crate) async fn run(self) {
         self.context.complete().await;
+        self.depth.set_leading(self.context.queues.clone(), REFRESH_INTERVAL);
         let mut connected = ConnectionStates::new();
         loop {
             let started = Instant::now();
             self.refresh(&mut connected).await;
-            sleep(REFRESH_INTERVAL.max(started.elapsed() * MIN_IDLE_FACTOR)).await;
+            let interval = REFRESH_INTERVAL.max(started.elapsed() * MIN_IDLE_FACTOR);
+            let queues = self.context.queues.all();
+            self.depth.end_round(queues.iter().map(AsRef::as_ref), interval);
+            sleep(interval).await;
         }
     }
 
@@ -104,9 +115,12 @@ impl StatsCollector {
                 (queue, QueueCounts::new(None, functions))
             })),
             Some(connection) => {
+                let asked_at = Instant::now();
                 let listing = StreamListing::new(owned).list(&connection.js);
                 match timeout(LIST_TIMEOUT, listing).await {
-                    Ok(Ok(observed)) => counts.extend(self.count(connection, observed).await),
+                    Ok(Ok(observed)) => {
+                        counts.extend(self.count(connection, observed, asked_at).await);
+                    }
                     // The known counts stay; the connection shows an outage.
                     Ok(Err(error)) => debug!("failed to list the streams: {}", chain(&error)),
                     Err(_) => warn!(
@@ -119,11 +133,12 @@ impl StatsCollector {
     }
 
     /// Adds the counts that a listing does not show. Triggers the reconciliation of queues that are
-    /// not in their desired state.
+    /// not in their desired state. `asked_at` is the time before the listing.
     async fn count(
         &self,
         connection: &NatsConnection,
         observed: Vec<ObservedQueue>,
+        asked_at: Instant,
     ) -> Vec<(Arc<AsyncQueue>, QueueCounts)> {
         let now = Instant::now();
         let counted = observed.into_iter().map(async |observed| {
@@ -132,8 +147,10 @@ impl StatsCollector {
             }
             let (messages, dead_letters) = observed.counts()?;
             let spec = observed.spec()?;
-            let redelivered = redelivered(&connection.js, &spec, messages).await?;
-            let inflight = connection.inflight.calls(&spec.queue, now);
+            let consumers = read_consumers(&connection.js, &spec, messages).await?;
+            let running = connection.inflight.calls(&spec.queue, now);
+            let depth = Depth::new(messages, consumers, running);
+            self.depth.record(&observed.queue, depth, asked_at);
             let is_blocked = !connection.inflight.blocked(&spec.queue, now).is_empty();
             if is_blocked != update_status::reports_blocked(&observed.queue) {
                 self.triggers.enqueue(&observed.queue);
@@ -144,7 +161,8 @@ impl StatsCollector {
             ) {
                 self.triggers.enqueue(&observed.queue);
             }
-            let counted = StreamCounts { messages, inflight, redelivered, dead_letters };
+            let redelivered = consumers.redelivered;
+            let counted = StreamCounts { depth, redelivered, dead_letters };
             let counts = QueueCounts::new(Some(counted), self.context.functions_of(&spec.queue));
             Some((observed.queue, counts))
         });
@@ -184,14 +202,18 @@ fn has_stream(queue: &AsyncQueue) -> bool {
     queue.owns_stream() && queue.metadata.deletion_timestamp.is_none()
 }
 
-/// Returns how many of the stored calls were delivered more than once; `None` if NATS does not
-/// answer. An empty queue has none, so of ten thousand queues only those that hold calls need a
-/// request.
-async fn redelivered(js: &jetstream::Context, queue: &QueueSpec, messages: u64) -> Option<u64> {
+/// Returns what the consumers of a queue report; `None` if NATS does not answer. An empty queue
+/// needs no request, so of ten thousand queues only those that hold calls need one.
+async fn read_consumers(
+    js: &jetstream::Context,
+    queue: &QueueSpec,
+    messages: u64,
+) -> Option<ConsumerTotals> {
     if messages == 0 {
-        return Some(0);
+        return Some(ConsumerTotals::default());
     }
-    let stream = js.get_stream_no_info(&queue.stream).await.ok()?;
-    let info = stream.consumer_info(&queue.durable).await.ok()?;
-    u64::try_from(info.num_redelivered).ok()
+    ConsumerTotals::read(js, &queue.stream)
+        .await
+        .inspect_err(|error| debug!(queue = %queue.queue, "{}", chain(error)))
+        .ok()
 }

@@ -149,6 +149,7 @@ pub const SETTINGS: &[Setting] = &[
         "`orders.>` is not valid: write names of streams",
     ),
     wrong(OPERATOR, "function_namespaces", "Kube-System", "`Kube-System` are never called"),
+    wrong(OPERATOR, "POD_IP", "operator-0", "invalid IP address syntax"),
 ];
 
 /// What takes more than a row.
@@ -164,6 +165,19 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         answer: "the program waits, is not ready, and says so",
         folder: "tests/nats",
         test: "a_worker_without_credentials_is_not_let_in_and_says_so",
+    },
+    Elsewhere {
+        input: "operator: `GET /depth/NAMESPACE/QUEUE` for a queue that does not exist",
+        answer: "404: there is no AsyncQueue `QUEUE` in the namespace `NAMESPACE`, or the operator \
+                 does not watch that namespace",
+        folder: "tests/nats",
+        test: "an_unknown_queue_has_no_depth",
+    },
+    Elsewhere {
+        input: "operator: the same while NATS is unavailable",
+        answer: "503: the calls of the queue were last counted so long ago, which is too long",
+        folder: "tests/nats",
+        test: "an_outdated_depth_is_not_given",
     },
 ];
 
