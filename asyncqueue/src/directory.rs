@@ -6,7 +6,7 @@
 //! them are there. Gateway and worker watch the bucket and keep its last state while NATS is
 //! unavailable.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ use crate::{
     retry::RetryOverrides,
 };
 
+pub use self::settings::{MAX_MAX_INFLIGHT, QueueSettings, SettingsError, StoredSettings};
+
+mod settings;
 mod snapshot;
 #[doc(hidden)]
 pub mod store;
@@ -52,6 +55,9 @@ pub struct QueueEntry {
     /// Maximum size of a body, in bytes. Default: the limit of the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_payload: Option<u64>,
+    /// The settings that its workers follow. Default: those of each worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<StoredSettings>,
 }
 
 /// All known functions and queues.
@@ -95,6 +101,10 @@ pub enum Key {
     /// `queue.<name>`
     Queue(QueueName),
 }
+
+/// An entry as the bucket holds it; `None` removes it.
+#[doc(hidden)]
+pub type Change = (Key, Option<Vec<u8>>);
 
 // === impl Directory ===
 
@@ -160,19 +170,31 @@ impl Directory {
         Ok(())
     }
 
-    /// Returns all entries as the bucket holds them.
+    /// Returns the changes that make this directory the `wanted` one.
     #[doc(hidden)]
-    pub fn entries(&self) -> Result<HashMap<Key, Vec<u8>>, serde_json::Error> {
-        let functions = self
-            .functions
-            .iter()
-            .map(|(name, e)| Ok((Key::Function(name.clone()), serde_json::to_vec(e)?)));
-        let queues = self
-            .queues
-            .iter()
-            .map(|(name, e)| Ok((Key::Queue(name.clone()), serde_json::to_vec(e)?)));
-        functions.chain(queues).collect()
+    pub fn changes_to(&self, wanted: &Self) -> Result<Vec<Change>, serde_json::Error> {
+        let mut changes = Vec::new();
+        add_changes(&self.functions, &wanted.functions, Key::Function, &mut changes)?;
+        add_changes(&self.queues, &wanted.queues, Key::Queue, &mut changes)?;
+        Ok(changes)
     }
+}
+
+/// Adds the entries that differ. Only these are encoded: there may be ten thousand others.
+fn add_changes<N: Clone + Eq + Hash, E: PartialEq + Serialize>(
+    current: &HashMap<N, E>,
+    wanted: &HashMap<N, E>,
+    key: fn(N) -> Key,
+    changes: &mut Vec<Change>,
+) -> Result<(), serde_json::Error> {
+    for (name, entry) in wanted {
+        if current.get(name) != Some(entry) {
+            changes.push((key(name.clone()), Some(serde_json::to_vec(entry)?)));
+        }
+    }
+    let removed = current.keys().filter(|name| !wanted.contains_key(*name));
+    changes.extend(removed.map(|name| (key(name.clone()), None)));
+    Ok(())
 }
 
 // === impl Contents ===
@@ -197,7 +219,7 @@ impl QueueEntry {
     /// Creates the entry of a queue with this stream and subject and no limit.
     #[must_use]
     pub fn new(stream: impl Into<String>, subject: impl Into<String>) -> Self {
-        Self { stream: stream.into(), subject: subject.into(), max_payload: None }
+        Self { stream: stream.into(), subject: subject.into(), max_payload: None, settings: None }
     }
 }
 
@@ -281,16 +303,41 @@ mod tests {
 
     #[test]
     fn bucket_entries_read_back() {
-        let directory = sample();
+        let (directory, empty) = (sample(), Directory::default());
         let mut read = Directory::default();
-        for (key, value) in directory.entries().unwrap() {
-            read.apply(&Key::parse(&key.to_string()).unwrap(), Some(&value)).unwrap();
+        for (key, value) in empty.changes_to(&directory).unwrap() {
+            read.apply(&Key::parse(&key.to_string()).unwrap(), value.as_deref()).unwrap();
         }
         assert_eq!(read, directory);
-        for key in directory.entries().unwrap().keys() {
-            read.apply(key, None).unwrap();
+        for (key, value) in directory.changes_to(&empty).unwrap() {
+            assert_eq!(value, None);
+            read.apply(&key, None).unwrap();
         }
-        assert_eq!(read, Directory::default());
+        assert_eq!(read, empty);
+    }
+
+    #[test]
+    fn only_entries_that_differ_are_changes() {
+        let (before, mut after) = (sample(), sample());
+        assert_eq!(before.changes_to(&after).unwrap(), []);
+        let entry = after.queues.values_mut().next().unwrap();
+        let settings = QueueSettings { max_inflight: Some(5), ..QueueSettings::default() };
+        entry.settings = Some(StoredSettings::new(&settings).unwrap());
+        let changes = before.changes_to(&after).unwrap();
+        let json = br#"{"stream":"SLOW","subject":"jobs.slow","settings":{"maxInflight":5}}"#;
+        let key = Key::parse("queue.slow-queue").unwrap();
+        assert_eq!(changes, [(key, Some(json.to_vec()))]);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_read_leave_the_queue_as_it_is() {
+        let mut directory = sample();
+        let key = Key::parse("queue.slow-queue").unwrap();
+        let json = br#"{"stream":"SLOW","subject":"jobs","settings":{"maxInflight":"many"}}"#;
+        directory.apply(&key, Some(json)).unwrap();
+        let entry = directory.queues.values().next().unwrap();
+        assert_eq!(entry.subject, "jobs");
+        assert!(entry.settings.as_ref().unwrap().read().is_err());
     }
 
     #[test]
@@ -304,10 +351,9 @@ mod tests {
         let route = directory.route(&function, &"faas-request".parse().unwrap());
         assert_eq!(route.max_payload, Some(1024));
         // A queue without the limit is written as it was before the limit existed.
-        assert_eq!(
-            sample().entries().unwrap()[&key],
-            br#"{"stream":"SLOW","subject":"jobs.slow"}"#
-        );
+        let written = Directory::default().changes_to(&sample()).unwrap();
+        let json = br#"{"stream":"SLOW","subject":"jobs.slow"}"#.to_vec();
+        assert!(written.contains(&(key, Some(json))));
     }
 
     #[test]

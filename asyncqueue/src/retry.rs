@@ -61,14 +61,8 @@ impl RetryOverrides {
 
     /// Refuses values that a queue can't have either.
     pub fn check(&self) -> Result<(), RetryError> {
-        if let Some(attempts) =
-            self.attempts.filter(|attempts| !(1..=MAX_ATTEMPTS).contains(attempts))
-        {
-            return Err(RetryError::Attempts(attempts));
-        }
-        if let Some(code) = self.codes.iter().flatten().find(|code| !(100..=599).contains(*code)) {
-            return Err(RetryError::Code(*code));
-        }
+        self.attempts.map_or(Ok(()), check_attempts)?;
+        self.codes.iter().flatten().try_for_each(|code| check_code(*code))?;
         match (self.min_wait, self.max_wait) {
             (Some(min), Some(max)) if min > max => Err(RetryError::Order { min, max }),
             _ => Ok(()),
@@ -143,6 +137,26 @@ pub enum RetryError {
         /// The longest wait.
         max: GoDuration,
     },
+    /// The same, as the fields of a queue are called.
+    #[error(
+        "minBackoff `{min}` is more than maxBackoff `{max}`: it is the first wait, and that the \
+         longest"
+    )]
+    Backoffs {
+        /// The first wait.
+        min: GoDuration,
+        /// The longest wait.
+        max: GoDuration,
+    },
+}
+
+fn check_attempts(attempts: u64) -> Result<(), RetryError> {
+    let is_valid = (1..=MAX_ATTEMPTS).contains(&attempts);
+    is_valid.then_some(()).ok_or(RetryError::Attempts(attempts))
+}
+
+fn check_code(code: u16) -> Result<(), RetryError> {
+    (100..=599).contains(&code).then_some(()).ok_or(RetryError::Code(code))
 }
 
 /// Reads a wait as a queue or a directory file writes it, in h, m, s and ms.

@@ -104,7 +104,7 @@ impl Queue {
             let function = FunctionName::new(&function, "openfaas-fn").expect("a name");
             let entry = FunctionEntry { queue: Some(name.clone()), ..FunctionEntry::default() };
             directory.functions.insert(function, entry);
-            let entry = QueueEntry { stream: queue.clone(), subject: queue, max_payload: None };
+            let entry = QueueEntry::new(queue.clone(), queue);
             directory.queues.insert(name, entry);
         }
         let store = DirectoryStore::open(&self.js, 1).await.expect("the directory is there");

@@ -17,8 +17,9 @@ fuzz_target!(|yaml: &str| {
         }
     };
     let mut read = Directory::default();
-    for (key, value) in directory.entries().expect("JSON") {
-        read.apply(&Key::parse(&key.to_string()).expect("a key"), Some(&value)).expect("an entry");
+    for (key, value) in Directory::default().changes_to(&directory).expect("JSON") {
+        let key = Key::parse(&key.to_string()).expect("a key");
+        read.apply(&key, value.as_deref()).expect("an entry");
     }
     assert_eq!(read, directory);
     for (function, entry) in &directory.functions {

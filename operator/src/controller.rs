@@ -189,8 +189,17 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
         .map(|(name, connection)| connection.inflight.blocked(name, std::time::Instant::now()));
     let (blocked, functions) =
         (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
-    let status =
-        update_status::compute_status(queue, &outcome, cause.as_ref(), &functions, &blocked, &now);
+    let pending =
+        name.as_ref().and_then(|name| context.directory.pending_settings(name, &queue.spec));
+    let status = update_status::compute_status(
+        queue,
+        &outcome,
+        cause.as_ref(),
+        &functions,
+        &blocked,
+        pending.as_deref(),
+        &now,
+    );
     publish_events(queue, &outcome, &status, context).await;
     update_status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.auxiliary.is_ok();

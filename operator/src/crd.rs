@@ -143,7 +143,8 @@ mod worker;
     validation = rule::stream_is_immutable(),
     validation = rule::subject_is_immutable(),
     validation = rule::durable_is_immutable(),
-    validation = rule::duplicates_are_known()
+    validation = rule::duplicates_are_known(),
+    validation = rule::timeout_fits_grace_period()
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
@@ -151,8 +152,8 @@ pub struct AsyncQueueSpec {
     /// Maximum number of calls that one worker runs concurrently, 1 to 10000. Default: 1.
     ///
     /// Total concurrency of the queue is maxInflight times replicas. A call that waits for its
-    /// retry does not count. A change restarts the workers and does not affect stored calls.
-    /// Example: 5
+    /// retry does not count. A change applies to running workers within seconds. If it is lowered,
+    /// running calls finish, and others start when there is room. Example: 5
     #[schemars(range(min = 1, max = 10000))]
     #[serde(default = "default::max_inflight")]
     pub max_inflight: i32,
@@ -161,8 +162,9 @@ pub struct AsyncQueueSpec {
     /// received. Default: 1m.
     ///
     /// A duration of more than 0s and at most 24h, written as 200ms, 90s, 15m or 1h30m. After that
-    /// time the request is aborted and counts as failed with status 504. A worker that is shut down
-    /// has this time, and 15 seconds, to finish its running calls. Example: 15m
+    /// time the request is aborted and counts as failed with status 504. A change applies to
+    /// requests that start later. Workers are replaced only if worker.terminationGracePeriod, the
+    /// time in which they finish running calls, is too short for it. Example: 15m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::timeout())]
     #[serde(default = "default::timeout")]
@@ -203,6 +205,8 @@ pub struct AsyncQueueSpec {
     pub suspend: bool,
 
     /// Retries of failed calls. The annotations com.openfaas.retry.* of a function take precedence.
+    ///
+    /// A change applies to attempts that end later, and restarts no worker.
     #[schemars(with = "RetrySpec")]
     #[serde(default)]
     pub retry: OrDefault<RetrySpec>,
@@ -240,7 +244,7 @@ pub struct AsyncQueueSpec {
     /// Worker pods, created by the Deployment NAME-worker in this namespace.
     ///
     /// They run as non-root, without privileges and with a read-only file system. A change of any
-    /// field replaces them one after another, and no call is lost.
+    /// field here replaces them one after another, and no call is lost.
     #[schemars(with = "WorkerSpec")]
     #[serde(default)]
     pub worker: OrDefault<WorkerSpec>,

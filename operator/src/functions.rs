@@ -23,6 +23,7 @@ mod deployment;
 pub(crate) mod directory;
 mod issues;
 pub(crate) mod openfaas;
+pub(crate) mod published;
 pub(crate) mod publisher;
 mod service;
 pub(crate) mod sources;

@@ -40,10 +40,12 @@ mod partial_spec;
 mod pods;
 mod pull_secrets;
 mod queue_counts;
+mod queue_settings;
 mod queue_stats;
 mod run;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
+mod termination_grace;
 mod trigger;
 mod worker_defaults;
 mod worker_image;

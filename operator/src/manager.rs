@@ -34,6 +34,7 @@ use crate::{
     events::Events,
     functions::{
         directory::FunctionCounts,
+        published::PublishedDirectory,
         publisher::DirectoryPublisher,
         sources::{FunctionSources, SourceBuilder},
         unknown,
@@ -87,7 +88,12 @@ pub(crate) async fn run_controllers(app: &App, shutdown: CancellationToken) -> a
     let watch_health = WatchHealth::new(health.clone(), metrics.clone());
     let watches = ControllerWatches::new(app);
     let (count_sender, function_counts) = watch::channel(None);
-    let context = Arc::new(new_context(app, worker_image, pool.clone(), &watches, function_counts));
+    let (failure_sender, failure) = watch::channel(None);
+    let contents = watch_as_writer(pool.own().js.clone());
+    let directory = PublishedDirectory { contents: contents.clone(), failure };
+    let context =
+        new_context(app, worker_image, pool.clone(), &watches, function_counts, directory);
+    let context = Arc::new(context);
 
     let directory_changed = Arc::new(Notify::new());
     let mut builder = SourceBuilder {
@@ -99,8 +105,7 @@ pub(crate) async fn run_controllers(app: &App, shutdown: CancellationToken) -> a
     };
     let sources = FunctionSources::new(&mut builder, context.deployments.clone());
     let source_watches = builder.watches;
-    let contents = watch_as_writer(pool.own().js.clone());
-    let publisher = new_publisher(app, &context, sources, contents.clone(), count_sender)?;
+    let publisher = new_publisher(app, &context, sources, failure_sender, count_sender)?;
 
     let mut triggers = ReconcileTrigger::default();
     let controllers: Vec<_> = controllers(
@@ -137,6 +142,7 @@ fn new_context(
     pool: Arc<NatsPool>,
     watches: &ControllerWatches,
     function_counts: watch::Receiver<Option<FunctionCounts>>,
+    directory: PublishedDirectory,
 ) -> Context {
     let App { settings, client, metrics, .. } = app;
     Context {
@@ -151,18 +157,19 @@ fn new_context(
         applied: AppliedCache::default(),
         pending_writes: PendingWrites::default(),
         functions: function_counts,
+        directory,
         worker_defaults: WorkerDefaults::new(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
         metrics: metrics.clone(),
     }
 }
 
-/// Creates the publisher of the directory. `contents` are those of the KV bucket.
+/// Creates the publisher of the directory.
 fn new_publisher(
     app: &App,
     context: &Context,
     sources: FunctionSources,
-    contents: watch::Receiver<Option<Contents>>,
+    failure: watch::Sender<Option<String>>,
     counts: watch::Sender<Option<FunctionCounts>>,
 ) -> anyhow::Result<DirectoryPublisher> {
     let App { settings, health, metrics, .. } = app;
@@ -172,7 +179,8 @@ fn new_publisher(
         sources,
         default_queue: settings.default_queue.0.clone(),
         namespaces: settings.function_namespaces()?,
-        contents,
+        contents: context.directory.contents.clone(),
+        failure,
         counts,
         events: context.events.clone(),
         health: health.clone(),

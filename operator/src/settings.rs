@@ -94,7 +94,9 @@ pub struct Settings {
     )]
     pub gateway_url: Optional<String>,
 
-    /// Image of workers, unless their AsyncQueue names one. Default: the operator's own image
+    /// Image of workers, unless their AsyncQueue names one. It may be of another version, so a
+    /// change of maxInflight, timeout or retry restarts its workers. Default: the operator's own
+    /// image
     #[arg(long, env = "worker_image", default_value_t, hide_default_value = true)]
     pub worker_image: Optional<String>,
 

@@ -28,6 +28,8 @@ pub(crate) struct WorkerDefaults {
     pub(crate) user_id: Option<i64>,
     /// Image of the workers.
     pub(crate) worker_image: String,
+    /// Whether that is the operator's own image, and so of its version.
+    pub(crate) is_own_image: bool,
     /// The pull secrets in each queue's namespace for that image, unless the queue names others.
     pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
     /// Namespace of functions that are named without one.
@@ -57,6 +59,7 @@ impl WorkerDefaults {
             nats_tls_key: settings.worker_nats_tls_key_secret.0.clone(),
             user_id: settings.worker_user_id.0,
             worker_image,
+            is_own_image: settings.worker_image.0.is_none(),
             image_pull_secrets: settings.worker_image_pull_secrets.references(),
             function_namespace: settings.function_namespace.clone(),
             function_namespaces: settings.function_namespaces.clone(),

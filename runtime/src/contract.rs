@@ -19,6 +19,8 @@ pub mod setting {
     pub const ENSURE_STREAM: &str = "ensure_stream";
     /// Maximum number of calls in flight in a worker.
     pub const MAX_INFLIGHT: &str = "max_inflight";
+    /// Whether a worker waits for the settings of its queue in the directory.
+    pub const WAIT_FOR_SETTINGS: &str = "wait_for_settings";
     /// The lease of a call.
     pub const ACK_WAIT: &str = "ack_wait";
     /// The time limit of an invocation.
@@ -81,7 +83,7 @@ pub mod setting {
     pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
 
     /// The settings of this module that the operator sets on its workers, in alphabetical order.
-    pub const SET_BY_OPERATOR: [&str; 30] = [
+    pub const SET_BY_OPERATOR: [&str; 31] = [
         ACK_WAIT,
         CALLBACK_ALLOWED_HOSTS,
         CALLBACK_CA_FILE,
@@ -111,6 +113,7 @@ pub mod setting {
         PLATFORM_NAMESPACE,
         QUEUE_NAME,
         UPSTREAM_TIMEOUT,
+        WAIT_FOR_SETTINGS,
         WRITE_DEBUG,
     ];
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use asyncqueue::stream::{RemovalPolicy, ensure_queue, remove_queue};
+use asyncqueue::{
+    directory::{Directory, QueueEntry, QueueSettings, StoredSettings, store::DirectoryStore},
+    stream::{RemovalPolicy, ensure_queue, remove_queue},
+};
 use rand::Rng;
 use test_support::{
     history::event::{Excuse, QueueNumber},
@@ -88,6 +91,22 @@ pub(crate) async fn kill_nats(stage: &mut Stage, away: Duration) {
     sleep(away).await;
     stage.servers.one().run().await;
     stage.recorder.fault("nats-server is back", Excuse::Ends);
+}
+
+/// The workers' `maxInflight` changes in the directory, as an operator changes it.
+pub(crate) async fn change_max_inflight(stage: &mut Stage, max_inflight: u16) {
+    let name = format!("maxInflight is {max_inflight} from now on");
+    stage.recorder.fault_of(HIT, name, Excuse::None);
+    let settings = QueueSettings { max_inflight: Some(max_inflight), ..QueueSettings::default() };
+    let spec = stage.spec();
+    let entry = QueueEntry {
+        settings: StoredSettings::new(&settings).ok(),
+        ..QueueEntry::new(&*spec.stream, &*spec.subject)
+    };
+    let queues = [(spec.queue.clone(), entry)].into();
+    let directory = Directory { queues, ..Directory::default() };
+    let store = DirectoryStore::open(&stage.js, 1).await.expect("the directory is there");
+    store.sync(&directory).await.expect("the directory is written");
 }
 
 /// The only nats-server stands still for longer than a lease.

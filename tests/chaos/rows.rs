@@ -74,6 +74,14 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        fault: "limits of a queue change while calls run, and nats-server restarts",
+        shown: &[
+            By("limits change while nats-server is killed"),
+            Test("tests/nats", "max_inflight_changes_while_calls_run"),
+            Test("tests/e2e", "a_call_runs_through_ten_edits_and_no_worker_restarts"),
+        ],
+    },
+    Row {
         fault: "the power goes",
         shown: &[By("file storage"), By("memory storage"), By("power cut")],
     },

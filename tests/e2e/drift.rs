@@ -16,7 +16,7 @@ const SECONDS: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_deployment_that_is_deleted_or_changed_by_hand_comes_back() {
-    let queue = Queue::ready("drift", "{maxInflight: 3}").await;
+    let queue = Queue::ready("drift", "{verbose: true}").await;
     let uid = get(queue.name(), &queue.worker()).unwrap()["metadata"]["uid"].clone();
     let _ = kubectl(&["delete", "-n", queue.name(), &queue.worker(), "--wait=false"]);
     object_is(queue.name(), &queue.worker(), "recreated", |deployment| {
@@ -25,13 +25,13 @@ async fn a_deployment_that_is_deleted_or_changed_by_hand_comes_back() {
     })
     .await;
 
-    let _ = kubectl(&["set", "env", "-n", queue.name(), &queue.worker(), "max_inflight=99"]);
+    let _ = kubectl(&["set", "env", "-n", queue.name(), &queue.worker(), "write_debug=false"]);
     object_is(queue.name(), &queue.worker(), "as the queue says", |deployment| {
         let environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
         environment
             .into_iter()
             .flatten()
-            .any(|variable| variable["name"] == "max_inflight" && variable["value"] == "3")
+            .any(|variable| variable["name"] == "write_debug" && variable["value"] == "true")
     })
     .await;
     queue.is("ready", |queue| is_true(queue, "Ready")).await;

@@ -13,6 +13,7 @@ mod documented;
 mod drift;
 mod functions;
 mod limits;
+mod live_settings;
 mod manual;
 mod monitoring;
 mod ownership;

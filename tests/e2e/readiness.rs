@@ -117,10 +117,9 @@ async fn a_queue_stays_ready_while_it_is_scaled_and_edited() {
     assert_progressed_ready(&history.until(&scaled).await);
 
     let revision = template(&queue);
-    queue.apply("{maxInflight: 4}");
-    let four =
-        |queue: &Value| is_current(queue) && queue["spec"]["maxInflight"].as_u64() == Some(4);
-    let edited = queue.is("edited", four).await;
+    queue.apply("{verbose: true}");
+    let verbose = |queue: &Value| is_current(queue) && queue["spec"]["verbose"] == true;
+    let edited = queue.is("edited", verbose).await;
     assert_ne!(template(&queue), revision);
     assert_progressed_ready(&history.until(&edited).await);
 
@@ -156,7 +155,7 @@ async fn a_bad_image_is_seen_and_calls_still_run() {
     assert_eq!(condition(&still, "Ready").1, "ImagePullFailed");
 
     // Repaired, though not to what it was before.
-    queue.apply("{maxInflight: 3}");
+    queue.apply("{verbose: true}");
     let current = queue.is("repaired", is_current).await;
     let repaired = history.until(&current).await;
     assert_eq!(statuses(&repaired, "Ready"), ["False", "True"]);

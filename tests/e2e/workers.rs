@@ -41,7 +41,7 @@ fn delete_workers(queue: &Queue, how: &[&str]) {
 }
 
 /// The attempt that a call's result is of, where the function answered with its request.
-fn attempt(callback: &Value) -> String {
+pub(crate) fn attempt(callback: &Value) -> String {
     let request: Value = serde_json::from_str(callback["body"].as_str().unwrap()).unwrap();
     request["headers"]["x-retry"].as_str().unwrap().to_owned()
 }
@@ -58,9 +58,11 @@ async fn workers_follow_their_queues_spec_and_scale() {
             .find(|variable| variable["name"] == name)
             .map(|variable| variable["value"].clone())
     };
-    assert_eq!(setting("max_inflight").unwrap(), "2");
-    assert_eq!(setting("upstream_timeout").unwrap(), "3m");
-    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > 180);
+    assert_eq!(setting("wait_for_settings").unwrap(), "true");
+    assert_eq!((setting("max_inflight"), setting("upstream_timeout")), (None, None));
+    assert_eq!(pod["terminationGracePeriodSeconds"].as_u64(), Some(300));
+    let log = kubectl(&["logs", "-n", queue.name(), &queue.worker()]);
+    assert!(log.contains("maxInflight 1 -> 2, timeout 1m -> 3m"), "{log}");
     assert_eq!(pod["automountServiceAccountToken"], false);
 
     let _ = kubectl(&[

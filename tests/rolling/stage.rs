@@ -4,7 +4,12 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{Context, stream::Info};
-use asyncqueue::stream::{Owner, QueueSpec, ensure_buckets, ensure_queue};
+use asyncqueue::{
+    GoDuration,
+    directory::{Directory, QueueEntry, QueueSettings, StoredSettings, store::DirectoryStore},
+    retry::QueueRetry,
+    stream::{Owner, QueueSpec, ensure_buckets, ensure_queue},
+};
 use test_support::{
     history::{
         checker::Rules,
@@ -105,6 +110,7 @@ impl Stage {
                 QueueSpec { ack_wait: LEASE, ..QueueSpec::new(QUEUE.parse().unwrap(), owner) };
             ensure_queue(&js, &spec, false).await.unwrap();
             ensure_buckets(&js, 1).await.unwrap();
+            write_directory(&js).await;
         }
         let folder = tempfile::TempDir::with_prefix("asyncqueue-rolling-").unwrap();
         std::fs::write(folder.path().join("directory.yaml"), format!("queues: {{{QUEUE}: }}"))
@@ -217,6 +223,18 @@ impl Stage {
         let function_url = format!("http://127.0.0.1:{}", self.function.port());
         let [lease, time_limit] = [LEASE, TIME_LIMIT].map(|time| format!("{}s", time.as_secs()));
         let attempts = ATTEMPTS.to_string();
+        let of_queue = [
+            // Hardly enough for the load, so that calls wait.
+            ("max_inflight", "4"),
+            ("upstream_timeout", &*time_limit),
+            ("max_retry_attempts", &attempts),
+            ("initial_retry_wait", "500ms"),
+            ("max_retry_wait", "1s"),
+        ];
+        // As the operator of each version starts its workers.
+        let from_directory = version == Version::This && !self.ensures;
+        let of_queue =
+            if from_directory { &[("wait_for_settings", "true")][..] } else { &of_queue[..] };
         let settings = [
             ("nats_url", &*url),
             ("queue_name", QUEUE),
@@ -225,17 +243,12 @@ impl Stage {
             ("function_url", &function_url),
             ("http_addr", &admin),
             ("HOSTNAME", &name),
-            // Hardly enough for the load, so that calls wait.
-            ("max_inflight", "4"),
-            ("upstream_timeout", &time_limit),
-            ("max_retry_attempts", &attempts),
-            ("initial_retry_wait", "500ms"),
-            ("max_retry_wait", "1s"),
             ("callback_allowed_hosts", "127.0.0.1"),
             ("callback_max_attempts", "5"),
             ("callback_timeout", "2s"),
             ("RUST_LOG", "info,asyncqueue_worker=debug"),
         ];
+        let settings = [&settings[..], of_queue].concat();
         let log = self.folder.path().join(format!("{name}.log"));
         self.start_program(version, "asyncqueue-worker", &settings, &log)
     }
@@ -268,6 +281,25 @@ impl Stage {
             Version::This => Program::start_logging(name, settings, log),
         }
     }
+}
+
+/// Writes the directory as the operator of this version does: with the settings of the queue.
+async fn write_directory(js: &Context) {
+    let settings = QueueSettings {
+        max_inflight: Some(4),
+        timeout: Some(GoDuration(TIME_LIMIT)),
+        retry: Some(QueueRetry {
+            max_attempts: ATTEMPTS,
+            min_backoff: "500ms".parse().unwrap(),
+            max_backoff: "1s".parse().unwrap(),
+            ..QueueRetry::default()
+        }),
+    };
+    let settings = Some(StoredSettings::new(&settings).unwrap());
+    let entry = QueueEntry { settings, ..QueueEntry::new(QUEUE, QUEUE) };
+    let queues = [(QUEUE.parse().unwrap(), entry)].into();
+    let directory = Directory { queues, ..Directory::default() };
+    DirectoryStore::open(js, 1).await.unwrap().sync(&directory).await.unwrap();
 }
 
 impl Gateway {

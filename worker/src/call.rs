@@ -4,7 +4,7 @@
 //! Thousands of calls may run at once. So rare steps are boxed here: they take no memory of a call
 //! while it runs.
 
-use std::{borrow::Cow, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
@@ -29,6 +29,7 @@ pub(crate) mod attempt_offsets;
 pub(crate) mod cancellations;
 pub(crate) mod finish;
 mod log;
+pub(crate) mod policies;
 pub(crate) mod prepare;
 pub(crate) mod results;
 pub(crate) mod run;
@@ -48,17 +49,17 @@ pub(crate) struct CallHandler {
 }
 
 /// A decoded call, with its attempts and its policy.
-pub(crate) struct Call<'a> {
+pub(crate) struct Call {
     pub(crate) invocation: Invocation,
     pub(crate) stored: CallRef,
     pub(crate) attempts: AttemptCount,
-    /// The queue's policy, with the overrides of the function.
-    pub(crate) policy: Cow<'a, RetryPolicy>,
+    /// The policy of the queue with the overrides of the function, as of the last decision.
+    pub(crate) policy: Arc<RetryPolicy>,
 }
 
 // === impl Call ===
 
-impl Call<'_> {
+impl Call {
     /// Returns the function and the call id.
     pub(crate) fn function_and_id(&self) -> (&FunctionName, &CallId) {
         (&self.invocation.function, &self.invocation.call_id)

@@ -14,6 +14,7 @@ mod dead_letter;
 #[cfg(test)]
 mod documented;
 pub mod function;
+mod live_settings;
 mod metrics;
 mod provisioner;
 mod queue_metrics;

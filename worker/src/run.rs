@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use async_nats::jetstream::{self, Context};
 use asyncqueue::{
-    consumer_progress,
+    GoDuration, consumer_progress,
     directory::{self, Directory},
     function_namespaces::FunctionNamespaces,
 };
@@ -28,8 +28,8 @@ use crate::{
     Settings,
     call::{
         CallHandler, attempt_offsets::AttemptOffsets, cancellations::Cancellations,
-        finish::Finisher, prepare::Preparer, results::ResultPublisher, run::Runner,
-        stall::StallDetector, status::CallStatuses,
+        finish::Finisher, policies::RetryPolicies, prepare::Preparer, results::ResultPublisher,
+        run::Runner, stall::StallDetector, status::CallStatuses,
     },
     callback::{
         self, client::CallbackClient, dispatcher::CallbackDispatcher, egress::EgressPolicy,
@@ -38,6 +38,7 @@ use crate::{
     consumer::{self, Puller},
     dead_letter::DeadLetterWriter,
     function::{client::FunctionClient, request::Target, response_buffer::ResponseMemory},
+    live_settings::SettingsFollower,
     metrics::Metrics,
     provisioner::StreamProvisioner,
     queue_metrics,
@@ -55,6 +56,13 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The readiness condition which says that the consumer of the queue's calls exists.
 const CONSUMER_CONDITION: &str = "consumer";
+
+/// The readiness condition which says that the settings of the queue are known.
+const SETTINGS_CONDITION: &str = "settings";
+
+/// Why a worker without the settings of its queue takes no calls.
+const WAITING_FOR_SETTINGS: &str =
+    "waiting for the settings of the queue in the directory, which the operator writes";
 
 /// The parts from which the worker is assembled.
 struct Worker {
@@ -76,6 +84,7 @@ struct Shared {
     cancellations: Cancellations,
     clock: ServerClock,
     directory: watch::Receiver<Option<Arc<Directory>>>,
+    settings: SettingsFollower,
 }
 
 /// Runs the worker until `shutdown`, then drains it.
@@ -106,11 +115,6 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         None
     };
     let listener = admin::bind(settings.http_addr)?;
-    info!(
-        queue = %settings.queue_name, stream = settings.stream(), durable = settings.durable(),
-        max_inflight = settings.max_inflight, timeout = %settings.upstream_timeout, "taking calls"
-    );
-
     let done = CancellationToken::new();
     let admin =
         tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
@@ -168,16 +172,14 @@ impl Worker {
         let (in_flight_tx, in_flight_rx) = watch::channel(0);
         let calls = self.call_puller(&shared, in_flight_tx);
         let callbacks = self.callback_puller(&shared);
-        let grace = settings.grace();
+        let grace = {
+            let (settings, live) = (settings.clone(), shared.settings.subscribe());
+            move || settings.grace(live.borrow().timeout())
+        };
         // Tasks of their own: each message wakes them, and it costs the runtime less to wake its
         // own threads than the one that waits here.
-        let start = wait_until_prepared(
-            js.clone(),
-            shared.directory.clone(),
-            (stream.clone(), durable.clone()),
-            shared.clock.clone(),
-        );
-        let end = shutdown.clone();
+        let start = self.prepare_to_take_calls(&shared);
+        let (end, callback_grace) = (shutdown.clone(), grace.clone());
         let calls = async move {
             tokio::select! {
                 () = start => {}
@@ -187,8 +189,13 @@ impl Worker {
         };
         let calls = AbortOnDropHandle::new(tokio::spawn(calls));
         let callbacks =
-            AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
-        let statistics = WorkerStatistics::new(settings, in_flight_rx, shared.store.clone());
+            AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), callback_grace)));
+        let statistics = WorkerStatistics::new(
+            settings.worker_name.clone(),
+            shared.settings.subscribe(),
+            in_flight_rx,
+            shared.store.clone(),
+        );
         let published = statistics.clone().publish(js.client(), queue);
         let result = async {
             let (calls, callbacks, ()) = tokio::join!(calls, callbacks, published);
@@ -206,13 +213,43 @@ impl Worker {
         }
     }
 
+    /// Waits until calls can be taken, and says with which settings. The future has all that it
+    /// needs.
+    fn prepare_to_take_calls(&self, shared: &Shared) -> impl Future<Output = ()> + use<> {
+        let settings = self.settings.clone();
+        let (js, health) = (self.js.clone(), self.health.clone());
+        let (directory, clock) = (shared.directory.clone(), shared.clock.clone());
+        let live = shared.settings.clone();
+        if settings.wait_for_settings {
+            health.register(SETTINGS_CONDITION, WAITING_FOR_SETTINGS);
+        }
+        async move {
+            let (stream, durable) = (settings.stream(), settings.durable());
+            wait_until_prepared(js, directory, (&stream, &durable), clock).await;
+            live.refresh();
+            if settings.wait_for_settings {
+                live.wait_for_directory().await;
+                health.ready(SETTINGS_CONDITION);
+            }
+            let current = live.subscribe().borrow().clone();
+            info!(
+                queue = %settings.queue_name, stream, durable,
+                max_inflight = current.max_inflight, timeout = %GoDuration(current.timeout()),
+                "taking calls"
+            );
+        }
+    }
+
     fn shared(&self) -> Shared {
         let Self { settings, js, metrics, .. } = self;
         let store = RecordStore::new(js.clone(), metrics.clone());
+        let directory = directory::watch::watch(js.clone());
+        let own = settings.live_settings();
+        let live = SettingsFollower::start(settings.queue_name.clone(), own, directory.clone());
         let dispatcher = CallbackDispatcher::new(
             self.callback_client.clone(),
             settings.callback_max_attempts,
-            settings.retry_policy().backoff,
+            live.subscribe(),
             metrics.clone(),
         );
         let dead_letters = DeadLetterWriter {
@@ -225,9 +262,17 @@ impl Worker {
         };
         let statuses = CallStatuses::new(settings.worker_name.clone());
         let cancellations = Cancellations::new(js.client(), statuses.clone());
-        let directory = directory::watch::watch(js.clone());
         let clock = ServerClock::default();
-        Shared { store, dispatcher, dead_letters, statuses, cancellations, clock, directory }
+        Shared {
+            store,
+            dispatcher,
+            dead_letters,
+            statuses,
+            cancellations,
+            clock,
+            directory,
+            settings: live,
+        }
     }
 
     /// Creates the puller of calls.
@@ -241,7 +286,8 @@ impl Worker {
             js: self.js.clone(),
             stream: settings.stream(),
             durable: settings.durable(),
-            max: settings.max_inflight.into(),
+            settings: shared.settings.subscribe(),
+            slots: |settings| settings.max_inflight.into(),
             handler: Arc::new(self.call_handler(shared)),
             running: in_flight_tx,
             readiness: Some((self.health.clone(), CONSUMER_CONDITION)),
@@ -254,13 +300,16 @@ impl Worker {
         let queue = &settings.queue_name;
         let offsets =
             AttemptOffsets { js: js.clone(), queue: queue.clone(), store: shared.store.clone() };
+        let policies = RetryPolicies {
+            settings: shared.settings.subscribe(),
+            directory: shared.directory.clone(),
+        };
         CallHandler {
             js: js.clone(),
             queue: queue.clone(),
             stream: settings.stream(),
             preparer: Preparer {
-                policy: settings.retry_policy(),
-                directory: shared.directory.clone(),
+                policies: policies.clone(),
                 function_namespace: settings.function_namespace.clone(),
                 offsets: offsets.clone(),
                 cancellations: shared.cancellations.clone(),
@@ -270,6 +319,7 @@ impl Worker {
                 js: js.clone(),
                 queue: queue.clone(),
                 function_client: self.function_client(),
+                settings: shared.settings.subscribe(),
                 directory: shared.directory.clone(),
                 max_age: settings.max_age.as_ref().map(|age| age.0),
                 statuses: shared.statuses.clone(),
@@ -281,6 +331,7 @@ impl Worker {
                 js: js.clone(),
                 queue: queue.clone(),
                 stream: settings.stream(),
+                policies,
                 store: shared.store.clone(),
                 offsets: offsets.clone(),
                 results: self.result_publisher(shared),
@@ -317,7 +368,8 @@ impl Worker {
             js: self.js.clone(),
             stream: queue.callback_stream(),
             durable: queue.callback_durable(),
-            max: callback::CONCURRENCY,
+            settings: shared.settings.subscribe(),
+            slots: |_| callback::CONCURRENCY,
             handler: Arc::new(handler),
             running: watch::Sender::new(0),
             // Without this stream, results are posted directly.
@@ -335,7 +387,6 @@ impl Worker {
         FunctionClient::new(
             target,
             self.namespaces.clone(),
-            settings.upstream_timeout.0,
             settings.max_response_bytes.0,
             ResponseMemory::new(self.memory.account("answers")),
             settings.connection_limits(),
@@ -383,12 +434,12 @@ fn callback_client(settings: &Settings) -> anyhow::Result<CallbackClient> {
 async fn wait_until_prepared(
     js: Context,
     directory: watch::Receiver<Option<Arc<Directory>>>,
-    (stream, durable): (String, String),
+    (stream, durable): (&str, &str),
     clock: ServerClock,
 ) {
     nats::wait_connected(&js.client()).await;
     // Without a consumer, nothing is delivered before the time is known in another way.
-    if let Ok(Some(progress)) = consumer_progress::read_consumer(&js, &stream, &durable).await {
+    if let Ok(Some(progress)) = consumer_progress::read_consumer(&js, stream, durable).await {
         clock.set(progress.now);
     }
     directory::watch::wait_until_read(&js, directory, DIRECTORY_TIMEOUT).await;

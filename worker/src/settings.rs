@@ -10,9 +10,10 @@ use std::{
 
 use asyncqueue::{
     GoDuration, QueueName,
+    directory::MAX_MAX_INFLIGHT,
     function_namespaces::{self, NamespaceList},
     names::parse_namespace,
-    retry::{Backoff, Jitter, parse_codes, policy},
+    retry::{Backoff, Jitter, QueueRetry, parse_codes, policy},
     stream::{DEFAULT_ACK_WAIT, parse_durable, parse_stream, parse_subject},
 };
 use asyncqueue_runtime::{
@@ -27,10 +28,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use crate::{
-    callback::egress::HostAllowList,
-    retry::{backoff::BackoffPolicy, outcome::RetryPolicy},
-};
+use crate::{callback::egress::HostAllowList, live_settings::LiveSettings};
 
 /// The worker of one queue: takes its calls and invokes their functions.
 #[derive(Clone, Debug, Parser)]
@@ -90,12 +88,25 @@ pub struct Settings {
     )]
     pub ensure_stream: bool,
 
-    /// Maximum number of concurrent calls of this process
+    /// Wait for the settings of the queue in the directory before calls are taken. The operator
+    /// sets this. Otherwise the worker starts with its own settings where the directory has none
+    #[arg(
+        long,
+        env = setting::WAIT_FOR_SETTINGS,
+        default_value = "false",
+        action = clap::ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub wait_for_settings: bool,
+
+    /// Maximum number of concurrent calls of this process. The directory takes precedence
     #[arg(
         long,
         env = setting::MAX_INFLIGHT,
         default_value_t = contract::DEFAULT_MAX_INFLIGHT,
-        value_parser = clap::value_parser!(u16).range(1..=10_000)
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_MAX_INFLIGHT))
     )]
     pub max_inflight: u16,
 
@@ -109,7 +120,8 @@ pub struct Settings {
     )]
     pub ack_wait: GoDuration,
 
-    /// Maximum duration of an attempt, from the first byte sent to the last byte received
+    /// Maximum duration of an attempt, from the first byte sent to the last byte received. The
+    /// directory takes precedence
     #[arg(
         long,
         env = setting::UPSTREAM_TIMEOUT,
@@ -129,7 +141,8 @@ pub struct Settings {
     )]
     pub max_age: Optional<GoDuration>,
 
-    /// Maximum number of attempts of a call, the first included
+    /// Maximum number of attempts of a call, the first included. The directory takes precedence
+    /// over this and the other retry settings
     #[arg(
         long,
         env = policy::MAX_RETRY_ATTEMPTS,
@@ -367,10 +380,11 @@ impl Settings {
         self.nats_durable.as_ref().cloned().unwrap_or_else(|| self.queue_name.durable())
     }
 
-    /// Returns how long running calls may take to finish after SIGTERM.
+    /// Returns how long running calls may take to finish after SIGTERM, where this is the time
+    /// limit of an invocation.
     #[must_use]
-    pub fn grace(&self) -> Duration {
-        self.grace_period.as_ref().map_or(self.upstream_timeout.0 + GRACE_MARGIN, |grace| grace.0)
+    pub fn grace(&self, timeout: Duration) -> Duration {
+        self.grace_period.as_ref().map_or(timeout + GRACE_MARGIN, |grace| grace.0)
     }
 
     /// Returns how long a connection is used.
@@ -382,18 +396,20 @@ impl Settings {
         }
     }
 
+    /// Returns what applies as long as the directory has no settings of the queue.
+    pub(crate) fn live_settings(&self) -> LiveSettings {
+        LiveSettings::new(self.max_inflight, self.upstream_timeout, self.queue_retry())
+    }
+
     /// Returns when a call is retried.
-    #[must_use]
-    pub fn retry_policy(&self) -> RetryPolicy {
-        RetryPolicy {
+    fn queue_retry(&self) -> QueueRetry {
+        QueueRetry {
             max_attempts: self.max_retry_attempts,
-            backoff: BackoffPolicy {
-                min: self.initial_retry_wait.0,
-                max: self.max_retry_wait.0,
-                backoff: self.backoff,
-                jitter: self.retry_jitter,
-            },
-            codes: self.retry_http_codes.0.clone(),
+            min_backoff: self.initial_retry_wait,
+            max_backoff: self.max_retry_wait,
+            backoff: self.backoff,
+            jitter: self.retry_jitter,
+            status_codes: self.retry_http_codes.0.iter().copied().collect(),
         }
     }
 }
@@ -433,7 +449,7 @@ mod tests {
         assert_eq!(settings.stream(), "slow-queue");
         assert_eq!(settings.subject(), "slow-queue");
         assert_eq!(settings.durable(), "slow-queue-workers");
-        assert_eq!(settings.grace(), Duration::from_secs(70));
+        assert_eq!(settings.grace(Duration::from_secs(60)), Duration::from_secs(70));
         assert_eq!(settings.max_response_bytes, ByteSize(16 << 20));
     }
 

@@ -9,13 +9,10 @@ use asyncqueue::{
     stats::{WorkerStats, stats_subject},
 };
 use bytes::Bytes;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use crate::{Settings, record_store::RecordStore};
+use crate::{live_settings::LiveSettings, record_store::RecordStore};
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
 /// them.
@@ -29,7 +26,7 @@ const DEBOUNCE: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerStatistics {
     worker: String,
-    max_inflight: u32,
+    settings: watch::Receiver<LiveSettings>,
     /// How many calls run here.
     running: watch::Receiver<usize>,
     store: RecordStore,
@@ -39,12 +36,12 @@ pub(crate) struct WorkerStatistics {
 
 impl WorkerStatistics {
     pub(crate) fn new(
-        settings: &Settings,
+        worker: String,
+        settings: watch::Receiver<LiveSettings>,
         running: watch::Receiver<usize>,
         store: RecordStore,
     ) -> Self {
-        let (worker, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
-        Self { worker, max_inflight, running, store }
+        Self { worker, settings, running, store }
     }
 
     /// Returns the current statistics, in JSON.
@@ -52,7 +49,7 @@ impl WorkerStatistics {
         let stats = WorkerStats {
             worker: self.worker.clone(),
             running: u32::try_from(*self.running.borrow()).unwrap_or(u32::MAX),
-            max_inflight: self.max_inflight,
+            max_inflight: self.settings.borrow().max_inflight.into(),
             blocked: self.store.blocked(),
         };
         let encoded = serde_json::to_vec(&stats);
@@ -67,14 +64,19 @@ impl WorkerStatistics {
         let subject = stats_subject(queue);
         loop {
             self.running.mark_unchanged();
+            self.settings.mark_unchanged();
             if let Some(json) = self.encode()
                 && let Err(error) = client.publish(subject.clone(), json).await
             {
                 debug!(%error, "failed to publish the statistics");
             }
             sleep(DEBOUNCE).await;
-            if let Ok(Err(_)) = timeout(PUBLISH_INTERVAL, self.running.changed()).await {
-                return;
+            tokio::select! {
+                changed = self.running.changed() => if changed.is_err() {
+                    return;
+                },
+                Ok(()) = self.settings.changed() => {}
+                () = sleep(PUBLISH_INTERVAL) => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use async_nats::jetstream::{Context, kv};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Contents, Directory, Key, MARKER};
+use super::{Change, Contents, Directory, Key, MARKER};
 use crate::{buckets::DIRECTORY, kv::BucketError};
 
 /// Number of concurrent requests. Each is a round trip: with so many, ten thousand take a second.
@@ -33,8 +33,14 @@ impl DirectoryStore {
     /// then complete.
     pub async fn sync(&self, wanted: &Directory) -> Result<usize, BucketError> {
         let keys = self.keys().await?;
-        let current = self.read(&keys).await?;
-        self.apply_diff(&current, wanted, keys.iter().any(|key| key == MARKER)).await
+        // As bytes: an entry that can't be read differs from all others.
+        let mut current = self.read(&keys).await?;
+        let wanted = Directory::default().changes_to(wanted).map_err(DIRECTORY.failed("encode"))?;
+        let mut is_other =
+            |(key, value): &Change| current.remove(key).as_deref() != value.as_deref();
+        let mut changes: Vec<_> = wanted.into_iter().filter(|change| is_other(change)).collect();
+        changes.extend(current.into_keys().map(|key| (key, None)));
+        self.write(changes, keys.iter().any(|key| key == MARKER)).await
     }
 
     /// Does the same for a program that follows the bucket and so knows its content.
@@ -43,31 +49,20 @@ impl DirectoryStore {
         current: &Contents,
         wanted: &Directory,
     ) -> Result<usize, BucketError> {
-        let entries = current.directory.entries().map_err(DIRECTORY.failed("encode"))?;
-        self.apply_diff(&entries, wanted, current.is_complete).await
+        let changes = current.directory.changes_to(wanted).map_err(DIRECTORY.failed("encode"))?;
+        self.write(changes, current.is_complete).await
     }
 
-    async fn apply_diff(
-        &self,
-        current: &HashMap<Key, impl AsRef<[u8]>>,
-        wanted: &Directory,
-        is_marked: bool,
-    ) -> Result<usize, BucketError> {
-        let wanted = wanted.entries().map_err(DIRECTORY.failed("encode"))?;
-        let is_other = |key, value: &[u8]| current.get(key).is_none_or(|now| now.as_ref() != value);
-        let put = wanted.iter().filter(|(key, value)| is_other(key, value));
-        let put = put.map(|(key, value)| (key.to_string(), Some(Bytes::copy_from_slice(value))));
-        let delete = current
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
-            .map(|key| (key.to_string(), None));
-        let changes: Vec<_> = put.chain(delete).collect();
+    async fn write(&self, changes: Vec<Change>, is_marked: bool) -> Result<usize, BucketError> {
         let count = changes.len();
         let written = futures::stream::iter(changes).map(async |(key, value)| match value {
-            Some(value) => {
-                self.bucket.put(key, value).await.map(drop).map_err(DIRECTORY.failed("write"))
-            }
-            None => self.bucket.delete(key).await.map_err(DIRECTORY.failed("write")),
+            Some(value) => self
+                .bucket
+                .put(key.to_string(), value.into())
+                .await
+                .map(drop)
+                .map_err(DIRECTORY.failed("write")),
+            None => self.bucket.delete(key.to_string()).await.map_err(DIRECTORY.failed("write")),
         });
         written
             .buffer_unordered(MAX_CONCURRENT_REQUESTS)

@@ -1,12 +1,14 @@
 //! The retry settings of a queue: names, values and defaults of the worker's settings.
 //!
-//! The operator writes them as environment variables, the worker reads them.
+//! The operator writes them into the directory, and where workers do not follow that, into their
+//! environment variables.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantNames};
 
+use super::{RetryError, check_attempts, check_code};
 use crate::duration::GoDuration;
 
 /// Setting: maximum number of attempts, including the first.
@@ -42,8 +44,9 @@ pub const DEFAULT_MAX_BACKOFF: GoDuration = GoDuration(Duration::from_secs(120))
 /// The next attempt may succeed.
 pub const DEFAULT_STATUS_CODES: [u16; 6] = [408, 429, 500, 502, 503, 504];
 
-/// The retry settings of a queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The retry settings of a queue. In JSON, a field that is missing has its default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct QueueRetry {
     /// Maximum number of attempts, including the first.
     pub max_attempts: u64,
@@ -120,7 +123,28 @@ pub struct UnknownValue {
 
 // === impl QueueRetry ===
 
+impl Default for QueueRetry {
+    fn default() -> Self {
+        Self {
+            max_attempts: DEFAULT_MAX_ATTEMPTS.into(),
+            min_backoff: DEFAULT_MIN_BACKOFF,
+            max_backoff: DEFAULT_MAX_BACKOFF,
+            backoff: Backoff::default(),
+            jitter: Jitter::default(),
+            status_codes: DEFAULT_STATUS_CODES.into(),
+        }
+    }
+}
+
 impl QueueRetry {
+    /// Refuses values that no queue can have.
+    pub(crate) fn check(&self) -> Result<(), RetryError> {
+        check_attempts(self.max_attempts)?;
+        self.status_codes.iter().try_for_each(|code| check_code(*code))?;
+        let (min, max) = (self.min_backoff, self.max_backoff);
+        if min > max { Err(RetryError::Backoffs { min, max }) } else { Ok(()) }
+    }
+
     /// Returns the settings as environment variables of a worker.
     #[must_use]
     pub fn variables(&self) -> [(&'static str, String); SETTINGS.len()] {

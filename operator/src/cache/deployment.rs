@@ -15,7 +15,10 @@ use super::{
     object::{CachedMeta, CachedObject},
     watch::Cacheable,
 };
-use crate::labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL};
+use crate::{
+    labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL},
+    termination_grace::TerminationGrace,
+};
 
 /// The Deployment's conditions that say that pods can't be created, and that they start in time.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -53,6 +56,8 @@ pub(crate) struct RolloutStatus {
     pub(crate) refused: Option<Box<str>>,
     /// The message of the Deployment if its pods did not start in time.
     pub(crate) overdue: Option<Box<str>>,
+    /// The termination grace period of the current template.
+    pub(crate) grace: Option<TerminationGrace>,
 }
 
 /// The fields of a Deployment that are read.
@@ -78,6 +83,16 @@ pub(crate) struct Spec {
 pub(crate) struct Template {
     #[serde(default)]
     pub(crate) metadata: PodMeta,
+    #[serde(default)]
+    pub(crate) spec: PartialPod,
+}
+
+/// The part of a pod's spec that is read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PartialPod {
+    #[serde(default)]
+    pub(crate) termination_grace_period_seconds: Option<i64>,
 }
 
 /// Labels and annotations of a Deployment's pods.
@@ -93,9 +108,10 @@ impl Cacheable for CachedDeployment {
     type Object = PartialDeployment;
 
     fn from_object(PartialDeployment { metadata, spec, status }: PartialDeployment) -> Self {
+        let grace = spec.template.spec.termination_grace_period_seconds;
         let mut pods = spec.template.metadata;
         let pods = if metadata.labels.iter().any(|labels| labels.contains_key(QUEUE_LABEL)) {
-            DeploymentRole::Workers(RolloutStatus::new(&metadata, &status))
+            DeploymentRole::Workers(RolloutStatus::new(&metadata, &status, grace))
         } else if pods.labels.contains_key(FUNCTION_LABEL) {
             pods.labels.retain(|name, _| name == FUNCTION_LABEL);
             pods.annotations.retain(|name, _| name.starts_with(FUNCTION_ANNOTATION_PREFIX));
@@ -113,9 +129,11 @@ impl CachedDeployment {
     /// Converts a Deployment of workers, as the API server returned it.
     pub(crate) fn from_workers(deployment: &Deployment) -> Self {
         let status = deployment.status.clone().unwrap_or_default();
+        let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        let grace = pod.and_then(|pod| pod.termination_grace_period_seconds);
         Self::new(
             CachedMeta::new(&deployment.metadata),
-            DeploymentRole::Workers(RolloutStatus::new(&deployment.metadata, &status)),
+            DeploymentRole::Workers(RolloutStatus::new(&deployment.metadata, &status, grace)),
         )
     }
 
@@ -131,7 +149,7 @@ impl CachedDeployment {
 // === impl RolloutStatus ===
 
 impl RolloutStatus {
-    fn new(meta: &ObjectMeta, status: &DeploymentStatus) -> Self {
+    fn new(meta: &ObjectMeta, status: &DeploymentStatus, grace: Option<i64>) -> Self {
         Self {
             is_observed: status.observed_generation >= meta.generation,
             replicas: status.replicas.unwrap_or_default(),
@@ -140,6 +158,7 @@ impl RolloutStatus {
             available: status.available_replicas.unwrap_or_default(),
             refused: condition_message(status, REPLICA_FAILURE, "True"),
             overdue: condition_message(status, PROGRESSING, "False"),
+            grace: grace.and_then(TerminationGrace::from_seconds),
         }
     }
 }
@@ -187,8 +206,10 @@ mod tests {
         deployment.metadata.generation = Some(2);
         deployment.status.observed_generation = Some(1);
         deployment.status.ready_replicas = Some(3);
+        deployment.spec.template.spec.termination_grace_period_seconds = Some(300);
         let rollout = CachedDeployment::from_object(deployment.clone()).rollout().cloned().unwrap();
         assert_eq!((rollout.is_observed, rollout.ready), (false, 3));
+        assert_eq!(rollout.grace, TerminationGrace::from_seconds(300));
         deployment.status.observed_generation = Some(2);
         assert!(CachedDeployment::from_object(deployment).rollout().unwrap().is_observed);
     }

@@ -16,7 +16,10 @@ use crate::{
     },
     crd::AsyncQueue,
     events::Events,
-    functions::directory::{FunctionCounts, RefusedFunctions},
+    functions::{
+        directory::{FunctionCounts, RefusedFunctions},
+        published::PublishedDirectory,
+    },
     metrics::Metrics,
     nats::connections::NatsPool,
     pods::{self, Diagnosis, PodWatch, UnreadyPods, WorkerPod, revision::Revision},
@@ -51,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) pending_writes: PendingWrites,
     /// Number of functions of each queue; `None` until it is known.
     pub(crate) functions: watch::Receiver<Option<FunctionCounts>>,
+    /// What is in the directory.
+    pub(crate) directory: PublishedDirectory,
     /// Settings that all queues have in common.
     pub(crate) worker_defaults: WorkerDefaults,
     /// Publisher of events.

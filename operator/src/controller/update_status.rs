@@ -91,13 +91,14 @@ fn fields(status: &AsyncQueueStatus) -> Map<String, Value> {
 
 /// Returns the status of a queue after a reconciliation. `cause` is why its workers do not start.
 /// The numbers stay as they are. Only an empty queue that has just got its stream starts with its
-/// own numbers.
+/// own numbers. `pending` is why its workers do not have the settings of its spec.
 pub(crate) fn compute_status(
     queue: &AsyncQueue,
     outcome: &ApplyOutcome,
     cause: Option<&Cause>,
     functions: &Functions<'_>,
     blocked: &[BlockedCalls],
+    pending: Option<&str>,
     now: &Time,
 ) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
@@ -133,6 +134,10 @@ pub(crate) fn compute_status(
     if let Some(message) = refused_message(functions.refused) {
         let verdict = ConditionValue::true_(reason::NAMESPACE_NOT_ADMITTED, message);
         conditions.push(condition(condition_type::FUNCTIONS_REFUSED, verdict));
+    }
+    if let Some(why) = pending {
+        let verdict = ConditionValue::true_(reason::DIRECTORY_NOT_WRITTEN, pending_message(why));
+        conditions.push(condition(condition_type::SETTINGS_PENDING, verdict));
     }
     let status = AsyncQueueStatus {
         observed_generation: queue.metadata.generation,
@@ -174,6 +179,13 @@ fn refused_message(refused: &RefusedFunctions) -> Option<String> {
          their calls go to the default queue. To admit them, add their namespaces to \
          spec.functions.namespaces."
     ))
+}
+
+fn pending_message(why: &str) -> String {
+    format!(
+        "maxInflight, timeout and retry are not in the directory yet, retrying: {why}. Workers use \
+         the previous ones."
+    )
 }
 
 /// Returns whether the condition `FunctionsRefused` of a queue is up to date.
@@ -460,6 +472,7 @@ mod tests {
             None,
             &functions(2, &RefusedFunctions::default()),
             &[],
+            None,
             &fixtures::second(1000),
         )
     }
@@ -503,7 +516,7 @@ mod tests {
         let refused = RefusedFunctions::default();
         let functions = functions(9, &refused);
         let second =
-            compute_status(&queue, &outcome, None, &functions, &[], &fixtures::second(2000));
+            compute_status(&queue, &outcome, None, &functions, &[], None, &fixtures::second(2000));
         assert_eq!(Some(&second), queue.status.as_ref());
         assert_eq!(merge_patch(queue.status.as_ref(), &second), Map::new());
     }
@@ -624,6 +637,7 @@ mod tests {
             Some(&image),
             &functions,
             &[],
+            None,
             &fixtures::second(1000),
         );
         for (kind, holds) in [
@@ -735,6 +749,23 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_are_not_written_are_pending() {
+        let (queue, outcome) = (queue(), applied(Ok(stored()), &deployment(2, vec![])));
+        let refused = RefusedFunctions::default();
+        let of = |pending| {
+            let functions = functions(0, &refused);
+            compute_status(&queue, &outcome, None, &functions, &[], pending, &fixtures::second(9))
+        };
+        assert_eq!(find(&of(None).conditions, condition_type::SETTINGS_PENDING), None);
+        let status = of(Some("no permission"));
+        let verdict = ("True", reason::DIRECTORY_NOT_WRITTEN);
+        assert_condition(&status, condition_type::SETTINGS_PENDING, verdict);
+        let message = &condition(&status, condition_type::SETTINGS_PENDING).message;
+        assert!(message.contains("retrying: no permission. Workers use"), "{message}");
+        assert_condition(&status, condition_type::READY, ("True", reason::RECONCILED));
+    }
+
+    #[test]
     fn refused_functions_are_named_and_the_queue_is_ready() {
         let name = |number: usize| FunctionName::new(&format!("f{number}"), "team-b").unwrap();
         let refused = RefusedFunctions { count: 4, first: (1..=3).map(name).collect() };
@@ -749,6 +780,7 @@ mod tests {
             None,
             &functions(2, &refused),
             &[],
+            None,
             &fixtures::second(1000),
         ));
         let previous = queue.status.as_ref().unwrap();

@@ -15,13 +15,17 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{conflict::Conflict, dereference::DereferencedObjects};
+use super::{
+    conflict::Conflict,
+    dereference::{DereferencedObjects, OwnedObjects, Ownership},
+};
 use crate::{
     crd::{
         AsyncQueue, CallbackSpec, InvokeSpec, NatsSpec, RetrySpec, Via, WorkerSpec,
         conditions::reason,
     },
     nats::queue_spec::{adoption, queue_spec},
+    termination_grace::TerminationGrace,
 };
 
 /// A queue that may be built.
@@ -39,6 +43,8 @@ pub(crate) struct ValidatedQueue {
     pub(crate) max_inflight: u16,
     /// Time limit of one call.
     pub(crate) timeout: Duration,
+    /// How long the pods of the workers have to end.
+    pub(crate) grace: TerminationGrace,
     /// Number of workers.
     pub(crate) replicas: i32,
     /// Resource requests and limits of the workers.
@@ -135,6 +141,11 @@ pub(crate) fn validate(
         owner: object.controller_owner_ref(&()).unwrap_or_default(),
         max_inflight,
         timeout: spec.timeout.0,
+        grace: TerminationGrace::new(
+            spec.timeout.0,
+            spec.worker.termination_grace_period.map(|grace| grace.0),
+            current_grace(&dereferenced.objects),
+        ),
         replicas: spec.replicas,
         function_namespaces: spec.functions.namespaces.clone(),
         gateway_url: gateway(&spec.invoke, dereferenced.gateway_url.as_ref())?,
@@ -149,6 +160,14 @@ pub(crate) fn validate(
             claims: None,
         },
     })
+}
+
+/// Returns the termination grace period of the queue's pod template.
+fn current_grace(objects: &OwnedObjects) -> Option<TerminationGrace> {
+    match &objects.deployment {
+        Ownership::Owned(deployment) => deployment.rollout()?.grace,
+        _ => None,
+    }
 }
 
 /// Checks that credentials are in Secrets: more people can read an `AsyncQueue` and a Deployment.

@@ -26,6 +26,8 @@ pub(crate) mod condition_type {
     pub(crate) const CALLS_BLOCKED: &str = "CallsBlocked";
     /// Functions that the queue does not admit name it. Absent if there are no such functions.
     pub(crate) const FUNCTIONS_REFUSED: &str = "FunctionsRefused";
+    /// Workers do not have the settings of the spec yet. Absent if they do.
+    pub(crate) const SETTINGS_PENDING: &str = "SettingsPending";
     /// Calls are accepted, and at least one worker runs or none is wanted.
     pub(crate) const READY: &str = "Ready";
 }
@@ -66,6 +68,8 @@ pub(crate) mod reason {
     pub(crate) const RECORDS_NOT_STORED: &str = "RecordsNotStored";
     /// Functions are in namespaces that the queue does not admit.
     pub(crate) const NAMESPACE_NOT_ADMITTED: &str = "NamespaceNotAdmitted";
+    /// The directory can't be written.
+    pub(crate) const DIRECTORY_NOT_WRITTEN: &str = "DirectoryNotWritten";
     /// Workers don't start in time, and no cause is known.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
     /// The image of the workers cannot be pulled.
@@ -88,8 +92,9 @@ pub(crate) mod reason {
     pub(crate) const PODS_REFUSED: &str = "PodsRefused";
 
     /// All reasons. `Ready` may have all of them except `Active`, `SequencesBeginAt1`,
-    /// `NamespaceNotAdmitted` and `RecordsNotStored`.
-    pub(crate) const ALL: [&str; 27] = [
+    /// `NamespaceNotAdmitted`, `DirectoryNotWritten` and `RecordsNotStored`.
+    pub(crate) const ALL: [&str; 28] = [
+        DIRECTORY_NOT_WRITTEN,
         NAMESPACE_NOT_ADMITTED,
         ACTIVE,
         SEQUENCES_BEGIN_AT_1,

@@ -149,6 +149,21 @@ pub(super) fn duplicates_are_known() -> Rule {
         .field_path(".spec.limits.maxAge")
 }
 
+pub(super) fn termination_grace_period() -> Rule {
+    between("terminationGracePeriod", "15s", "25h")
+}
+
+pub(super) fn timeout_fits_grace_period() -> Rule {
+    let (timeout, grace) = ("self.spec.timeout", "self.spec.worker.terminationGracePeriod");
+    let fits = format!("duration({timeout}) + duration('15s') <= duration({grace})");
+    rule(
+        format!("!has({grace}) || {} || {} || {fits}", no_duration(timeout), no_duration(grace)),
+        "worker.terminationGracePeriod must be at least timeout plus 15s, so that a worker can \
+         finish its calls: raise it too, or remove it",
+    )
+    .field_path(".spec.worker.terminationGracePeriod")
+}
+
 pub(super) fn allowed_hosts() -> Rule {
     rule(
         concat!(
@@ -257,15 +272,19 @@ fn duration(field: &str, bounds: &str, allowed: &str) -> Rule {
 /// Requires that one duration is not greater than another. The rule on the field itself refuses a
 /// value that is not a duration.
 fn in_order(lesser: &str, greater: &str, message: &str) -> Rule {
-    let is_none = |field: &str| format!("!{field}.matches('{}')", escaped(DURATION));
     rule(
         format!(
             "{} || {} || duration({lesser}) <= duration({greater})",
-            is_none(lesser),
-            is_none(greater)
+            no_duration(lesser),
+            no_duration(greater)
         ),
         message,
     )
+}
+
+/// Returns the expression that a field is not a duration.
+fn no_duration(field: &str) -> String {
+    format!("!{field}.matches('{}')", escaped(DURATION))
 }
 
 /// Requires that a field keeps its value. An absent field has the value `default`, so it may be
@@ -387,6 +406,16 @@ mod tests {
             "timeout must be a duration of more than 0s",
         );
         assert_says(refused(|spec| spec.timeout = seconds(24 * 3600 + 1)), "at most 24h");
+        let graces = |timeout, grace| {
+            refused(|spec| {
+                spec.timeout = seconds(timeout);
+                spec.worker.termination_grace_period = Some(seconds(grace));
+            })
+        };
+        assert_eq!(graces(60, 75), None);
+        assert_eq!(graces(24 * 3600, 25 * 3600), None);
+        assert_says(graces(61, 75), "must be at least timeout plus 15s");
+        assert_says(graces(1, 25 * 3600 + 1), "terminationGracePeriod must be a duration from 15s");
         assert_says(
             refused(|spec| spec.consumer.ack_wait = seconds(3601)),
             "ackWait must be a duration from 1s",

@@ -34,7 +34,8 @@ pub struct AsyncQueueStatus {
     /// recreated once. CallsBlocked is True while workers can't store the records that end calls:
     /// results, dead letters or tombstones; its message names them and the remedy. FunctionsRefused
     /// is present while functions name this queue from namespaces that spec.functions does not
-    /// admit.
+    /// admit. SettingsPending is present while maxInflight, timeout and retry can't be written to
+    /// the directory: workers use the previous ones.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]

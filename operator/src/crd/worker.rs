@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use asyncqueue::GoDuration;
 use k8s_openapi::{
     api::core::v1::{Affinity, EnvVar, LocalObjectReference, Toleration, TopologySpreadConstraint},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -18,6 +19,9 @@ use super::{defaults as default, rules as rule, schemas};
 pub struct WorkerSpec {
     /// Image with the program asyncqueue-worker. Default: the operator's image, so that an upgrade
     /// of the operator upgrades all workers. Example: registry.example.com/asyncqueue:0.1.0
+    ///
+    /// It may be of another version than the operator. Its workers therefore get maxInflight,
+    /// timeout and retry as environment variables, and a change of these fields replaces them.
     #[schemars(schema_with = "schemas::image")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -33,6 +37,18 @@ pub struct WorkerSpec {
     #[schemars(schema_with = "schemas::image_pull_secrets")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
+
+    /// Time that a worker which is shut down has to finish its running calls, before they are
+    /// handed back. Default: the larger of timeout plus 15s and 5m.
+    ///
+    /// A duration from 15s to 25h, and at least timeout plus 15s. It is the termination grace
+    /// period of the pods. A worker without running calls ends at once. Set it if timeout will be
+    /// raised without a restart of the workers: they are replaced only if timeout no longer fits.
+    /// Without this field, a lower timeout keeps the longer time of existing workers. Example: 20m
+    #[schemars(schema_with = "schemas::duration")]
+    #[x_kube(validation = rule::termination_grace_period())]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_grace_period: Option<GoDuration>,
 
     /// Compute resources of one worker.
     ///

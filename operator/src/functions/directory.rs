@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use asyncqueue::{
     FunctionName, QueueName,
-    directory::{Directory, FunctionEntry, QueueEntry},
+    directory::{Directory, FunctionEntry, QueueEntry, StoredSettings},
 };
 
 use super::{FunctionIndex, admission::Admission};
-use crate::{crd::AsyncQueue, nats::queue_spec::queue_spec};
+use crate::{crd::AsyncQueue, nats::queue_spec::queue_spec, queue_settings::queue_settings};
 
 /// The functions of each queue.
 pub(crate) type FunctionCounts = HashMap<QueueName, QueueFunctions>;
@@ -55,10 +55,15 @@ pub(crate) fn directory<'a>(
         .into_iter()
         .filter(|queue| queue.owns_stream() && queue.spec.nats.url.is_none())
         .filter(|queue| queue.metadata.deletion_timestamp.is_none())
-        .filter_map(|queue| queue_spec(queue).ok())
-        .map(|spec| {
-            let max_payload = spec.limits.max_payload;
-            (spec.queue, QueueEntry { stream: spec.stream, subject: spec.subject, max_payload })
+        .filter_map(|queue| {
+            let spec = queue_spec(queue).ok()?;
+            let entry = QueueEntry {
+                stream: spec.stream,
+                subject: spec.subject,
+                max_payload: spec.limits.max_payload,
+                settings: StoredSettings::new(&queue_settings(&queue.spec)).ok(),
+            };
+            Some((spec.queue, entry))
         });
     Directory { functions: functions.collect(), queues: queues.collect() }
 }

@@ -61,6 +61,8 @@ pub(crate) struct DirectoryPublisher {
     pub(crate) namespaces: FunctionNamespaces,
     /// Contents of the KV bucket; `None` until they have been read.
     pub(crate) contents: watch::Receiver<Option<Contents>>,
+    /// Receives why the directory can't be written; `None` when it was.
+    pub(crate) failure: watch::Sender<Option<String>>,
     /// Receives how many functions each queue has.
     pub(crate) counts: watch::Sender<Option<FunctionCounts>>,
     pub(crate) events: Events,
@@ -147,11 +149,13 @@ impl DirectoryPublisher {
                     info!(changes, functions, queues, "published the directory");
                 }
                 self.metrics.directory_changes(changes);
+                self.failure.send_replace(None);
                 self.health.ready(CONDITION);
                 true
             }
             Err(reason) => {
                 self.metrics.directory_error();
+                self.failure.send_replace(Some(reason.clone()));
                 self.health.not_ready(CONDITION, reason);
                 false
             }

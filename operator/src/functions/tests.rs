@@ -2,8 +2,9 @@
 
 use asyncqueue::{
     QueueName,
-    directory::{Directory, FunctionEntry, QueueEntry},
+    directory::{Directory, FunctionEntry, QueueEntry, QueueSettings, StoredSettings},
     function_namespaces::{FunctionNamespaces, NamespaceList},
+    retry::{Backoff, Jitter, QueueRetry},
 };
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
 use kube::ResourceExt;
@@ -21,8 +22,9 @@ use crate::{
         deployment::{CachedDeployment, PodMeta},
         watch::{Cacheable, MultiStore},
     },
-    crd::{AsyncQueue, Size},
+    crd::{AsyncQueue, AsyncQueueSpec, Size},
     fixtures,
+    queue_settings::queue_settings,
 };
 
 /// Returns the functions of these objects, with the precedence of their sources.
@@ -308,9 +310,44 @@ fn a_queue_with_its_stream_is_in_the_directory() {
     renamed.spec.limits.max_payload = Some(Size(64 << 10));
     let queues = [fixtures::owner("mine"), fixtures::queue("not-yet"), elsewhere, going, renamed];
     let queues = directory_of(&FunctionIndex::new(), &queues).queues;
-    let limited = QueueEntry { max_payload: Some(64 << 10), ..QueueEntry::new("renamed", "jobs") };
-    let expected = [("mine", QueueEntry::new("mine", "mine")), ("renamed", limited)];
+    let settings = queue_settings(&AsyncQueueSpec::default());
+    let settings = Some(StoredSettings::new(&settings).unwrap());
+    let entry = |stream, subject| QueueEntry {
+        settings: settings.clone(),
+        ..QueueEntry::new(stream, subject)
+    };
+    let limited = QueueEntry { max_payload: Some(64 << 10), ..entry("renamed", "jobs") };
+    let expected = [("mine", entry("mine", "mine")), ("renamed", limited)];
     assert_eq!(queues, expected.map(|(name, entry)| (name.parse().unwrap(), entry)).into());
+}
+
+#[test]
+fn settings_of_workers_are_in_the_directory() {
+    let mut queue = fixtures::owner("mine");
+    queue.spec.max_inflight = 5;
+    queue.spec.timeout = "15m".parse().unwrap();
+    queue.spec.retry.max_attempts = 3;
+    queue.spec.retry.min_backoff = "1s".parse().unwrap();
+    queue.spec.retry.max_backoff = "90s".parse().unwrap();
+    queue.spec.retry.backoff = Backoff::Static;
+    queue.spec.retry.jitter = Jitter::None;
+    queue.spec.retry.status_codes = vec![429, 503];
+    let directory = directory_of(&FunctionIndex::new(), &[queue]);
+    let stored = directory.queues.values().next().unwrap().settings.as_ref().unwrap();
+    let retry = QueueRetry {
+        max_attempts: 3,
+        min_backoff: "1s".parse().unwrap(),
+        max_backoff: "90s".parse().unwrap(),
+        backoff: Backoff::Static,
+        jitter: Jitter::None,
+        status_codes: vec![429, 503],
+    };
+    let settings = QueueSettings {
+        max_inflight: Some(5),
+        timeout: Some("15m".parse().unwrap()),
+        retry: Some(retry),
+    };
+    assert_eq!(stored.read().unwrap(), settings);
 }
 
 #[test]

@@ -24,6 +24,11 @@ pub const SPECS: &[Spec] = &[
     refused("{timeout: 15}", "spec.timeout", "expected string"),
     refused("{timeout: 15 minutes}", "spec.timeout", "15m"),
     refused("{timeout: 0s}", "spec.timeout", "timeout"),
+    refused(
+        "{timeout: 20m, worker: {terminationGracePeriod: 10m}}",
+        "spec.worker.terminationGracePeriod",
+        "at least timeout plus 15s",
+    ),
     refused("{consumer: {ackWait: 1ms}}", "spec.consumer.ackWait", "from 1s"),
     refused("{replicas: -1}", "spec.replicas", "greater than or equal to 0"),
     refused("{stream: {name: a.b}}", "spec.stream.name", "1 to 64"),

@@ -78,7 +78,7 @@ impl AttemptOffsets {
     /// Stores which deliveries of a call did not count as attempts.
     pub(crate) async fn set(
         &self,
-        call: &Call<'_>,
+        call: &Call,
         offset: AttemptOffset,
         permit: &mut InFlightPermit,
     ) {
@@ -107,7 +107,7 @@ impl AttemptOffsets {
 /// ignored while the call was in flight. `is_lease_certain`: each renewal of the lease was
 /// confirmed. Otherwise there may have been deliveries that never arrived here.
 pub(super) fn offset_after(
-    call: &Call<'_>,
+    call: &Call,
     is_attempt: bool,
     redeliveries: u64,
     is_lease_certain: bool,

@@ -21,6 +21,7 @@ use super::{
     Call,
     attempt_offsets::{AttemptOffsets, offset_after},
     log::log_attempt,
+    policies::RetryPolicies,
     prepare::Prepared,
     results::{ResultOutcome, ResultPublisher},
     run::InvocationResult,
@@ -45,6 +46,7 @@ pub(crate) struct Finisher {
     pub(crate) queue: QueueName,
     /// Name of the queue's stream.
     pub(crate) stream: String,
+    pub(crate) policies: RetryPolicies,
     pub(crate) store: RecordStore,
     pub(crate) offsets: AttemptOffsets,
     pub(crate) results: ResultPublisher,
@@ -65,7 +67,7 @@ impl Finisher {
     pub(crate) async fn finish(
         &self,
         delivery: &Delivery,
-        prepared: &mut Prepared<'_>,
+        prepared: &mut Prepared,
         result: InvocationResult,
         lease: Duration,
         permit: &mut InFlightPermit,
@@ -109,10 +111,12 @@ impl Finisher {
     async fn finish_invoked(
         &self,
         delivery: &Delivery,
-        prepared: &mut Prepared<'_>,
+        prepared: &mut Prepared,
         reply: Reply,
         permit: &mut InFlightPermit,
     ) -> AckKind {
+        // The call may have run for long: what applies now decides.
+        prepared.call.policy = self.policies.for_call(&prepared.call.invocation);
         let Prepared { call, guard, status } = &*prepared;
         let outcome =
             call.policy.decide(&reply.end, call.attempts, SystemTime::now(), rand::random());
@@ -153,7 +157,7 @@ impl Finisher {
     async fn finish_as_marked(
         &self,
         delivery: &Delivery,
-        prepared: &Prepared<'_>,
+        prepared: &Prepared,
         mark: Mark,
         permit: &mut InFlightPermit,
     ) -> AckKind {
@@ -180,7 +184,7 @@ impl Finisher {
     async fn finish_unstarted(
         &self,
         delivery: &Delivery,
-        prepared: &Prepared<'_>,
+        prepared: &Prepared,
         end: EndState,
         lease: Duration,
         permit: &mut InFlightPermit,
@@ -214,7 +218,7 @@ impl Finisher {
     /// its lease without crashing, or its ack is on the way. Waits for that without the slot.
     async fn is_still_in_progress(
         &self,
-        call: &Call<'_>,
+        call: &Call,
         lease: Duration,
         permit: &mut InFlightPermit,
     ) -> Result<bool, NatsError> {
@@ -235,7 +239,7 @@ impl Finisher {
     /// marked: it can't be cancelled either.
     async fn write_tombstone(
         &self,
-        call: &Call<'_>,
+        call: &Call,
         end: EndState,
         status: Option<&StatusGuard>,
         permit: &mut InFlightPermit,
@@ -258,7 +262,7 @@ impl Finisher {
     /// Finishes a call that is done.
     async fn finish_done(
         &self,
-        prepared: &Prepared<'_>,
+        prepared: &Prepared,
         reply: Reply,
         permit: &mut InFlightPermit,
     ) -> AckKind {
@@ -280,7 +284,7 @@ impl Finisher {
     async fn finish_failed(
         &self,
         delivery: &Delivery,
-        prepared: &mut Prepared<'_>,
+        prepared: &mut Prepared,
         reply: &Reply,
         (wait, not_counted_for): (Duration, Option<Duration>),
         permit: &mut InFlightPermit,
@@ -303,7 +307,7 @@ impl Finisher {
     /// twice, the client gets it once.
     async fn finish_without_run(
         &self,
-        call: &Call<'_>,
+        call: &Call,
         end: EndState,
         permit: &mut InFlightPermit,
     ) -> AckKind {
@@ -325,7 +329,7 @@ impl Finisher {
     async fn finish_dead(
         &self,
         delivery: &Delivery,
-        call: &Call<'_>,
+        call: &Call,
         reply: Reply,
         DeathMark { reason, is_new }: DeathMark,
         status: Option<&StatusGuard>,
@@ -346,7 +350,7 @@ impl Finisher {
     async fn finish_crashed(
         &self,
         delivery: &Delivery,
-        call: &Call<'_>,
+        call: &Call,
         status: &StatusGuard,
         permit: &mut InFlightPermit,
     ) -> AckKind {
@@ -371,7 +375,7 @@ impl Finisher {
 
     /// Finishes a call that was about to be dead although another worker had stored a result of
     /// another kind. That worker completed the call, and lost its lease before it could settle it.
-    async fn finish_already_done(&self, call: &Call<'_>) -> AckKind {
+    async fn finish_already_done(&self, call: &Call) -> AckKind {
         let (function, call_id) = call.function_and_id();
         info!(
             %call_id, %function,

@@ -11,7 +11,7 @@ use crate::{function::client::Reply, retry::outcome::Outcome};
 const MAX_PLATFORM_ERROR: usize = 200;
 
 /// Logs the line that people search for in `kubectl logs`.
-pub(super) fn log_attempt(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
+pub(super) fn log_attempt(call: &Call, reply: &Reply, outcome: &Outcome) {
     let (function, call_id) = call.function_and_id();
     let attempt = call.attempts.number;
     let (name, status) = (function.name(), reply.end.status());

@@ -1,34 +1,30 @@
 //! Prepares a delivered call: decodes the message, finds the number of the attempt, and the policy.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use asyncqueue::{
     CallId, Invocation,
     call::CallRef,
-    directory::Directory,
     message::{self, Fallback},
 };
 use jiff::Timestamp;
-use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::{
     Call,
     attempt_offsets::AttemptOffsets,
     cancellations::{CallGuard, Cancellations},
+    policies::RetryPolicies,
     status::StatusGuard,
 };
 use crate::{
-    consumer::delivery::Delivery,
-    function::request::add_idempotency_key,
-    retry::outcome::{AttemptCount, RetryPolicy},
-    server_clock::ServerClock,
+    consumer::delivery::Delivery, function::request::add_idempotency_key,
+    retry::outcome::AttemptCount, server_clock::ServerClock,
 };
 
 /// Prepares the calls of a queue.
 pub(crate) struct Preparer {
-    pub(crate) policy: RetryPolicy,
-    pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
+    pub(crate) policies: RetryPolicies,
     /// Namespace of functions that are named without one.
     pub(crate) function_namespace: String,
     pub(crate) offsets: AttemptOffsets,
@@ -45,8 +41,8 @@ pub(crate) enum Unprepared {
 }
 
 /// A call that this worker has in flight.
-pub(crate) struct Prepared<'a> {
-    pub(crate) call: Call<'a>,
+pub(crate) struct Prepared {
+    pub(crate) call: Call,
     /// Receives cancellations of the call.
     pub(crate) guard: CallGuard,
     /// Reports the call as running, from its start.
@@ -55,7 +51,7 @@ pub(crate) struct Prepared<'a> {
 
 impl Preparer {
     /// Prepares a delivered call, and registers it for cancellations.
-    pub(crate) async fn prepare(&self, delivery: &Delivery) -> Result<Prepared<'_>, Unprepared> {
+    pub(crate) async fn prepare(&self, delivery: &Delivery) -> Result<Prepared, Unprepared> {
         let invocation = match self.decode(delivery) {
             Ok(invocation) => invocation,
             Err(error) => {
@@ -90,7 +86,7 @@ impl Preparer {
             deliveries: delivery.num_delivered,
             age: self.age(delivery.stored_at),
         };
-        let policy = self.effective_policy(&invocation);
+        let policy = self.policies.for_call(&invocation);
         let call = Call { invocation, stored, attempts, policy };
         Ok(Prepared { call, guard, status: None })
     }
@@ -111,22 +107,6 @@ impl Preparer {
             add_idempotency_key(&mut invocation, delivery.headers());
             invocation
         })
-    }
-
-    /// Returns the policy for a call. The overrides of its function in the directory take
-    /// precedence over those in its message.
-    fn effective_policy(&self, invocation: &Invocation) -> Cow<'_, RetryPolicy> {
-        let directory = self.directory.borrow();
-        let entry =
-            directory.as_ref().and_then(|directory| directory.functions.get(&invocation.function));
-        let overrides = entry.map(|function| function.retry.clone()).unwrap_or_default();
-        let overrides = overrides.or(&invocation.retry);
-        // Nearly always there are no overrides, and nothing is copied.
-        if overrides.is_empty() {
-            Cow::Borrowed(&self.policy)
-        } else {
-            Cow::Owned(self.policy.with_overrides(&overrides))
-        }
     }
 
     /// Returns how long a call has been in the queue, by the server's clock.

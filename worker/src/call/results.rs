@@ -61,7 +61,7 @@ impl ResultPublisher {
     /// make the function run again.
     pub(crate) async fn publish(
         &self,
-        call: &Call<'_>,
+        call: &Call,
         end: EndState,
         code: u16,
         reply: Reply,
@@ -106,7 +106,7 @@ impl ResultPublisher {
     /// Returns what to post directly, since no stored result settles how the call ended. A
     /// cancellation that came first wins, and one that comes from now on finds that the call has
     /// ended. Returns `None` if nothing is left to post.
-    async fn settle_before_post(&self, call: &Call<'_>, callback: Callback) -> Option<Callback> {
+    async fn settle_before_post(&self, call: &Call, callback: Callback) -> Option<Callback> {
         if callback.end != EndState::Done {
             return Some(callback);
         }
@@ -172,7 +172,7 @@ impl ResultPublisher {
 }
 
 /// Builds the callback for the end of a call, or returns `None` if its client wants none.
-fn callback_of(call: &Call<'_>, end: EndState, code: u16, reply: Reply) -> Option<Callback> {
+fn callback_of(call: &Call, end: EndState, code: u16, reply: Reply) -> Option<Callback> {
     let invocation = &call.invocation;
     let url = invocation.callback_url.clone()?;
     let mut headers = reply.headers;

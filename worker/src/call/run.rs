@@ -21,6 +21,7 @@ use crate::{
     callback::call_headers,
     consumer::delivery::Delivery,
     function::client::{FunctionClient, Reply},
+    live_settings::LiveSettings,
     metrics::Metrics,
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Runner {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
     pub(crate) function_client: FunctionClient,
+    pub(crate) settings: watch::Receiver<LiveSettings>,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     /// Maximum age of a call when it is delivered. Unset: unlimited.
     pub(crate) max_age: Option<Duration>,
@@ -70,7 +72,7 @@ impl Runner {
     pub(crate) async fn run(
         &self,
         delivery: &Delivery,
-        prepared: &mut Prepared<'_>,
+        prepared: &mut Prepared,
     ) -> InvocationResult {
         let Prepared { call, guard, status } = prepared;
         if call.attempts.deliveries == 1 {
@@ -94,7 +96,7 @@ impl Runner {
     async fn invoke(
         &self,
         delivery: &Delivery,
-        call: &mut Call<'_>,
+        call: &mut Call,
         guard: &CallGuard,
     ) -> InvocationResult {
         let Some(cancelled) = guard.try_start() else {
@@ -110,9 +112,10 @@ impl Runner {
         let headers = std::mem::replace(&mut call.invocation.headers, trace);
         let invocation = &call.invocation;
         let reply = {
-            let attempt = call.attempt();
+            let (attempt, time_limit) = (call.attempt(), self.settings.borrow().timeout());
+            let directory = directory.as_deref();
             let exchange =
-                self.function_client.invoke(invocation, headers, attempt, directory.as_deref());
+                self.function_client.invoke(invocation, headers, attempt, time_limit, directory);
             tokio::select! {
                 // Checked first: a call that was cancelled before it was sent is not sent.
                 biased;
@@ -133,7 +136,7 @@ impl Runner {
         InvocationResult::Reply(reply)
     }
 
-    fn log_request(&self, call: &Call<'_>) {
+    fn log_request(&self, call: &Call) {
         let ((function, call_id), invocation) = (call.function_and_id(), &call.invocation);
         let attempt = call.attempts.number;
         debug!(
@@ -154,7 +157,7 @@ impl Runner {
     /// Returns whether a call may be started. If a first delivery is started at once, a
     /// cancellation arrives in time. A repeated delivery, or one that follows a stall of this
     /// process, may have been cancelled before.
-    async fn may_start(&self, delivery: &Delivery, call: &Call<'_>) -> StartCheck {
+    async fn may_start(&self, delivery: &Delivery, call: &Call) -> StartCheck {
         let (mut since, mut is_checked) = (delivery.received_at, false);
         let mut is_due = call.attempts.deliveries > 1;
         while is_due || self.stall_detector.may_have_missed(since, is_checked) {

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use asyncqueue::{Rounded, message::callback::Callback};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -11,11 +12,9 @@ use super::{
     host_limits::HostLimits,
 };
 use crate::{
+    live_settings::LiveSettings,
     metrics::Metrics,
-    retry::{
-        backoff::BackoffPolicy,
-        outcome::{AttemptCount, Outcome, RetryPolicy},
-    },
+    retry::outcome::{AttemptCount, Outcome, RetryPolicy},
 };
 
 /// Delivers results, with as many attempts as the policy permits.
@@ -23,7 +22,9 @@ use crate::{
 pub(crate) struct CallbackDispatcher {
     client: CallbackClient,
     host_limits: HostLimits,
-    policy: RetryPolicy,
+    max_attempts: u64,
+    /// The waits between attempts are those of the calls.
+    settings: watch::Receiver<LiveSettings>,
     metrics: Metrics,
 }
 
@@ -43,21 +44,23 @@ pub(crate) enum DeliveryOutcome {
 // === impl CallbackDispatcher ===
 
 impl CallbackDispatcher {
-    /// Creates a dispatcher that makes at most `max_attempts` attempts in all, with these waits
-    /// between them.
+    /// Creates a dispatcher that makes at most `max_attempts` attempts in all.
     pub(crate) fn new(
         client: CallbackClient,
         max_attempts: u64,
-        backoff: BackoffPolicy,
+        settings: watch::Receiver<LiveSettings>,
         metrics: Metrics,
     ) -> Self {
-        // Any status other than 2xx is retried: the receiver has not accepted the result.
-        let codes = (100..=999).collect();
-        Self {
-            client,
-            host_limits: HostLimits::default(),
-            policy: RetryPolicy { max_attempts, backoff, codes },
-            metrics,
+        Self { client, host_limits: HostLimits::default(), max_attempts, settings, metrics }
+    }
+
+    /// Returns the policy that applies now. Any status other than 2xx is retried: the receiver has
+    /// not accepted the result.
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: self.max_attempts,
+            backoff: self.settings.borrow().policy.backoff,
+            codes: (100..=999).collect(),
         }
     }
 
@@ -86,7 +89,7 @@ impl CallbackDispatcher {
             }
             PostResult::Refused(reason) => reason,
             PostResult::Failed(end, reason) => {
-                let outcome = self.policy.decide(
+                let outcome = self.policy().decide(
                     &end,
                     AttemptCount::all_counted(attempt),
                     SystemTime::now(),

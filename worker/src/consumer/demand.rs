@@ -1,7 +1,7 @@
 //! Computes how many messages to request: never more than there are free slots.
 
 /// Counts what runs and what was requested. It guarantees `running + outstanding <= max`, as long
-/// as the server sends no more than was requested.
+/// as the server sends no more than was requested, and `max` is not lowered below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Demand {
     max: usize,
@@ -12,6 +12,14 @@ pub(crate) struct Demand {
 impl Demand {
     pub(crate) fn new(max: usize) -> Self {
         Self { max, running: 0, outstanding: 0 }
+    }
+
+    /// Changes the number of slots. Returns whether more was requested than is free now: the
+    /// requests must then be made void.
+    #[must_use]
+    pub(crate) fn set_max(&mut self, max: usize) -> bool {
+        self.max = max;
+        self.outstanding > max.saturating_sub(self.running)
     }
 
     /// Returns how many messages to request now, if any.
@@ -90,6 +98,29 @@ mod tests {
         assert_eq!(demand.next_batch(), Some(3));
     }
 
+    #[test]
+    fn a_lower_maximum_voids_requests_that_exceed_it() {
+        let mut demand = Demand::new(5);
+        assert_eq!(demand.next_batch(), Some(5));
+        assert!(demand.received() && demand.received() && demand.received());
+        assert!(!demand.set_max(6) && !demand.set_max(5), "3 run and 2 are requested");
+        assert!(demand.set_max(2));
+        demand.reset_outstanding();
+        demand.finished(1);
+        assert_eq!((demand.next_batch(), demand.running()), (None, 2));
+        assert!(!demand.received(), "no slot is free");
+        demand.finished(1);
+        assert_eq!(demand.next_batch(), Some(1));
+    }
+
+    #[test]
+    fn a_higher_maximum_is_requested_at_once() {
+        let mut demand = Demand::new(1);
+        assert_eq!(demand.next_batch(), Some(1));
+        assert!(demand.received() && !demand.set_max(5));
+        assert_eq!(demand.next_batch(), Some(4));
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Request,
@@ -97,6 +128,7 @@ mod tests {
         Finish,
         Expire(usize),
         Reset,
+        SetMax(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -105,7 +137,8 @@ mod tests {
             Just(Step::Receive),
             Just(Step::Finish),
             (0_usize..5).prop_map(Step::Expire),
-            Just(Step::Reset)
+            Just(Step::Reset),
+            (1_usize..64).prop_map(Step::SetMax)
         ]
     }
 
@@ -115,13 +148,14 @@ mod tests {
             max in 1_usize..64,
             steps in prop::collection::vec(step(), 0..200)
         ) {
-            let mut demand = Demand::new(max);
+            let (mut demand, mut max) = (Demand::new(max), max);
             for step in steps {
+                let before = demand.running;
                 match step {
                     Step::Request => {
                         demand.next_batch();
                         // Never stuck: with a free slot, a message is requested.
-                        prop_assert!(demand.has_outstanding() || demand.running() == max);
+                        prop_assert!(demand.has_outstanding() || demand.running() >= max);
                     }
                     // The server sends only what was requested.
                     Step::Receive if demand.has_outstanding() => prop_assert!(demand.received()),
@@ -129,8 +163,17 @@ mod tests {
                     Step::Finish => demand.finished(1),
                     Step::Expire(n) => demand.expired(n),
                     Step::Reset => demand.reset_outstanding(),
+                    Step::SetMax(new) => {
+                        max = new;
+                        if demand.set_max(max) {
+                            demand.reset_outstanding();
+                        }
+                    }
                 }
-                prop_assert!(demand.running + demand.outstanding <= max);
+                // Calls that run when the maximum is lowered continue, and no other one starts
+                // until there is room.
+                prop_assert!(demand.running <= max.max(before));
+                prop_assert!(demand.outstanding <= max.saturating_sub(demand.running));
             }
         }
     }

@@ -2,11 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     task::{JoinError, JoinSet},
 };
 use tracing::{debug, warn};
@@ -18,8 +21,14 @@ pub(crate) struct InFlight {
     sequences: InFlightSet,
     freed_tx: mpsc::UnboundedSender<()>,
     freed_rx: mpsc::UnboundedReceiver<()>,
-    /// Limits how many tasks may release their slots early.
-    unconfirmed_limit: Arc<Semaphore>,
+    early_releases: Arc<EarlyReleases>,
+}
+
+/// How many tasks have released their slots early, and how many may.
+#[derive(Debug)]
+struct EarlyReleases {
+    count: AtomicUsize,
+    max: AtomicUsize,
 }
 
 /// The slot of a message. It is free for another one when this is dropped, or earlier if its task
@@ -27,9 +36,9 @@ pub(crate) struct InFlight {
 #[derive(Debug)]
 pub(crate) struct Slot {
     freed_tx: mpsc::UnboundedSender<()>,
-    unconfirmed_limit: Arc<Semaphore>,
-    /// Held by a task that has released its slot early, so that the slot is free already.
-    unconfirmed_permit: Option<OwnedSemaphorePermit>,
+    early_releases: Arc<EarlyReleases>,
+    /// Whether the task has released its slot early, so that the slot is free already.
+    is_released: bool,
 }
 
 /// Permission to handle a message: its claim and its slot.
@@ -58,14 +67,18 @@ impl InFlight {
     /// Creates the tasks for messages in `max` slots.
     pub(crate) fn new(max: usize) -> Self {
         let (freed_tx, freed_rx) = mpsc::unbounded_channel();
-        let unconfirmed_limit = Arc::new(Semaphore::new(max));
         Self {
             set: JoinSet::new(),
             sequences: InFlightSet::default(),
             freed_tx,
             freed_rx,
-            unconfirmed_limit,
+            early_releases: Arc::new(EarlyReleases::new(max)),
         }
+    }
+
+    /// Changes the number of slots.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.early_releases.max.store(max, Ordering::Relaxed);
     }
 
     /// Claims the message at a sequence. Returns `None` if it is in flight here already: this
@@ -88,8 +101,8 @@ impl InFlight {
     where
         T: Future<Output = ()> + Send + 'static,
     {
-        let (freed_tx, unconfirmed_limit) = (self.freed_tx.clone(), self.unconfirmed_limit.clone());
-        let slot = Slot { freed_tx, unconfirmed_limit, unconfirmed_permit: None };
+        let (freed_tx, early_releases) = (self.freed_tx.clone(), self.early_releases.clone());
+        let slot = Slot { freed_tx, early_releases, is_released: false };
         self.set.spawn(task(InFlightPermit { claim: Some(claim), slot }));
     }
 
@@ -133,9 +146,9 @@ fn log_panic(ended: Result<(), JoinError>) {
 impl InFlightPermit {
     /// Creates the permit of a message that was not delivered and has no slot.
     pub(crate) fn without_slot() -> Self {
-        let (freed_tx, unconfirmed_limit) =
-            (mpsc::unbounded_channel().0, Arc::new(Semaphore::new(1)));
-        Self { claim: None, slot: Slot { freed_tx, unconfirmed_limit, unconfirmed_permit: None } }
+        let (freed_tx, early_releases) =
+            (mpsc::unbounded_channel().0, Arc::new(EarlyReleases::new(1)));
+        Self { claim: None, slot: Slot { freed_tx, early_releases, is_released: false } }
     }
 
     /// Returns how often the message was delivered again while it is in flight here. These
@@ -157,14 +170,27 @@ impl InFlightPermit {
     }
 }
 
+// === impl EarlyReleases ===
+
+impl EarlyReleases {
+    fn new(max: usize) -> Self {
+        Self { count: AtomicUsize::new(0), max: AtomicUsize::new(max) }
+    }
+
+    /// Counts a task that releases its slot. Returns `false` if it may not.
+    fn try_add(&self) -> bool {
+        let max = self.max.load(Ordering::Relaxed);
+        let add = |count| (count < max).then_some(count + 1);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+}
+
 // === impl Slot ===
 
 impl Slot {
     fn release_early(&mut self) {
-        if self.unconfirmed_permit.is_none()
-            && let Ok(unconfirmed_permit) = self.unconfirmed_limit.clone().try_acquire_owned()
-        {
-            self.unconfirmed_permit = Some(unconfirmed_permit);
+        if !self.is_released && self.early_releases.try_add() {
+            self.is_released = true;
             self.free();
         }
     }
@@ -177,7 +203,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.unconfirmed_permit.is_none() {
+        if self.is_released {
+            self.early_releases.count.fetch_sub(1, Ordering::Relaxed);
+        } else {
             self.free();
         }
     }
@@ -308,5 +336,9 @@ mod tests {
         }
         assert_eq!(tasks.wait_for_free_slots().await, 1);
         assert!(tasks.wait_for_free_slots().now_or_never().is_none());
+        tasks.set_max(2);
+        let claim = claimed(&tasks, 2);
+        tasks.spawn(claim, async |mut permit| permit.release_slot_early());
+        assert_eq!(tasks.wait_for_free_slots().await, 1);
     }
 }

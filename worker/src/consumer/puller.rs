@@ -34,6 +34,7 @@ use super::{
     session::PullSession,
     settle::settle,
 };
+use crate::live_settings::LiveSettings;
 
 /// Wait between attempts to find the consumer or to request messages again. A random time of up to
 /// the same length is added, so that the workers of a queue do not all come at once.
@@ -73,8 +74,10 @@ pub(crate) struct Puller<H> {
     pub(crate) js: Context,
     pub(crate) stream: String,
     pub(crate) durable: String,
-    /// Maximum number of messages that are handled at once.
-    pub(crate) max: usize,
+    /// The settings on which the number of slots depends.
+    pub(crate) settings: watch::Receiver<LiveSettings>,
+    /// Returns the number of slots: how many messages are handled at once.
+    pub(crate) slots: fn(&LiveSettings) -> usize,
     pub(crate) handler: Arc<H>,
     /// Receives the number of messages that are being handled, whenever it changes.
     pub(crate) running: watch::Sender<usize>,
@@ -87,6 +90,9 @@ pub(crate) struct Puller<H> {
 /// What outlives an inbox.
 struct State {
     tasks: InFlight,
+    settings: watch::Receiver<LiveSettings>,
+    /// Number of slots.
+    max: usize,
     demand: Demand,
     /// Whether requests were lost recently.
     is_recovering: bool,
@@ -105,6 +111,9 @@ enum StopReason {
     Shutdown,
     /// The inbox must be replaced, for this reason.
     Resubscribe(String),
+    /// More messages were requested than there are free slots, since the number of slots was
+    /// lowered.
+    TooManyRequested,
     /// The connection is another one, to the same server: a delivered message may have broken the
     /// old one.
     Reconnected,
@@ -117,9 +126,11 @@ enum StopReason {
 // === impl State ===
 
 impl State {
-    fn new(max: usize) -> Self {
+    fn new(settings: watch::Receiver<LiveSettings>, max: usize) -> Self {
         Self {
             tasks: InFlight::new(max),
+            settings,
+            max,
             demand: Demand::new(max),
             // Starts in recovery mode: a poison message may have killed the previous process.
             is_recovering: true,
@@ -135,10 +146,12 @@ impl State {
 impl<H: Handler> Puller<H> {
     /// Pulls until `shutdown`. Then gives running tasks `grace` to finish, and hands the rest back
     /// at once.
-    pub(crate) async fn run(self, shutdown: Shutdown, grace: Duration) {
+    pub(crate) async fn run(self, shutdown: Shutdown, grace: impl Fn() -> Duration) {
         let Shutdown { graceful: requested, forced } = &shutdown;
         let nak_now = CancellationToken::new();
-        let mut state = State::new(self.max);
+        let mut settings = self.settings.clone();
+        let max = (self.slots)(&settings.borrow_and_update());
+        let mut state = State::new(settings, max);
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
             self.recover(&mut state, consumer.cached_info()).await;
             if let Some(max_waiting) = max_waiting_if_reached(consumer.cached_info()) {
@@ -170,7 +183,7 @@ impl<H: Handler> Puller<H> {
             }
             sleep(jittered(RESUBSCRIBE_DELAY)).await;
         }
-        drain_tasks(state.tasks, grace, forced, &nak_now).await;
+        drain_tasks(state.tasks, grace(), forced, &nak_now).await;
     }
 
     /// Handles what the last inbox has left behind: late deliveries, and messages that break the
@@ -334,6 +347,7 @@ impl<H: Handler> Puller<H> {
         self.drain_subscription(subscriber, &session.acks, &state.tasks.in_flight()).await;
         match stop {
             StopReason::Resubscribe(reason) => Some(reason),
+            StopReason::TooManyRequested => Some("the number of slots was lowered".to_owned()),
             StopReason::Reconnected => Some("the connection was closed".to_owned()),
             StopReason::Shutdown | StopReason::IdleTimeout(_) => None,
         }
@@ -355,6 +369,8 @@ impl<H: Handler> Puller<H> {
         connection_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connection = Connection::current(&client);
         let mut shutdown = pin!(shutdown.cancelled());
+        // Nothing is requested yet.
+        let _ = self.update_slots(state);
         loop {
             // The process may have been suspended past the deadline: what it receives after that
             // is late.
@@ -365,7 +381,7 @@ impl<H: Handler> Puller<H> {
             // While another one waits for memory, no memory is free.
             let has_memory = state.demand.running() == 0 || self.memory.free() >= HANDLING_BYTES;
             if has_memory && let Some(batch) = state.demand.next_batch() {
-                if let Err(error) = self.request(session, batch).await {
+                if let Err(error) = self.request(session, batch, state.max).await {
                     return StopReason::Resubscribe(error.to_string());
                 }
                 idle_deadline = Instant::now() + session.idle_timeout();
@@ -375,6 +391,9 @@ impl<H: Handler> Puller<H> {
             tokio::select! {
                 () = &mut shutdown => return StopReason::Shutdown,
                 count = state.tasks.wait_for_free_slots() => state.demand.finished(count),
+                Ok(()) = state.settings.changed() => if self.update_slots(state) {
+                    return StopReason::TooManyRequested;
+                },
                 () = sleep(MEMORY_CHECK_INTERVAL), if !has_memory => {}
                 first = subscriber.next() => {
                     let received =
@@ -397,13 +416,23 @@ impl<H: Handler> Puller<H> {
         }
     }
 
+    /// Applies the number of slots that the settings say. Returns whether more was requested than
+    /// is free now. Running tasks continue in any case.
+    #[must_use]
+    fn update_slots(&self, state: &mut State) -> bool {
+        state.max = (self.slots)(&state.settings.borrow_and_update());
+        state.tasks.set_max(state.max);
+        state.demand.set_max(state.max)
+    }
+
     async fn request(
         &self,
         session: &PullSession<'_>,
         batch: usize,
+        max: usize,
     ) -> Result<(), async_nats::Error> {
         let budget = self.memory.budget().0 / REQUESTED_BUDGET_DIVISOR;
-        let max_bytes = session.max_message_bytes().max(budget / self.max * batch);
+        let max_bytes = session.max_message_bytes().max(budget / max * batch);
         session.request(batch, max_bytes).await
     }
 

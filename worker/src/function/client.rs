@@ -46,7 +46,6 @@ pub(crate) struct FunctionClient {
     client: Client<HttpConnector, Full<Bytes>>,
     target: Target,
     namespaces: FunctionNamespaces,
-    time_limit: Duration,
     max_response: usize,
     memory: ResponseMemory,
 }
@@ -57,14 +56,13 @@ impl FunctionClient {
     pub(crate) fn new(
         target: Target,
         namespaces: FunctionNamespaces,
-        time_limit: Duration,
         max_response: usize,
         memory: ResponseMemory,
         limits: ConnectionLimits,
     ) -> Self {
         let config = Config { max_response_head_bytes: READ_BYTES, ..Config::new(limits) };
         let client = Client::new(client::tcp(GaiResolver::new()), config);
-        Self { client, target, namespaces, time_limit, max_response, memory }
+        Self { client, target, namespaces, max_response, memory }
     }
 
     /// Invokes a function once, with these headers of the client, and waits for the end. If the
@@ -74,6 +72,7 @@ impl FunctionClient {
         invocation: &Invocation,
         headers: HeaderMap,
         attempt: Attempt,
+        time_limit: Duration,
         directory: Option<&Directory>,
     ) -> Reply {
         // Behind a gateway, the gateway decides which functions may be called.
@@ -84,7 +83,7 @@ impl FunctionClient {
             return Reply::without_response(InvocationEnd::Forbidden(refused), reason);
         }
         let started = Instant::now();
-        let deadline = (started + self.time_limit).into();
+        let deadline = (started + time_limit).into();
         let reply = match timeout_at(
             deadline,
             self.exchange(invocation, headers, attempt, directory),

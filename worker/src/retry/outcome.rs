@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use asyncqueue::{function_namespaces::NamespaceRefused, retry::RetryOverrides};
+use asyncqueue::{
+    function_namespaces::NamespaceRefused,
+    retry::{QueueRetry, RetryOverrides},
+};
 
 use super::{backoff::BackoffPolicy, retry_after};
 
@@ -135,6 +138,21 @@ impl InvocationEnd {
 }
 
 // === impl RetryPolicy ===
+
+impl From<&QueueRetry> for RetryPolicy {
+    fn from(retry: &QueueRetry) -> Self {
+        Self {
+            max_attempts: retry.max_attempts,
+            backoff: BackoffPolicy {
+                min: retry.min_backoff.0,
+                max: retry.max_backoff.0,
+                backoff: retry.backoff,
+                jitter: retry.jitter,
+            },
+            codes: retry.status_codes.iter().copied().collect(),
+        }
+    }
+}
 
 impl RetryPolicy {
     /// Returns this policy with the overrides of a function. A minimum wait above the queue's

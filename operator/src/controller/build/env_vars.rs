@@ -6,7 +6,7 @@ use asyncqueue::{
     retry::QueueRetry,
 };
 use asyncqueue_runtime::{
-    contract::{GRACE_MARGIN, setting},
+    contract::setting,
     nats::without_credentials,
     settings::{LogEncoding, NatsSettings},
 };
@@ -20,7 +20,15 @@ pub(super) fn env_vars(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Vec
     let mut settings = vec![(setting::QUEUE_NAME, queue.queue.queue.to_string())];
     settings.extend(nats(queue, &defaults.nats));
     settings.extend(calls(queue));
-    settings.extend(QueueRetry::from(&queue.retry).variables());
+    if follows_directory(queue, defaults) {
+        settings.push((setting::WAIT_FOR_SETTINGS, true.to_string()));
+    } else {
+        settings.extend([
+            (setting::MAX_INFLIGHT, queue.max_inflight.to_string()),
+            (setting::UPSTREAM_TIMEOUT, GoDuration(queue.timeout).to_string()),
+        ]);
+        settings.extend(QueueRetry::from(&queue.retry).variables());
+    }
     settings.push((setting::DEAD_LETTERS, queue.queue.dead_letters.enabled.to_string()));
     settings.extend(callbacks(queue));
     settings.push((setting::FUNCTION_NAMESPACE, defaults.function_namespace.clone()));
@@ -40,6 +48,13 @@ pub(super) fn env_vars(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Vec
     });
     let files = secrets::mounted(queue, defaults).into_iter().map(|secret| secret.variable());
     settings.chain(files).chain(queue.worker.env.iter().cloned()).collect()
+}
+
+/// Returns whether the workers read `maxInflight`, `timeout` and `retry` in the directory, so that
+/// a change does not restart them. There is no directory on another NATS. An image that the queue
+/// or the operator's settings name may be of an earlier version, which knows only the variables.
+fn follows_directory(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> bool {
+    queue.nats.url.is_none() && queue.worker.image.is_none() && defaults.is_own_image
 }
 
 /// Returns the namespaces whose functions the workers call, in addition to those of functions in
@@ -78,12 +93,10 @@ fn calls(queue: &ValidatedQueue) -> impl Iterator<Item = (&'static str, String)>
     let max_age =
         queue.queue.limits.max_age.map(|age| (setting::MAX_AGE, GoDuration(age).to_string()));
     let always = [
-        (setting::MAX_INFLIGHT, queue.max_inflight.to_string()),
-        (setting::UPSTREAM_TIMEOUT, GoDuration(queue.timeout).to_string()),
         // The consumer has it too. Here, a change restarts the workers, which then renew leases in
         // time.
         (setting::ACK_WAIT, GoDuration(queue.queue.ack_wait).to_string()),
-        (setting::GRACE_PERIOD, GoDuration(queue.timeout + GRACE_MARGIN).to_string()),
+        (setting::GRACE_PERIOD, GoDuration(queue.grace.of_worker()).to_string()),
     ];
     always.into_iter().chain(max_age)
 }

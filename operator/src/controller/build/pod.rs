@@ -1,8 +1,8 @@
 //! Builds the pod of a worker, which a namespace of the level `restricted` admits.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use asyncqueue_runtime::contract::{GRACE_MARGIN, WORKER_PORT};
+use asyncqueue_runtime::contract::WORKER_PORT;
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, HTTPGetAction, LocalObjectReference,
@@ -20,9 +20,6 @@ use crate::{
     worker_defaults::WorkerDefaults,
 };
 
-/// Additional time until the kubelet kills a worker, so that it can still hand back unfinished
-/// calls.
-const KILL_MARGIN: Duration = Duration::from_secs(5);
 
 /// Returns the template of a worker's pod.
 pub(super) fn template(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> PodTemplateSpec {
@@ -48,16 +45,13 @@ fn spec(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> PodSpec {
         .service_account_name
         .clone()
         .unwrap_or_else(|| queue.queue.queue.worker_deployment());
-    let grace = queue.timeout + GRACE_MARGIN + KILL_MARGIN;
-    // Rounded up, so that the worker never gets less than its time.
-    let grace_seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
     PodSpec {
         service_account_name: Some(account),
         // A worker talks to NATS and to functions, never to the API server.
         automount_service_account_token: Some(false),
         // Kubernetes' variable for a Service of the namespace could be taken for a setting.
         enable_service_links: Some(false),
-        termination_grace_period_seconds: i64::try_from(grace_seconds).ok(),
+        termination_grace_period_seconds: queue.grace.seconds(),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: defaults.user_id,

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use asyncqueue::{
     GoDuration,
@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::{
 
 use super::*;
 use crate::{
-    controller::validate::validate,
+    cache::deployment::CachedDeployment,
+    controller::{dereference::Ownership, validate::validate},
     crd::{AsyncQueue, CallbackSpec, PullPolicy, SecretKey, operator_variables},
     fixtures,
     labels::{RESERVED_LABELS, REVISION_ANNOTATION},
@@ -29,6 +30,7 @@ fn defaults() -> WorkerDefaults {
         nats_tls_key: None,
         user_id: Some(65_532),
         worker_image: "asyncqueue:test".to_owned(),
+        is_own_image: true,
         image_pull_secrets: vec![LocalObjectReference { name: "registry".to_owned() }],
         function_namespace: "openfaas-fn".to_owned(),
         function_namespaces: NamespaceList::default(),
@@ -167,11 +169,11 @@ fn no_credentials_are_in_a_deployment() {
 #[test]
 fn a_pod_is_killed_after_the_grace_period_of_its_worker() {
     let mut queue = sample();
-    queue.spec.timeout = GoDuration(Duration::from_millis(500));
+    queue.spec.timeout = GoDuration(Duration::from_millis(900_500));
     let desired = desired(&queue, &defaults());
-    assert_eq!(variables(&desired)["grace_period"], "10s500ms");
+    assert_eq!(variables(&desired)["grace_period"], "15m11s");
     let pod = desired.deployment.spec.unwrap().template.spec.unwrap();
-    assert_eq!(pod.termination_grace_period_seconds, Some(16));
+    assert_eq!(pod.termination_grace_period_seconds, Some(916));
 }
 
 #[test]
@@ -195,6 +197,10 @@ fn pod(queue: &AsyncQueue) -> PodSpec {
 #[test]
 fn fields_of_the_spec_are_settings_of_workers() {
     let mut queue = fixtures::queue("q");
+    // This image may be of a version that knows only the variables.
+    queue.spec.worker.image = Some("asyncqueue:last".to_owned());
+    queue.spec.max_inflight = 4;
+    queue.spec.timeout = GoDuration(Duration::from_secs(120));
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.min_backoff = GoDuration(Duration::from_secs(1));
     queue.spec.retry.max_backoff = GoDuration(Duration::from_secs(90));
@@ -209,6 +215,8 @@ fn fields_of_the_spec_are_settings_of_workers() {
     let desired = desired(&queue, &defaults());
     let variables = variables(&desired);
     for (name, value) in [
+        ("max_inflight", "4"),
+        ("upstream_timeout", "2m"),
         ("max_retry_attempts", "3"),
         ("initial_retry_wait", "1s"),
         ("max_retry_wait", "1m30s"),
@@ -226,6 +234,52 @@ fn fields_of_the_spec_are_settings_of_workers() {
 }
 
 #[test]
+fn live_settings_are_not_in_the_pod_template() {
+    let mut queue = fixtures::queue("q");
+    let before = desired(&queue, &defaults());
+    assert_eq!(variables(&before)["wait_for_settings"], "true");
+    queue.spec.max_inflight = 9;
+    queue.spec.retry.max_attempts = 3;
+    queue.spec.retry.status_codes = vec![503];
+    // With the default grace period, up to 4m45s fit.
+    queue.spec.timeout = GoDuration(Duration::from_secs(285));
+    assert_eq!(desired(&queue, &defaults()), before);
+    queue.spec.timeout = GoDuration(Duration::from_secs(286));
+    assert_ne!(desired(&queue, &defaults()), before);
+    // Where workers can't follow the directory, a change is a new template.
+    for change in [
+        |queue: &mut AsyncQueue| queue.spec.worker.image = Some("mine:1".to_owned()),
+        |queue: &mut AsyncQueue| queue.spec.nats.url = Some("nats://elsewhere".to_owned()),
+    ] {
+        let mut queue = fixtures::queue("q");
+        change(&mut queue);
+        let before = desired(&queue, &defaults());
+        assert!(!variables(&before).contains_key("wait_for_settings"));
+        queue.spec.max_inflight = 9;
+        assert_ne!(desired(&queue, &defaults()), before);
+    }
+    let defaults = WorkerDefaults { is_own_image: false, ..defaults() };
+    assert_eq!(variables(&desired(&fixtures::queue("q"), &defaults))["max_inflight"], "1");
+}
+
+#[test]
+fn pods_that_have_more_time_than_needed_are_kept() {
+    let mut queue = fixtures::queue("q");
+    queue.spec.timeout = GoDuration(Duration::from_secs(900));
+    let before = desired(&queue, &defaults());
+    let mut dereferenced = fixtures::dereferenced();
+    let live = CachedDeployment::from_workers(&before.deployment);
+    dereferenced.objects.deployment = Ownership::Owned(Arc::new(live));
+    queue.spec.timeout = GoDuration(Duration::from_secs(60));
+    let kept = build(&validate(&queue, &dereferenced).unwrap(), &defaults());
+    assert_eq!(kept.deployment, before.deployment);
+    queue.spec.worker.termination_grace_period = Some(GoDuration(Duration::from_secs(90)));
+    let own = build(&validate(&queue, &dereferenced).unwrap(), &defaults());
+    let pod = own.deployment.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.termination_grace_period_seconds, Some(90));
+}
+
+#[test]
 fn every_variable_of_the_operator_is_reserved() {
     let mut queue = sample();
     let key = SecretKey { name: "s".to_owned(), key: "k".to_owned() };
@@ -233,6 +287,10 @@ fn every_variable_of_the_operator_is_reserved() {
     queue.spec.nats.ca_secret_ref = Some(key.clone());
     queue.spec.callback.signing_secret_ref = Some(key.clone());
     queue.spec.callback.ca_secret_ref = Some(key);
+    for name in variables(&desired(&queue, &defaults())).keys() {
+        assert!(operator_variables().contains(name), "{name} can be set by worker.env");
+    }
+    queue.spec.worker.image = Some("mine:1".to_owned());
     let desired = desired(&queue, &defaults());
     for name in variables(&desired).keys() {
         assert!(operator_variables().contains(name), "{name} can be set by worker.env");

@@ -1,0 +1,15 @@
+//! The settings of a queue that its running workers follow. Pure.
+
+use asyncqueue::{directory::QueueSettings, retry::QueueRetry};
+
+use crate::crd::AsyncQueueSpec;
+
+/// Returns the settings for the directory.
+pub(crate) fn queue_settings(spec: &AsyncQueueSpec) -> QueueSettings {
+    QueueSettings {
+        // `validate` refuses a number that is out of range.
+        max_inflight: u16::try_from(spec.max_inflight).ok(),
+        timeout: Some(spec.timeout),
+        retry: Some(QueueRetry::from(&*spec.retry)),
+    }
+}
