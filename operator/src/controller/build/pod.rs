@@ -20,7 +20,6 @@ use crate::{
     worker_defaults::WorkerDefaults,
 };
 
-
 /// Returns the template of a worker's pod.
 pub(super) fn template(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> PodTemplateSpec {
     // The operator's labels come last, so that no user can detach the workers from their
