@@ -1,11 +1,11 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs test-docs test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image release release-check crds clean-cache
+.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs dashboard-picture test-docs test-keda test-oldest-nats bench bench-worker bench-gateway bench-operator bench-peers up down install image release release-check crds clean-cache
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: ## show it all on a real cluster: a queue, two functions, a callback, the worker's log (as root)
+demo: ## show it all on a real cluster: a queue, two functions, a callback, the worker's log (as root; with CLUSTER=current on kubectl's)
 	@examples/demo
 
 demo-local: ## show it in seconds without Kubernetes and root: two queues, a cancelled call, callbacks, the workers' log
@@ -37,6 +37,12 @@ fuzz: ## fuzz targets for all that reads what others wrote, a minute each, or as
 
 docs: ## the documents as a site with search, in target/docs/index.html
 	@docs/site/build
+
+dashboard-picture: ## draw docs/dashboard.svg: the dashboard, with what a Prometheus scrapes of real programs under load
+	@tests/run dashboard-picture
+
+test-oldest-nats: ## the tests on a real nats-server once more, on the oldest version that is supported
+	@tests/run oldest-nats
 
 test-docs: ## every command in README.md and docs/ that takes a cluster, run there (as root)
 	@tests/run docs

@@ -29,6 +29,11 @@ impl Session {
         if let Ok(Some(off)) = timeout(NATS_TIMEOUT, nats::jetstream_check::probe(&client)).await {
             anyhow::bail!(off.message(&nats::jetstream_check::urls(settings)?));
         }
+        let servers = nats::jetstream_check::urls(settings)?;
+        let version = nats::server_version::probe(&client, &servers);
+        if let Ok(Some(unsupported)) = timeout(NATS_TIMEOUT, version).await {
+            return Err(unsupported.into());
+        }
         Ok(Self { js: jetstream(client) })
     }
 }

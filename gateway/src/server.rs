@@ -100,7 +100,8 @@ impl Gateway {
         let unknown_functions = UnknownFunctions::from_settings(&settings);
 
         let mut background = BackgroundTasks::new(jetstream::new(client.clone()), health.clone());
-        background.report_jetstream(nats::jetstream_check::urls(&settings.nats)?);
+        let servers = nats::jetstream_check::urls(&settings.nats)?;
+        background.report_jetstream(servers.clone());
         let writes_directory = matches!(directory_source, DirectorySource::File(..));
         let directory = background.watch_directory(directory_source, &metrics);
         let is_store_full = background.watch_reserve();
@@ -138,7 +139,7 @@ impl Gateway {
         );
         let result = tokio::select! {
             () = server::serve(http, server_config, handler, shutdown, DRAIN_TIMEOUT) => Ok(()),
-            error = nats::client_terminated(&client) => Err(error),
+            error = nats::failure(&client, &servers) => Err(error),
         };
         stop_admin.cancel();
         admin.await.context("the metrics server failed")?;

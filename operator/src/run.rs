@@ -40,16 +40,16 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let nats = nats::connect(&settings.nats, CONNECTION_NAME, &health, prefixed).await?;
     let servers = nats::jetstream_check::urls(&settings.nats)?;
     let _jetstream = AbortOnDropHandle::new(tokio::spawn({
-        let (nats, health) = (nats.clone(), health.clone());
+        let (nats, health, servers) = (nats.clone(), health.clone(), servers.clone());
         async move { nats::jetstream_check::report(&nats, &servers, &health).await }
     }));
     let client =
         Client::try_default().await.context("failed to configure the Kubernetes client")?;
     let listener = admin::bind(settings.http_addr)?;
     info!(namespaces = %settings.watch_namespaces, "watching namespaces");
-    let servers = settings.nats.nats_url.as_ref().unwrap_or(&settings.nats.nats_host);
+    let nats_url = settings.nats.nats_url.as_ref().unwrap_or(&settings.nats.nats_host);
     let has_credentials =
-        settings.nats.nats_creds_file.0.is_some() || nats::has_credentials(servers);
+        settings.nats.nats_creds_file.0.is_some() || nats::has_credentials(nats_url);
     if has_credentials && settings.worker_nats_creds_secret.0.is_none() {
         warn!(
             "NATS requires credentials, but workers have only those of their AsyncQueue \
@@ -73,7 +73,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let app = App { settings, client, nats, health, metrics, depth };
     let finished = tokio::select! {
         finished = Box::pin(lead(&app, lease_namespace.as_deref(), shutdown)) => finished,
-        error = nats::client_terminated(&app.nats) => Err(error),
+        error = nats::failure(&app.nats, &servers) => Err(error),
     };
     done.cancel();
     admin.await.context("the server of /metrics failed")?;

@@ -22,6 +22,7 @@ mod ca;
 mod credentials;
 mod events;
 pub mod jetstream_check;
+pub mod server_version;
 
 /// Name of the readiness condition that [`connect`] maintains.
 pub const CONDITION: &str = "nats";
@@ -127,10 +128,20 @@ pub async fn connect_with(
     options.connect(&servers.addresses[..]).await.context("failed to start the NATS client")
 }
 
+/// Returns if this program can't work with its connection: the client has ended, or JetStream is
+/// too old. The error gives the reason and, for the latter, the remedy. `servers` is the name of
+/// the server in it, see [`urls`](jetstream_check::urls).
+pub async fn failure(client: &Client, servers: &str) -> anyhow::Error {
+    tokio::select! {
+        error = client_terminated(client) => error,
+        unsupported = server_version::unsupported(client, servers) => unsupported.into(),
+    }
+}
+
 /// Returns if the client has ended. It never ends by itself: its task has panicked because of what
 /// it was sent. It then answers nothing any more, so that the program must be restarted. The error
 /// gives the reason.
-pub async fn client_terminated(client: &Client) -> anyhow::Error {
+async fn client_terminated(client: &Client) -> anyhow::Error {
     while !client.flush().await.is_err_and(|error| error.kind() == FlushErrorKind::SendError) {
         tokio::time::sleep(PING_INTERVAL).await;
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cluster::repository;
@@ -14,26 +15,128 @@ pub fn alerts() -> Vec<Value> {
     groups.iter().flat_map(|group| group["rules"].as_array().expect("alerts")).cloned().collect()
 }
 
-/// The expressions of the dashboard's panels and variables, with a time in the place of Grafana's
-/// own variable.
-#[must_use]
-pub fn dashboard_expressions() -> Vec<String> {
-    let dashboard: Value =
-        serde_json::from_str(&read("dashboard.json")).expect("the dashboard is JSON");
-    let mut expressions = Vec::new();
-    collect(&dashboard, &mut expressions);
-    expressions
+/// The dashboard.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Dashboard {
+    /// What stands above it.
+    pub title: String,
+    /// Its panels, from top to bottom.
+    pub panels: Vec<Panel>,
 }
 
-fn collect(value: &Value, expressions: &mut Vec<String>) {
-    match value {
-        Value::Object(fields) => {
-            let expression = fields.get("expr").and_then(Value::as_str);
-            expressions.extend(expression.map(|text| text.replace("$__rate_interval", "5m")));
-            fields.values().for_each(|value| collect(value, expressions));
-        }
-        Value::Array(items) => items.iter().for_each(|value| collect(value, expressions)),
-        _ => {}
+/// A panel of the dashboard.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Panel {
+    /// `row`, `stat` or `timeseries`.
+    pub r#type: String,
+    /// What stands above it.
+    pub title: String,
+    /// What it shows; empty for a row.
+    #[serde(default)]
+    pub description: String,
+    /// Where it is.
+    pub grid_pos: GridPos,
+    /// Its unit and its thresholds.
+    #[serde(default)]
+    pub field_config: FieldConfig,
+    /// Its queries; none for a row.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+}
+
+/// Where a panel is, in units of a grid that is 24 wide.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct GridPos {
+    /// Height.
+    pub h: u32,
+    /// Width.
+    pub w: u32,
+    /// From the left.
+    pub x: u32,
+    /// From the top.
+    pub y: u32,
+}
+
+/// How a panel shows values.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct FieldConfig {
+    /// The same for all of its series.
+    pub defaults: Defaults,
+}
+
+/// How a panel shows a value.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Defaults {
+    /// A unit, as Grafana names it.
+    #[serde(default)]
+    pub unit: String,
+    /// The values from which its colour is another one.
+    #[serde(default)]
+    pub thresholds: Thresholds,
+}
+
+/// The thresholds of a panel.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Thresholds {
+    /// From the lowest on.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+/// A threshold, with the colour of values that are not less.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Step {
+    /// The colour.
+    pub color: String,
+    /// The threshold; `None` for the colour of all values below the others.
+    pub value: Option<f64>,
+}
+
+/// A query of a panel.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// The query, with Grafana's variables.
+    pub expr: String,
+    /// What its series are called, with labels in braces.
+    pub legend_format: String,
+}
+
+/// The dashboard, as it ships.
+///
+/// # Panics
+///
+/// It is not a dashboard.
+#[must_use]
+pub fn dashboard() -> Dashboard {
+    serde_json::from_str(&read("dashboard.json")).expect("the dashboard is JSON")
+}
+
+/// The queries of the dashboard, of all queues.
+#[must_use]
+pub fn dashboard_expressions() -> Vec<String> {
+    let panels = dashboard().panels.into_iter();
+    panels.flat_map(|panel| panel.targets).map(|target| target.expression("5m")).collect()
+}
+
+// === impl Panel ===
+
+impl Panel {
+    /// Its thresholds.
+    pub fn thresholds(&self) -> impl Iterator<Item = f64> {
+        self.field_config.defaults.thresholds.steps.iter().filter_map(|step| step.value)
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// The query of all queues, as Grafana sends it: with a value in the place of each variable.
+    #[must_use]
+    pub fn expression(&self, rate_interval: &str) -> String {
+        let expression = self.expr.replace("$__rate_interval", rate_interval);
+        expression.replace("$namespace", ".*").replace("$queue", ".*")
     }
 }
 

@@ -26,9 +26,24 @@ pub fn jetstream_context(client: Client) -> jetstream::Context {
         .build(client)
 }
 
+/// Variable that runs all tests on another release of nats-server: `oldest`.
+const RELEASE: &str = "nats_release";
+
+/// A release of nats-server, each a group of Go programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The one that is installed and documented.
+    Current,
+    /// The oldest that is supported.
+    Oldest,
+    /// One that is older, which programs refuse.
+    Unsupported,
+}
+
 /// A nats-server, ended when it is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
+    release: Release,
     folder: TempDir,
     port: u16,
     /// In addition to those that every server here has.
@@ -38,6 +53,27 @@ pub struct NatsServer {
     process: Option<Child>,
     has_jetstream: bool,
     trust: Option<Box<Trust>>,
+}
+
+impl Release {
+    /// The folder of `tests/cluster/modules` that names its version.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Current => "nats",
+            Self::Oldest => "oldest-nats",
+            Self::Unsupported => "unsupported-nats",
+        }
+    }
+
+    /// The release that tests run on unless they name another.
+    fn of_the_tests() -> Self {
+        match std::env::var(RELEASE) {
+            Err(_) => Self::Current,
+            Ok(name) if name == "oldest" => Self::Oldest,
+            Ok(name) => panic!("{RELEASE} is `oldest` or not set, and not `{name}`"),
+        }
+    }
 }
 
 impl NatsServer {
@@ -53,6 +89,7 @@ impl NatsServer {
     pub fn prepare() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-nats-").expect("a folder for the store");
         Self {
+            release: Release::of_the_tests(),
             folder,
             port: loopback::free_port(),
             arguments: Vec::new(),
@@ -61,6 +98,13 @@ impl NatsServer {
             has_jetstream: true,
             trust: None,
         }
+    }
+
+    /// Of this release from its next start on.
+    #[must_use]
+    pub fn of(mut self, release: Release) -> Self {
+        self.release = release;
+        self
     }
 
     /// Without JetStream from its next start on: as one that was started without `-js`.
@@ -157,7 +201,7 @@ impl NatsServer {
         let config = self.folder.path().join("config");
         std::fs::write(&config, self.trust.as_deref().map(Trust::config).unwrap_or_default())
             .expect("the server's configuration");
-        let program = tools::program("nats", "nats-server");
+        let program = tools::program(self.release.group(), "nats-server");
         let mut command = match &self.before {
             Some(commands) => {
                 let mut shell = Command::new("unshare");

@@ -262,7 +262,12 @@ pub fn path(name: &str) -> PathBuf {
 }
 
 /// Where cargo puts the programs: next to the folder of the test that runs.
-fn folder() -> PathBuf {
+///
+/// # Panics
+///
+/// If this program has no path.
+#[must_use]
+pub fn folder() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
     test.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned()
 }

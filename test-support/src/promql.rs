@@ -7,7 +7,7 @@ use std::{
 
 use promql_parser::{
     label::{MatchOp, Matcher},
-    parser::{self, Expr, LabelModifier, VectorSelector},
+    parser::{self, Expr, LabelModifier, VectorSelector, token},
     util::{ExprVisitor, walk_expr},
 };
 
@@ -41,7 +41,7 @@ pub fn used(expression: &str) -> BTreeSet<Used> {
     let parsed = parser::parse(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
     let mut found = Selectors::default();
     let Ok(_) = walk_expr(&mut found, &parsed);
-    let Selectors { metrics, groupings } = found;
+    let Selectors { metrics, groupings, .. } = found;
     let with_groupings = |mut used: Used| {
         used.labels.extend(groupings.iter().cloned());
         used
@@ -54,6 +54,7 @@ pub fn used(expression: &str) -> BTreeSet<Used> {
 struct Selectors {
     metrics: Vec<Used>,
     groupings: BTreeSet<String>,
+    functions: BTreeSet<String>,
 }
 
 impl Selectors {
@@ -83,6 +84,9 @@ impl ExprVisitor for Selectors {
         match expression {
             Expr::VectorSelector(selector) => self.select(selector),
             Expr::MatrixSelector(matrix) => self.select(&matrix.vs),
+            Expr::Call(call) => {
+                self.functions.insert(call.func.name.to_owned());
+            }
             Expr::Aggregate(aggregate) => self.group(aggregate.modifier.as_ref()),
             Expr::Binary(binary) => {
                 let modifier = binary.modifier.as_ref();
@@ -91,6 +95,50 @@ impl ExprVisitor for Selectors {
                 self.groupings.extend(kept.into_iter().flat_map(|labels| labels.labels.clone()));
             }
             _ => {}
+        }
+        Ok(true)
+    }
+}
+
+/// A value above which an alert fires.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// The metrics that are compared with it.
+    pub metrics: BTreeSet<String>,
+    /// The functions that are applied to them.
+    pub functions: BTreeSet<String>,
+    /// The value.
+    pub above: f64,
+}
+
+/// The limits in an expression: each number that something is greater than.
+///
+/// # Panics
+///
+/// The text is not a `PromQL` expression.
+#[must_use]
+pub fn limits(expression: &str) -> Vec<Limit> {
+    let parsed = parser::parse(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
+    let mut found = Limits::default();
+    let Ok(_) = walk_expr(&mut found, &parsed);
+    found.0
+}
+
+#[derive(Default)]
+struct Limits(Vec<Limit>);
+
+impl ExprVisitor for Limits {
+    type Error = Infallible;
+
+    fn pre_visit(&mut self, expression: &Expr) -> Result<bool, Self::Error> {
+        if let Expr::Binary(binary) = expression
+            && let Expr::NumberLiteral(number) = &*binary.rhs
+            && binary.op.id() == token::T_GTR
+        {
+            let mut selected = Selectors::default();
+            let Ok(_) = walk_expr(&mut selected, &binary.lhs);
+            let metrics = selected.metrics.into_iter().map(|used| used.metric).collect();
+            self.0.push(Limit { metrics, functions: selected.functions, above: number.val });
         }
         Ok(true)
     }
@@ -151,6 +199,22 @@ mod tests {
         let found = used("sum by (q) (a) / ignoring (q) group_left sum(b)");
         assert_eq!(found.len(), 2);
         assert!(found.iter().all(|used| used.labels == names(&["q"])), "{found:?}");
+    }
+
+    #[test]
+    fn limits_are_the_numbers_that_metrics_are_compared_with() {
+        let found = limits("max by (q) (a) > 100 and deriv(a[30m]) > 0 or b / c > 0.5 or d == 0");
+        let limit = |metrics, functions, above| Limit {
+            metrics: names(metrics),
+            functions: names(functions),
+            above,
+        };
+        let expected = [
+            limit(&["a"], &[], 100.0),
+            limit(&["a"], &["deriv"], 0.0),
+            limit(&["b", "c"], &[], 0.5),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

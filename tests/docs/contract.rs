@@ -1,5 +1,5 @@
-//! docs/wire.md and docs/standalone.md name what the library and the programs have: settings,
-//! headers, JSON, names and limits.
+//! docs/wire.md, docs/standalone.md and docs/faasd.md name what the library and the programs have:
+//! settings, headers, JSON, names and limits.
 
 use std::collections::BTreeSet;
 
@@ -19,10 +19,11 @@ use test_support::{documents::section, program};
 
 const WIRE: &str = include_str!("../../docs/wire.md");
 const STANDALONE: &str = include_str!("../../docs/standalone.md");
+const FAASD: &str = include_str!("../../docs/faasd.md");
 const COMPOSE: &str = include_str!("../../examples/standalone/compose.yaml");
 
 /// The settings of a program, as its manual has them.
-async fn settings(name: &'static str) -> Vec<String> {
+pub(crate) async fn settings(name: &'static str) -> Vec<String> {
     let manual = program::run(name, &["--help"], &[]).await.text();
     let names = manual.split("[env: ").skip(1);
     names.filter_map(|rest| rest.split(['=', ']']).next()).map(str::to_owned).collect()
@@ -39,8 +40,8 @@ async fn every_setting_in_the_documentation_is_one_of_a_program() {
     let is_setting = |name: &&str| {
         name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase())
     };
-    let documented =
-        STANDALONE.split([' ', '\n', '`']).filter_map(|word| Some(word.split_once('=')?.0));
+    let words = [STANDALONE, FAASD].into_iter().flat_map(|text| text.split([' ', '\n', '`']));
+    let documented = words.filter_map(|word| Some(word.split_once('=')?.0));
     let composed = COMPOSE.lines().filter_map(|line| Some(line.trim().split_once(": ")?.0));
     let used: BTreeSet<_> = documented.chain(composed).filter(is_setting).collect();
     assert!(used.len() > 8, "{used:?}");

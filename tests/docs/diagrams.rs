@@ -33,6 +33,16 @@ fn each_picture_is_made_from_its_source() {
 }
 
 #[test]
+fn the_picture_of_the_dashboard_is_made_from_it() {
+    let source = repository().join("manifests/monitoring/dashboard.json");
+    let printed = output(Command::new("sha256sum").arg(source));
+    let digest = printed.split_whitespace().next().unwrap();
+    let is_made_from_it = read("docs/dashboard.svg").contains(digest);
+    assert!(is_made_from_it, "docs/dashboard.svg is of another dashboard: make dashboard-picture");
+    assert!(read("docs/operations.md").contains("](dashboard.svg)"));
+}
+
+#[test]
 fn each_diagram_is_shown_on_a_page() {
     let shown: BTreeSet<_> = paths()
         .iter()

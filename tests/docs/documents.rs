@@ -8,7 +8,7 @@ use serde_json::Value;
 use test_support::documents::read;
 
 /// What is shown as a command begins with one of these, or with the setting of a variable.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 24] = [
     "asyncqueue-gateway",
     "asyncqueue-worker",
     "cargo",
@@ -21,13 +21,18 @@ const PROGRAMS: [&str; 19] = [
     "faas-cli",
     "git",
     "helm",
+    "k3d",
+    "kind",
     "kubectl",
     "make",
+    "minikube",
     "nats",
     "nats-server",
     "python3",
     "sha256sum",
     "skopeo",
+    "sudo",
+    "systemctl",
 ];
 
 /// Begins a line that a fence stands in.

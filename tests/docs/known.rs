@@ -22,8 +22,10 @@ impl Session {
 }
 
 /// The documents with commands or objects. The last one of the cluster removes all that there is.
-pub(crate) const SESSIONS: [(&str, Session); 9] = [
+pub(crate) const SESSIONS: [(&str, Session); 12] = [
+    ("docs/quickstart.md", Session::Cluster),
     ("README.md", Session::Cluster),
+    ("docs/without-openfaas.md", Session::Cluster),
     ("docs/autoscaling.md", Session::Cluster),
     ("docs/operations.md", Session::Cluster),
     ("docs/troubleshooting.md", Session::Cluster),
@@ -31,8 +33,12 @@ pub(crate) const SESSIONS: [(&str, Session); 9] = [
     ("docs/migration.md", Session::OpenFaas),
     ("manifests/README.md", Session::Cluster),
     ("docs/standalone.md", Session::Alone),
+    ("docs/faasd.md", Session::Alone),
     ("docs/wire.md", Session::Alone),
 ];
+
+/// A document, and another one whose pieces it repeats.
+pub(crate) const REPEATED: (&str, &str) = ("README.md", "docs/quickstart.md");
 
 /// What stands for something of the user's own, and what it is here. Images are replaced, too: see
 /// `plan`. CALL-ID is the call that was answered last: see `shell`.
@@ -79,6 +85,51 @@ pub(crate) fn around() -> impl Iterator<Item = &'static Around> {
 }
 
 const AROUND: &[Around] = &[
+    Around {
+        document: "docs/quickstart.md",
+        command: "kubectl apply --server-side -k asyncqueue/manifests/standalone",
+        // What `git clone` creates.
+        before: &[("ln -sn . asyncqueue", "")],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/quickstart.md",
+        command: "curl -i -d hi",
+        // Which goes to slow-queue, and comes back.
+        after: &[
+            ("curl http://callbacks.openfaas-fn:8080/callbacks | grep CALL-ID", ""),
+            (
+                "kubectl logs -n openfaas deploy/slow-queue-worker | grep CALL-ID",
+                "Invoked slow [200] in ",
+            ),
+        ],
+        ..NOTHING
+    },
+    prints(
+        "docs/quickstart.md",
+        "curl http://127.0.0.1:8080/function/callbacks/callbacks",
+        r#""x-function-name":"slow""#,
+    ),
+    prints(
+        "docs/without-openfaas.md",
+        "curl http://asyncqueue-gateway.openfaas:8080/async-function/CALL-ID",
+        r#""queue":"reports""#,
+    ),
+    Around {
+        document: "docs/without-openfaas.md",
+        command: "kubectl logs -n shop deploy/reports-worker",
+        prints: "Invoked report.shop [200] in ",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/without-openfaas.md",
+        command: "kubectl annotate -n shop service/report",
+        after: &[
+            ("kubectl delete -n shop asyncqueue/reports", ""),
+            ("kubectl delete namespace shop --wait=false", ""),
+        ],
+        ..NOTHING
+    },
     Around {
         document: "README.md",
         command: "kubectl apply -f slow-queue.yaml",
@@ -147,6 +198,19 @@ const AROUND: &[Around] = &[
         "slow-queue",
     ),
     prints("docs/operations.md", "kubectl get --raw", "ok"),
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl patch configmap argocd-cm",
+        before: &[
+            ("kubectl create namespace argocd", ""),
+            ("kubectl create configmap argocd-cm -n argocd", ""),
+        ],
+        after: &[
+            ("kubectl get configmap argocd-cm -n argocd -o yaml", "AsyncQueue: |"),
+            ("kubectl delete namespace argocd --wait=false", ""),
+        ],
+        ..NOTHING
+    },
     Around {
         document: "docs/operations.md",
         command: "kubectl aq status",
@@ -275,28 +339,24 @@ const AROUND: &[Around] = &[
     },
     prints("docs/standalone.md", "curl http", r#""queue":"slow-queue","state":"running""#),
     Around {
-        document: "docs/standalone.md",
+        document: "docs/faasd.md",
         command: "nats-server -js -a 127.0.0.1 -p 4322",
-        // What was started further above ends, and what answers like a gateway stands for faasd's.
-        before: &[
-            ("kill $(jobs -p); wait", ""),
-            ("address=127.0.0.1 port=8080 asyncqueue-example-function &", ""),
-        ],
+        // What answers like a gateway stands for faasd's.
+        before: &[("address=127.0.0.1 port=8080 asyncqueue-example-function &", "")],
         ..NOTHING
     },
     Around {
-        document: "docs/standalone.md",
-        command: "nats_url=nats://127.0.0.1:4322 ensure_stream=true gateway_url",
-        after: &[
-            ("curl -d hi http://127.0.0.1:8090/async-function/figlet", ""),
-            (
-                "curl http://127.0.0.1:8083/metrics",
-                "queue_worker_messages_processed_total\
-                 {queue_name=\"slow-queue\",outcome=\"done\"} 1",
-            ),
-        ],
+        document: "docs/faasd.md",
+        command: "curl -i -d hi",
+        after: &[(
+            "curl http://127.0.0.1:8083/metrics",
+            "queue_worker_messages_processed_total\
+             {queue_name=\"slow-queue\",outcome=\"done\"} 1",
+        )],
         ..NOTHING
     },
+    // In docs/faasd.md, the worker of the first part of the page.
+    prints("docs/faasd.md", "curl http://127.0.0.1:8083/readyz", "ok"),
     Around {
         document: "docs/wire.md",
         command: "nats pub",
@@ -329,10 +389,25 @@ pub(crate) enum How {
 
 use How::{Not, Script, Test};
 
+/// Why images are neither built nor loaded as users do it.
+const NO_ENGINE: &str = "no container engine here; `demo` tests the commands that load images";
+
+/// Why services are not started.
+const NO_SYSTEMD: &str = "no systemd that runs here; `systemd` checks the units and runs a call";
+
 /// Commands that are not run here, by how they begin; where something is typed around one, it is
 /// run there.
 pub(crate) const ELSEWHERE: &[(&str, How)] = &[
+    ("make demo CLUSTER=current", Test("tests/docs", "commands_of_the_cluster_are_run")),
     ("make demo ", Script("tests/run", "examples/demo")),
+    ("git clone", Not("the sources are here, and the address is an example")),
+    ("kind ", Not(NO_ENGINE)),
+    ("minikube ", Not(NO_ENGINE)),
+    ("k3d ", Not(NO_ENGINE)),
+    (
+        "kubectl apply --server-side -f install.yaml",
+        Test("tests/install", "the_files_of_a_release_take_a_call_within_two_minutes"),
+    ),
     ("make test ", Script(".ci/run", "make test")),
     ("make chaos ", Script("tests/run", "play all")),
     (
@@ -349,7 +424,8 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         Not("no container engine and no registry here; build/image makes the image from the same \
              Dockerfile"),
     ),
-    ("cd examples/standalone && docker compose up", Not("no container engine here")),
+    ("cd examples/standalone && docker compose up", Not(NO_ENGINE)),
+    ("docker compose -f asyncqueue/examples/standalone/compose.yaml build", Not(NO_ENGINE)),
     (
         "kubectl aq --nats-url nats://127.0.0.1:4223 drain stan",
         Test("tests/nats", "a_channel_of_ten_thousand_is_drained_once"),
@@ -371,6 +447,10 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make release ", Script(".github/workflows/release.yml", "make release")),
     ("git tag", Not("it starts a release")),
     ("cosign ", Not("nothing is signed here: the workflow of a release signs")),
+    ("sudo ", Not(NO_SYSTEMD)),
+    ("systemctl ", Not(NO_SYSTEMD)),
+    ("password=", Test("tests/docs", "programs_run_a_call_with_the_environment_of_the_units")),
+    ("echo ", Test("tests/docs", "programs_run_a_call_with_the_environment_of_the_units")),
     ("sha256sum --check", Script("build/release-check", "sha256sum --check")),
     (
         "helm install",

@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod annotations;
+mod compose;
 mod contract;
+mod demo;
 mod diagrams;
 mod documents;
 mod facts;
@@ -17,6 +19,8 @@ mod odd_input;
 mod openfaas;
 mod plan;
 mod run;
+mod supported_versions;
+mod systemd;
 mod test_list;
 
 use test_support::{
@@ -115,6 +119,8 @@ fn commands_of_machines_without_kubernetes_are_run() {
 fn commands_of_the_cluster_are_run() {
     let _restored = Restored;
     run::documents(Session::Cluster);
+    // The last document has removed all that there was.
+    demo::comes_and_goes();
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::{
-    documents::{Command, Kind, Piece},
-    known::{Around, ELSEWHERE, How, NOTHING, PLACEHOLDERS, SERVERS, around},
+    documents::{Command, Kind, Piece, pieces_of},
+    known::{Around, ELSEWHERE, How, NOTHING, PLACEHOLDERS, REPEATED, SERVERS, around},
 };
 
 /// The version that the documents name, which is that of this project.
@@ -43,7 +43,8 @@ pub(crate) fn is_object(value: &Value) -> bool {
 /// cluster has them, by name.
 pub(crate) fn plan(document: &str, pieces: &[Piece], images: &[(&str, String)]) -> Plan {
     let mut plan = Plan::default();
-    for piece in pieces {
+    let repeated = repeated(document);
+    for piece in pieces.iter().filter(|piece| !repeated.contains(&piece.text)) {
         let place = piece.place.to_string();
         match &piece.kind {
             Kind::File(name) => {
@@ -71,6 +72,13 @@ pub(crate) fn plan(document: &str, pieces: &[Piece], images: &[(&str, String)]) 
         }
     }
     plan
+}
+
+/// What a document repeats of another, which is run there.
+fn repeated(document: &str) -> Vec<String> {
+    let (repeating, of) = REPEATED;
+    let pieces = if document == repeating { pieces_of(of) } else { Vec::new() };
+    pieces.into_iter().map(|piece| piece.text).collect()
 }
 
 /// An object in JSON. What is a spec alone is that of a queue.

@@ -74,11 +74,15 @@ fn the_prometheus_operator_takes_what_is_there_for_it() {
     }
 }
 
+/// The labels that Prometheus adds to all that it scrapes of a pod.
+const OF_PODS: [&str; 1] = ["namespace"];
+
 /// What an expression reads and no program exports.
 fn missing_in(expression: &str, scrapes: &str) -> Vec<String> {
     let exported: BTreeMap<String, Exported> = exported(scrapes);
     let mut missing = Vec::new();
-    for used in used(expression) {
+    for mut used in used(expression) {
+        used.labels.retain(|label| !OF_PODS.contains(&label.as_str()));
         match exported.get(&used.metric) {
             Some(metric)
                 if used.labels.is_subset(&metric.labels)

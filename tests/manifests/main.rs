@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod chart;
+mod ingress;
 mod monitoring;
 mod network;
 mod overlays;

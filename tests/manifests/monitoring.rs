@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use test_support::{
     cluster::repository,
     documents::{paths, read},
-    monitoring::{alerts, dashboard_expressions},
+    monitoring::{Panel, alerts, dashboard, dashboard_expressions},
+    promql::{Limit, limits, used},
     tools::{self, output},
 };
 
@@ -34,6 +35,86 @@ fn prometheus_takes_every_expression() {
         rules.push(json!({ "record": format!("panel:{index}"), "expr": expression }));
     }
     promtool(&rule_file(&rules), &["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"]);
+}
+
+/// Functions of which an alert asks only whether there is any: no value of a panel is their limit.
+const OF_CHANGES: [&str; 3] = ["deriv", "last_over_time", "rate"];
+
+/// The limits of the alerts.
+fn alert_limits() -> Vec<Limit> {
+    let alerts = alerts();
+    let limits = alerts.iter().flat_map(|alert| limits(alert["expr"].as_str().unwrap()));
+    let is_change = |limit: &Limit| {
+        limit.above == 0.0 && OF_CHANGES.iter().any(|&name| limit.functions.contains(name))
+    };
+    limits.filter(|limit| !is_change(limit)).collect()
+}
+
+/// Whether a panel has the limit as its threshold. Grafana's threshold is the least value of a
+/// colour, and the limit of an alert the greatest without it: of counts above 0, that is 1.
+fn shows(panel: &Panel, limit: &Limit) -> bool {
+    let metrics = |target: &test_support::monitoring::Target| {
+        used(&target.expression("5m")).into_iter().map(|used| used.metric).collect()
+    };
+    let threshold = if limit.above == 0.0 { 1.0 } else { limit.above };
+    panel.targets.iter().all(|target| limit.metrics == metrics(target))
+        && panel.thresholds().eq([threshold])
+}
+
+#[test]
+fn each_threshold_is_the_limit_of_an_alert() {
+    let (limits, panels) = (alert_limits(), dashboard().panels);
+    assert!(limits.len() > 8, "{limits:?}");
+    for panel in panels.iter().filter(|panel| panel.thresholds().next().is_some()) {
+        let thresholds: Vec<_> = panel.thresholds().collect();
+        let is_limit = limits.iter().any(|limit| shows(panel, limit));
+        assert!(is_limit, "{}: no alert has the limit {thresholds:?}", panel.title);
+        let alerts = alerts();
+        let mut names = alerts.iter().map(|alert| alert["alert"].as_str().unwrap());
+        let names_one = names.any(|name| panel.description.contains(&format!("alert {name}.")));
+        assert!(names_one, "{}: its description names no alert", panel.title);
+    }
+    for limit in limits {
+        let of_panels = panels.iter().any(|panel| shows(panel, &limit));
+        assert!(of_panels, "no panel has the limit of an alert as its threshold: {limit:?}");
+    }
+}
+
+#[test]
+fn every_panel_has_a_unit_a_description_and_a_place() {
+    let panels = dashboard().panels;
+    let mut taken = BTreeSet::new();
+    for panel in &panels {
+        let place = panel.grid_pos;
+        for (x, y) in
+            (0..place.w).flat_map(|x| (0..place.h).map(move |y| (place.x + x, place.y + y)))
+        {
+            assert!(x < 24 && taken.insert((x, y)), "{} covers another panel", panel.title);
+        }
+        if panel.r#type == "row" {
+            continue;
+        }
+        assert!(["stat", "timeseries"].contains(&panel.r#type.as_str()), "{}", panel.r#type);
+        assert!(!panel.targets.is_empty(), "{} has no query", panel.title);
+        assert!(!panel.field_config.defaults.unit.is_empty(), "{} has no unit", panel.title);
+        let described = panel.description.len() > 20 && panel.description.ends_with('.');
+        assert!(described, "{}: `{}`", panel.title, panel.description);
+    }
+    // What is seen first.
+    let first: Vec<_> = panels.iter().take_while(|panel| panel.r#type == "stat").collect();
+    assert_eq!(first.len(), 8);
+    assert!(first.iter().all(|panel| panel.grid_pos.y == 0), "the stats are one row");
+}
+
+#[test]
+fn the_dashboard_is_of_the_namespaces_and_queues_that_are_chosen() {
+    for panel in dashboard().panels {
+        for target in panel.targets.iter().filter(|target| target.expr.contains("queue_worker_")) {
+            let workers = target.expr.matches("queue_worker_").count();
+            let chosen = target.expr.matches("namespace=~\"$namespace\"").count();
+            assert_eq!(workers, chosen, "{}: {}", panel.title, target.expr);
+        }
+    }
 }
 
 #[test]

@@ -37,7 +37,11 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) async fn start() -> Self {
-        let nats = NatsServer::start().await;
+        Self::start_on(NatsServer::start().await).await
+    }
+
+    /// The same on this nats-server.
+    pub(crate) async fn start_on(nats: NatsServer) -> Self {
         let js = nats.jetstream().await;
         let spec = spec();
         ensure_queue(&js, &spec, false).await.unwrap();

@@ -97,7 +97,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let _set_aside = set_aside.try_take(set_aside_bytes(&settings, set_aside.budget().0));
     let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
     let js = jetstream::new(client.clone());
-    let _jetstream = report_jetstream(&settings, client.clone(), health.clone())?;
+    let servers = nats::jetstream_check::urls(&settings.nats)?;
+    let _jetstream = report_jetstream(servers.clone(), client.clone(), health.clone());
     health.register(CONSUMER_CONDITION, "the consumer has not been looked up yet");
     let provisioner = if settings.ensure_stream {
         Some(StreamProvisioner::new(&settings, js.clone(), health.clone())?)
@@ -114,7 +115,10 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let admin =
         tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
     let worker = Worker { settings, namespaces, callback_client, js, metrics, memory, health };
-    let result = worker.provision_and_work(provisioner, &shutdown).await;
+    let result = tokio::select! {
+        result = Box::pin(worker.provision_and_work(provisioner, &shutdown)) => result,
+        error = nats::failure(&client, &servers) => Err(error),
+    };
     done.cancel();
     admin.await.context("the HTTP server for /metrics failed")?;
     result
@@ -122,13 +126,12 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 
 /// Reports it if JetStream is not enabled, until the handle is dropped.
 fn report_jetstream(
-    settings: &Settings,
+    servers: String,
     client: async_nats::Client,
     health: Health,
-) -> anyhow::Result<AbortOnDropHandle<()>> {
-    let servers = nats::jetstream_check::urls(&settings.nats)?;
+) -> AbortOnDropHandle<()> {
     let report = async move { nats::jetstream_check::report(&client, &servers, &health).await };
-    Ok(AbortOnDropHandle::new(tokio::spawn(report)))
+    AbortOnDropHandle::new(tokio::spawn(report))
 }
 
 // === impl Worker ===
@@ -195,7 +198,6 @@ impl Worker {
         let consumer = (stream.as_str(), durable.as_str());
         tokio::select! {
             result = result => result.context("the task that pulls messages failed"),
-            error = nats::client_terminated(&client) => Err(error),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),
             () = queue_metrics::run(js, queue, consumer, directory, &self.metrics, &clock) => {

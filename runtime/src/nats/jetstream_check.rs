@@ -31,7 +31,7 @@ use crate::{health::Health, log_limit::LogLimit, program::UsageError, settings::
 pub const CONDITION: &str = "jetstream";
 
 /// The request for the account's use of JetStream, which is the cheapest one that needs JetStream.
-const INFO_SUBJECT: &str = "$JS.API.INFO";
+pub(super) const INFO_SUBJECT: &str = "$JS.API.INFO";
 
 /// Interval between two requests while JetStream is not enabled, and between two checks for a new
 /// connection.
