@@ -18,7 +18,7 @@
 {{- else }}
   valueFrom:
     fieldRef:
-      fieldPath: {{ get (dict "POD_NAME" "metadata.name" "POD_NAMESPACE" "metadata.namespace") $name }}
+      fieldPath: {{ get (dict "POD_NAME" "metadata.name" "POD_NAMESPACE" "metadata.namespace" "POD_IP" "status.podIP") $name }}
 {{- end }}
 {{- end }}
 {{- with $values.extraEnv }}
@@ -30,7 +30,7 @@
 {{- else }}
 {{ include "asyncqueue.natsUrl" .root }}
 {{- end }}
-{{- range $name, $value := omit $settings "POD_NAME" "POD_NAMESPACE" }}
+{{- range $name, $value := omit $settings "POD_NAME" "POD_NAMESPACE" "POD_IP" }}
 - name: {{ $name }}
   value: {{ include "asyncqueue.text" $value | quote }}
 {{- end }}
