@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs dashboard-picture test-docs test-keda test-oldest-nats bench bench-worker bench-gateway bench-operator bench-peers up down install image release release-check crds clean-cache
+.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs dashboard-picture test-docs test-chart test-keda test-oldest-nats bench bench-worker bench-gateway bench-operator bench-peers up down install image release release-check crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,6 +46,9 @@ test-oldest-nats: ## the tests on a real nats-server once more, on the oldest ve
 
 test-docs: ## every command in README.md and docs/ that takes a cluster, run there (as root)
 	@tests/run docs
+
+test-chart: ## all value sets of the Helm chart, installed on the real cluster and tested by `helm test` (as root)
+	@tests/run chart
 
 test-keda: ## workers scaled by the real KEDA on the real cluster, to zero and back (as root; builds KEDA first, once)
 	@tests/run keda

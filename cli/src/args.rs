@@ -3,7 +3,7 @@
 use asyncqueue_runtime::settings::NatsSettings;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{cancel, dead, drain, queues, status};
+use crate::commands::{cancel, check, dead, drain, queues, status};
 
 /// Inspects the queues of AsyncQueue, cancels calls, replays dead letters, and migrates queues of
 /// OpenFaaS
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     Dead(dead::Command),
     Status(status::StatusArgs),
     Cancel(cancel::CancelArgs),
+    Check(check::CheckArgs),
     #[command(subcommand)]
     Drain(drain::Command),
 }

@@ -1,6 +1,7 @@
 //! The commands of `kubectl aq`, one module each.
 
 pub(crate) mod cancel;
+pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod drain;
 pub(crate) mod queues;

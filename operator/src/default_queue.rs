@@ -15,10 +15,7 @@ use tracing::{info, warn};
 
 use self::applied_settings::{AppliedSettings, patch};
 use crate::{
-    Settings,
-    cache::watch::MultiStore,
-    crd::{AsyncQueue, AsyncQueueSpec},
-    error::chain,
+    Settings, cache::watch::MultiStore, crd::AsyncQueue, error::chain,
     labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION,
 };
 
@@ -53,7 +50,11 @@ pub(crate) async fn ensure(client: &Client, queues: &MultiStore<AsyncQueue>, set
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::default_namespaced(client.clone()),
     };
-    let queue = new_queue(name.as_str(), &desired);
+    let queue = match new_queue(name.as_str(), &desired) {
+        Ok(queue) => queue,
+        // Each part was read as a spec when the settings were.
+        Err(error) => return warn!(queue = %name, "failed to create the default queue: {error}"),
+    };
     loop {
         match api.create(&PostParams::default(), &queue).await {
             Ok(queue) => {
@@ -89,8 +90,8 @@ async fn update(api: &Api<AsyncQueue>, name: &str, patch: &Value) {
     }
 }
 
-fn new_queue(name: &str, desired: &AppliedSettings) -> AsyncQueue {
-    let mut queue = AsyncQueue::new(name, desired.apply_to(AsyncQueueSpec::default()));
+fn new_queue(name: &str, desired: &AppliedSettings) -> Result<AsyncQueue, serde_json::Error> {
+    let mut queue = AsyncQueue::new(name, desired.new_spec()?);
     queue.annotations_mut().extend(desired.annotation());
-    queue
+    Ok(queue)
 }

@@ -36,6 +36,7 @@ mod leader_election;
 mod manager;
 mod metrics;
 mod nats;
+mod partial_spec;
 mod pods;
 mod pull_secrets;
 mod queue_counts;

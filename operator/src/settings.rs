@@ -24,7 +24,10 @@ use asyncqueue_runtime::{
 };
 use clap::{Args, Parser, Subcommand};
 
-use crate::{crd::SecretKey, nats::allowed_streams::AllowedStreams, pull_secrets::PullSecrets};
+use crate::{
+    crd::SecretKey, nats::allowed_streams::AllowedStreams, partial_spec::PartialSpec,
+    pull_secrets::PullSecrets,
+};
 
 // Bounds of the CRD's fields: a test compares them.
 const MAX_INFLIGHT: i32 = 10_000;
@@ -112,6 +115,27 @@ pub struct Settings {
     #[arg(long, env = "worker_nats_ca_secret", default_value_t, hide_default_value = true)]
     pub worker_nats_ca_secret: Optional<SecretKey>,
 
+    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the client certificate for
+    /// the operator's NATS. Needs worker_nats_tls_key_secret. Not used for an AsyncQueue with a
+    /// NATS of its own
+    #[arg(long, env = "worker_nats_tls_cert_secret", default_value_t, hide_default_value = true)]
+    pub worker_nats_tls_cert_secret: Optional<SecretKey>,
+
+    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the private key of that
+    /// certificate
+    #[arg(long, env = "worker_nats_tls_key_secret", default_value_t, hide_default_value = true)]
+    pub worker_nats_tls_key_secret: Optional<SecretKey>,
+
+    /// User and group id of workers. Empty: not set, so that the cluster chooses it, as OpenShift
+    /// requires
+    #[arg(
+        long,
+        env = "worker_user_id",
+        default_value = "65532",
+        value_parser = optional(parse_user_id),
+    )]
+    pub worker_user_id: Optional<i64>,
+
     /// Streams and subjects of other programs that AsyncQueues with the annotation
     /// asyncqueue.io/adopt=true may take over: comma-separated names, in which * matches any
     /// characters. Streams that AsyncQueue created need not be listed. Empty: only those
@@ -122,6 +146,11 @@ pub struct Settings {
     /// none is created
     #[arg(long, env = setting::DEFAULT_QUEUE, default_value = contract::DEFAULT_QUEUE)]
     pub default_queue: Optional<QueueName>,
+
+    /// Fields of the spec of the default queue, in JSON. A changed setting also updates an existing
+    /// queue. Example: {"maxInflight": 5, "retry": {"maxAttempts": 3}}
+    #[arg(long, env = "default_queue_spec", default_value_t, hide_default_value = true)]
+    pub default_queue_spec: Optional<PartialSpec>,
 
     /// spec.maxInflight of the default queue, 1 to 10000. A changed setting also updates an
     /// existing queue. Empty: the field is not set
@@ -197,6 +226,12 @@ fn parse_max_inflight(text: &str) -> Result<i32, String> {
     let allowed = 1..=MAX_INFLIGHT;
     let number = text.parse().ok().filter(|number| allowed.contains(number));
     number.ok_or_else(|| format!("use a number from 1 to {MAX_INFLIGHT}"))
+}
+
+/// Reads a user id that is not root's.
+fn parse_user_id(text: &str) -> Result<i64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "use a number from 1, since workers never run as root".to_owned())
 }
 
 /// Reads spec.timeout, as the CRD allows it.
@@ -358,6 +393,18 @@ mod tests {
         }
         let Cli { settings, .. } = read("max-inflight", "5").unwrap();
         assert_eq!(settings.default_queue_max_inflight, Optional(Some(5)));
+    }
+
+    #[test]
+    fn the_user_of_workers_is_a_number_or_left_to_the_cluster() {
+        let user = |arguments: &[&str]| {
+            let arguments = ["asyncqueue-operator"].iter().chain(arguments);
+            Cli::try_parse_from(arguments).map(|cli| cli.settings.worker_user_id.0).ok()
+        };
+        assert_eq!(user(&[]), Some(Some(65_532)));
+        assert_eq!(user(&["--worker-user-id=1000650000"]), Some(Some(1_000_650_000)));
+        assert_eq!(user(&["--worker-user-id="]), Some(None));
+        assert_eq!(user(&["--worker-user-id=0"]), None);
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub(crate) struct WorkerDefaults {
     /// The CA bundle for the NATS servers: a Secret in each queue's namespace, unless the queue
     /// names another one.
     pub(crate) nats_ca: Option<SecretKey>,
+    /// The client certificate for the NATS servers: a Secret in each queue's namespace.
+    pub(crate) nats_tls_cert: Option<SecretKey>,
+    /// The private key of that certificate.
+    pub(crate) nats_tls_key: Option<SecretKey>,
+    /// Their user and group id; `None` leaves it to the cluster.
+    pub(crate) user_id: Option<i64>,
     /// Image of the workers.
     pub(crate) worker_image: String,
     /// Whether that is the operator's own image, and so of its version.
@@ -49,6 +55,9 @@ impl WorkerDefaults {
             nats: settings.nats.clone(),
             nats_credentials: settings.worker_nats_creds_secret.0.clone(),
             nats_ca: settings.worker_nats_ca_secret.0.clone(),
+            nats_tls_cert: settings.worker_nats_tls_cert_secret.0.clone(),
+            nats_tls_key: settings.worker_nats_tls_key_secret.0.clone(),
+            user_id: settings.worker_user_id.0,
             worker_image,
             is_own_image: settings.worker_image.0.is_none(),
             image_pull_secrets: settings.worker_image_pull_secrets.references(),

@@ -67,6 +67,10 @@ pub mod setting {
     pub const NATS_CREDS_FILE: &str = "nats_creds_file";
     /// The file with the CA bundle of NATS.
     pub const NATS_TLS_CA_FILE: &str = "nats_tls_ca_file";
+    /// The file with the client certificate for NATS.
+    pub const NATS_TLS_CERT_FILE: &str = "nats_tls_cert_file";
+    /// The file with the private key of the client certificate.
+    pub const NATS_TLS_KEY_FILE: &str = "nats_tls_key_file";
     /// The queue of functions that name no queue.
     pub const DEFAULT_QUEUE: &str = "default_queue";
     /// The memory for calls and answers.
@@ -79,7 +83,7 @@ pub mod setting {
     pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
 
     /// The settings of this module that the operator sets on its workers, in alphabetical order.
-    pub const SET_BY_OPERATOR: [&str; 29] = [
+    pub const SET_BY_OPERATOR: [&str; 31] = [
         ACK_WAIT,
         CALLBACK_ALLOWED_HOSTS,
         CALLBACK_CA_FILE,
@@ -103,6 +107,8 @@ pub mod setting {
         NATS_STREAM,
         NATS_SUBJECT,
         NATS_TLS_CA_FILE,
+        NATS_TLS_CERT_FILE,
+        NATS_TLS_KEY_FILE,
         NATS_URL,
         PLATFORM_NAMESPACE,
         QUEUE_NAME,

@@ -1,8 +1,11 @@
 //! The connection to NATS. It retries without limit, at the start and later.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use async_nats::{Client, ConnectOptions, client::FlushErrorKind, connection::State};
 use prometheus_client::registry::Registry;
 
@@ -15,7 +18,7 @@ pub use self::{
     ca::CaBundle,
     credentials::Credentials,
 };
-use crate::{health::Health, settings::NatsSettings};
+use crate::{contract::setting, health::Health, settings::NatsSettings};
 
 mod address;
 mod ca;
@@ -119,13 +122,34 @@ pub async fn connect_with(
     if let Some(ca) = secrets.ca {
         options = options.tls_client_config(ca.into_config()).require_tls(true);
     } else if let Some(file) = settings.nats_tls_ca_file.as_ref() {
-        // The client reads the file at each attempt, and would wait without limit for a file that
-        // does not exist.
-        std::fs::metadata(file)
-            .with_context(|| format!("nats_tls_ca_file `{}` can't be read", file.display()))?;
+        ensure_readable(setting::NATS_TLS_CA_FILE, file)?;
         options = options.add_root_certificates(file.clone()).require_tls(true);
     }
+    if let Some((certificate, key)) = client_certificate(settings)? {
+        options = options.add_client_certificate(certificate, key).require_tls(true);
+    }
     options.connect(&servers.addresses[..]).await.context("failed to start the NATS client")
+}
+
+/// Returns the files of the client certificate and its key, if they are set.
+fn client_certificate(settings: &NatsSettings) -> anyhow::Result<Option<(PathBuf, PathBuf)>> {
+    match (settings.nats_tls_cert_file.as_ref(), settings.nats_tls_key_file.as_ref()) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            ensure_readable(setting::NATS_TLS_CERT_FILE, certificate)?;
+            ensure_readable(setting::NATS_TLS_KEY_FILE, key)?;
+            Ok(Some((certificate.clone(), key.clone())))
+        }
+        _ => bail!("nats_tls_cert_file and nats_tls_key_file need each other: set both or none"),
+    }
+}
+
+/// Checks that a file exists. The client reads it at each attempt, and would wait without limit for
+/// a file that does not exist.
+fn ensure_readable(setting: &str, file: &Path) -> anyhow::Result<()> {
+    std::fs::metadata(file)
+        .with_context(|| format!("{setting} `{}` can't be read", file.display()))
+        .map(|_| ())
 }
 
 /// Returns if this program can't work with its connection: the client has ended, or JetStream is

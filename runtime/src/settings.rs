@@ -70,13 +70,23 @@ pub struct NatsSettings {
     pub nats_port: u16,
 
     /// File with the credentials for NATS: a JWT and an nkey seed as `nsc generate creds` writes
-    /// them, or one line USER:PASSWORD, or one line with a token. Read again for each connection
+    /// them, or one line: USER:PASSWORD, the seed of an nkey, or a token. Read again for each
+    /// connection
     #[arg(long, env = setting::NATS_CREDS_FILE, default_value_t, hide_default_value = true)]
     pub nats_creds_file: Optional<PathBuf>,
 
     /// PEM file with the certificate authority of the NATS server. If it is set, TLS is required
     #[arg(long, env = setting::NATS_TLS_CA_FILE, default_value_t, hide_default_value = true)]
     pub nats_tls_ca_file: Optional<PathBuf>,
+
+    /// PEM file with a client certificate, for a NATS server that verifies clients. Needs
+    /// `nats_tls_key_file`. If it is set, TLS is required. Read again for each connection
+    #[arg(long, env = setting::NATS_TLS_CERT_FILE, default_value_t, hide_default_value = true)]
+    pub nats_tls_cert_file: Optional<PathBuf>,
+
+    /// PEM file with the private key of the client certificate
+    #[arg(long, env = setting::NATS_TLS_KEY_FILE, default_value_t, hide_default_value = true)]
+    pub nats_tls_key_file: Optional<PathBuf>,
 }
 
 /// An optional setting. The empty text means that it is not set.
@@ -174,6 +184,8 @@ impl NatsSettings {
             nats_port: 0,
             nats_creds_file: Optional(None),
             nats_tls_ca_file: Optional(None),
+            nats_tls_cert_file: Optional(None),
+            nats_tls_key_file: Optional(None),
         }
     }
 }
@@ -185,6 +197,8 @@ impl fmt::Debug for NatsSettings {
             .field("nats_port", &self.nats_port)
             .field("nats_creds_file", &self.nats_creds_file)
             .field("nats_tls_ca_file", &self.nats_tls_ca_file)
+            .field("nats_tls_cert_file", &self.nats_tls_cert_file)
+            .field("nats_tls_key_file", &self.nats_tls_key_file)
             .finish_non_exhaustive()
     }
 }

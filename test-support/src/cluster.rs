@@ -2,6 +2,7 @@
 
 pub mod installation;
 pub mod nats;
+pub mod prometheus_operator;
 pub mod release;
 
 use std::{
@@ -74,6 +75,16 @@ pub fn kubectl_refused(arguments: &[&str], objects: &str) -> String {
 pub fn apply(objects: &str) {
     let output = try_kubectl(&["apply", "--server-side", "-f", "-"], Some(objects));
     assert!(output.status.success(), "{objects}: {}", text(&output.stderr));
+}
+
+/// What the API server says against these objects, none of which it creates; `None` if it accepts
+/// them as they stand, without a warning.
+#[must_use]
+pub fn dry_run(objects: &str) -> Option<String> {
+    let dry_run = ["apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f", "-"];
+    let output = try_kubectl(&dry_run, Some(objects));
+    let complaints = text(&output.stderr);
+    (!output.status.success() || complaints.contains("Warning")).then_some(complaints)
 }
 
 /// An object as JSON; `None` if it does not exist.

@@ -25,7 +25,7 @@ pub fn read(path: &str) -> String {
 #[must_use]
 pub fn paths() -> Vec<String> {
     let examples = files_in("examples").into_iter().map(|folder| format!("{folder}/README.md"));
-    ["README.md", "manifests/README.md"]
+    ["README.md", "manifests/README.md", "manifests/helm/README.md"]
         .map(str::to_owned)
         .into_iter()
         .chain(["docs", "docs/adr"].into_iter().flat_map(files_in))
@@ -93,6 +93,8 @@ pub async fn register_nats_metrics(registry: &mut Registry) {
         nats_port: 0,
         nats_creds_file: Optional(None),
         nats_tls_ca_file: Optional(None),
+        nats_tls_cert_file: Optional(None),
+        nats_tls_key_file: Optional(None),
     };
     let connected = nats::connect(&settings, "documents", &Health::new(), registry).await;
     connected.expect("it connects in the background");

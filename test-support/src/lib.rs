@@ -12,13 +12,15 @@
 //! what alerts and dashboards read with what programs export ([`monitoring`] has those of this
 //! project); [`bad_inputs`] is what every door is given that it can't use, [`broken_queues`] queues
 //! that cannot work, [`health`] what other tools make of a queue, [`documents`] what the documents
-//! say, and [`crd_reference`] the one that shows all fields of a queue.
+//! say, [`crd_reference`] the one that shows all fields of a queue, and [`chart`] the value sets of
+//! the Helm chart.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
 pub mod bad_inputs;
 pub mod broken_queues;
+pub mod chart;
 pub mod clients;
 pub mod cluster;
 pub mod crd_reference;

@@ -441,6 +441,11 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "helm upgrade --install slow-queue",
         Test("tests/e2e", "the_documented_helm_command_makes_a_queue_that_runs"),
     ),
+    ("helm test", Test("tests/install", "three_examples_of_the_chart_pass_helm_test")),
+    (
+        "kubectl create secret generic nats-login",
+        Test("tests/install", "three_examples_of_the_chart_pass_helm_test"),
+    ),
     (
         "kubectl apply --server-side -f https://example.com/asyncqueue/releases/",
         Test("tests/install", "the_files_of_a_release_take_a_call_within_two_minutes"),

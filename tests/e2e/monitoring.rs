@@ -1,14 +1,12 @@
 //! What the alerts and the dashboard read is what the programs export.
 
-use std::{collections::BTreeMap, process::Command};
+use std::collections::BTreeMap;
 
-use serde_json::Value;
 use test_support::{
-    cluster::{PODS, PortForward, kubectl, repository},
+    cluster::{PODS, PortForward, kubectl, prometheus_operator, repository},
     monitoring::{alerts, dashboard_expressions},
     promql::{Exported, exported, used},
     raw,
-    tools::output,
     wait::until_in,
 };
 
@@ -49,21 +47,9 @@ async fn alerts_and_dashboard_read_what_the_programs_export() {
     assert!(all.is_ok(), "not exported:\n{}", missing.join("\n"));
 }
 
-/// The module of the Prometheus operator, which has its CRDs.
-const PROMETHEUS_OPERATOR: &str = "github.com/prometheus-operator/prometheus-operator@v0.85.0";
-
 #[test]
 fn the_prometheus_operator_takes_what_is_there_for_it() {
-    let module = output(Command::new("go").args(["mod", "download", "-json", PROMETHEUS_OPERATOR]));
-    let module: Value = serde_json::from_str(&module).unwrap();
-    for kind in ["podmonitors", "prometheusrules"] {
-        let folder = module["Dir"].as_str().unwrap();
-        let file =
-            format!("{folder}/example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml");
-        let _ = kubectl(&["apply", "--server-side", "-f", &file]);
-        let crd = format!("crd/{kind}.monitoring.coreos.com");
-        let _ = kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &crd]);
-    }
+    prometheus_operator::install_crds();
     let folder = repository().join("manifests/monitoring");
     let folder = folder.to_str().unwrap();
     // A field that a CRD does not know is refused.

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use test_support::{
     cluster::{
         Namespace, apply, apply_folder, installation::Restored, is_true, kubectl, nats, secret,
@@ -49,21 +49,42 @@ fn certificate(host: &str) -> (String, String) {
     (read("crt"), read("key"))
 }
 
+/// Starts a NATS with credentials and TLS in a namespace, and returns what clients need: the data
+/// of the Secret that `manifests/external-nats` and the chart name.
+pub(crate) fn start(namespace: &str) -> Value {
+    let trust = Trust::default();
+    let (certificate, _) = start_with_tls(namespace, &trust.config(), "");
+    json!({
+        "url": format!("tls://nats.{namespace}:4222"),
+        "nats.creds": trust.user(GOOD_FOR),
+        "ca.crt": certificate,
+    })
+}
+
+/// The same for a NATS without credentials that verifies clients by a certificate.
+pub(crate) fn start_with_client_certificates(namespace: &str) -> Value {
+    let verify = "ca_file: /etc/nats/tls.crt, verify: true";
+    let (certificate, key) = start_with_tls(namespace, "", verify);
+    // The certificate of the server is good for a client too.
+    json!({ "ca.crt": certificate, "tls.crt": certificate, "tls.key": key })
+}
+
+/// Starts a NATS with TLS in a namespace, and returns its certificate and key.
+fn start_with_tls(namespace: &str, config: &str, verify: &str) -> (String, String) {
+    let (certificate, key) = certificate(&format!("nats.{namespace}"));
+    let files = json!({ "tls.crt": certificate, "tls.key": key });
+    let tls =
+        format!("tls {{ cert_file: /etc/nats/tls.crt, key_file: /etc/nats/tls.key, {verify} }}");
+    nats::start(namespace, &format!("{config}\n{tls}"), files);
+    (certificate, key)
+}
+
 #[tokio::test]
 async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
     let elsewhere = Namespace::create("nats");
-    let host = format!("nats.{}", elsewhere.name);
-    let (trust, certificate) = (Trust::default(), certificate(&host));
-    let tls = "tls { cert_file: /etc/nats/tls.crt, key_file: /etc/nats/tls.key }";
-    let files = json!({ "tls.crt": certificate.0, "tls.key": certificate.1 });
-    nats::start(&elsewhere.name, &format!("{}\n{tls}", trust.config()), files);
+    let data = start(&elsewhere.name);
 
     let restored = Restored;
-    let data = json!({
-        "url": format!("tls://{host}:4222"),
-        "nats.creds": trust.user(GOOD_FOR),
-        "ca.crt": certificate.0,
-    });
     apply(&secret("openfaas", "nats", &data));
     apply_folder("manifests/external-nats");
     // Ready is connected.

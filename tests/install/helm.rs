@@ -1,7 +1,5 @@
 //! The Helm chart, on a cluster that had the manifests before.
 
-use std::process::Output;
-
 use serde_json::json;
 use test_support::{
     cluster::{
@@ -18,27 +16,40 @@ use crate::{
 
 const OPERATOR: &str = "deployment/asyncqueue-operator";
 
-fn try_helm(arguments: &[&str]) -> Output {
+/// The values with which the chart runs the image that was built from this tree, whatever image an
+/// example names.
+pub(crate) fn image_arguments() -> [String; 2] {
+    let image = loaded_image("asyncqueue");
+    let (repository, tag) = image.split_once(':').unwrap();
+    let name = format!("image.registry=,image.repository={repository},image.digest=");
+    [format!("--set={name},image.pullPolicy=IfNotPresent"), format!("--set-string=image.tag={tag}")]
+}
+
+/// The folder of the chart.
+pub(crate) fn chart() -> String {
+    repository().join("manifests/helm").to_str().unwrap().to_owned()
+}
+
+/// Runs Helm in a namespace, and returns what it prints.
+pub(crate) fn helm_in(namespace: &str, arguments: &[&str]) -> String {
     let program = tools::program("helm", "helm");
-    let namespace = ["--namespace", "openfaas", "--timeout=180s"];
-    command(program.to_str().unwrap()).args(arguments).args(namespace).output().unwrap()
+    let mut helm = command(program.to_str().unwrap());
+    let namespace = ["--namespace", namespace, "--timeout=180s"];
+    let output = helm.args(arguments).args(namespace).output().unwrap();
+    let [printed, complaints] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "helm {arguments:?}: {printed}{complaints}");
+    printed
 }
 
 fn helm(arguments: &[&str]) {
-    let output = try_helm(arguments);
-    assert!(
-        output.status.success(),
-        "helm {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let _ = helm_in("openfaas", arguments);
 }
 
 /// With the image that was built from this tree.
 fn helm_with_image(arguments: &[&str]) {
-    let image = loaded_image("asyncqueue");
-    let tag = format!("--set-string=image.tag={}", image.split_once(':').unwrap().1);
-    let chart = repository().join("manifests/helm");
-    helm(&[arguments, &["asyncqueue", chart.to_str().unwrap(), "--wait", &tag]].concat());
+    let [name, tag] = image_arguments();
+    helm(&[arguments, &["asyncqueue", &chart(), "--wait", &name, &tag]].concat());
 }
 
 #[tokio::test]
@@ -57,9 +68,10 @@ async fn the_chart_takes_over_upgrades_and_goes_and_the_queues_stay() {
 
     helm_with_image(&[
         "upgrade",
-        "--set=gateway.deployment.replicas=2",
+        "--set=gateway.replicaCount=2",
         "--set=operator.settings.RUST_LOG=debug",
-        "--set=defaultQueue.maxInflight=5,defaultQueue.timeout=15m,defaultQueue.ackWait=1m",
+        "--set=defaultQueue.spec.maxInflight=5,defaultQueue.spec.timeout=15m",
+        "--set=defaultQueue.spec.consumer.ackWait=1m",
     ]);
     // The one that was there before has what the values say now.
     object_is("openfaas", "asyncqueue/faas-request", "as the values say", |queue| {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod chart_examples;
 #[path = "../e2e/support.rs"]
 #[allow(dead_code)] // the other end-to-end tests use more of it
 mod e2e;
@@ -13,5 +14,6 @@ mod helm;
 mod load;
 mod overlays;
 mod release;
+mod shipped;
 mod support;
 mod upgrade;

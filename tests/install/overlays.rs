@@ -1,45 +1,13 @@
 //! The kustomize folders next to `standalone`, which all other tests run on.
 
 use test_support::cluster::{
-    Namespace, apply, apply_folder, command, get, installation::Restored, kubectl, repository,
+    Namespace, apply, apply_folder, get, installation::Restored, kubectl, repository,
 };
 
 use crate::{
     e2e::{Gateway, Queue, object},
     support::{is_ready, rolled_out},
 };
-
-#[tokio::test]
-async fn the_api_server_takes_every_folder_as_it_stands() {
-    for folder in [
-        "base",
-        "drain-jetstream",
-        "drain-stan",
-        "external-nats",
-        "ha",
-        "namespaced",
-        "nats",
-        "nats-cluster",
-        "openfaas",
-        "standalone",
-    ] {
-        let path = repository().join("manifests").join(folder);
-        let output = command("kubectl")
-            .args([
-                "apply",
-                "--server-side",
-                "--dry-run=server",
-                "--force-conflicts",
-                "--kustomize",
-            ])
-            .arg(path)
-            .output()
-            .unwrap();
-        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{folder}: {complaints}");
-        assert!(!complaints.contains("Warning"), "{folder}: {complaints}");
-    }
-}
 
 #[tokio::test]
 async fn an_operator_of_some_namespaces_works_there_with_roles_alone() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use test_support::{
     cluster::{
-        apply, get,
+        apply,
         installation::{Restored, remove_all},
         kubectl, loaded_image, object_is,
         release::Release,
@@ -12,7 +12,11 @@ use test_support::{
     wait::until_in,
 };
 
-use crate::e2e::{Gateway, function};
+use crate::{
+    e2e::{Gateway, function},
+    helm::helm_in,
+    support::remove_base,
+};
 
 /// From `kubectl apply` to the result of the first call.
 const FIRST_CALL: Duration = Duration::from_secs(120);
@@ -61,21 +65,39 @@ async fn the_files_of_a_release_take_a_call_within_two_minutes() {
     println!("from kubectl apply to the first callback: {:.0} s", took.as_secs_f64());
     assert!(took < FIRST_CALL, "it took {took:?}");
 
-    // All of it is of the release, the worker that the operator starts too.
+    let image = released_image(&release, "asyncqueue");
+    run_image(&image).await;
+
+    // The chart names the same image by its version.
+    remove_base();
+    let chart = release.chart().display().to_string();
+    let _ = helm_in("openfaas", &["install", "asyncqueue", &chart, "--wait", "--take-ownership"]);
+    let (by_version, _) = image.split_once('@').unwrap();
+    run_image(by_version).await;
+    let _ = helm_in("openfaas", &["test", "asyncqueue"]);
+    let _ = helm_in("openfaas", &["uninstall", "asyncqueue", "--wait"]);
+}
+
+/// Waits until all programs run this image, the worker that the operator starts too.
+async fn run_image(image: &str) {
     for deployment in ["asyncqueue-operator", "asyncqueue-gateway", "faas-request-worker"] {
-        let object = get("openfaas", &format!("deployment/{deployment}")).unwrap();
-        let image = object["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-        assert!(
-            release.images().iter().any(|released| image == **released),
-            "{deployment}: {image}"
-        );
+        object_is("openfaas", &format!("deployment/{deployment}"), image, |deployment| {
+            deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
+                && deployment["status"]["availableReplicas"] == 1
+        })
+        .await;
     }
+}
+
+/// The name, version and digest of an image of the release.
+fn released_image(release: &Release, name: &str) -> String {
+    let images = release.images();
+    images.into_iter().find(|image| image.contains(&format!("/{name}:"))).unwrap()
 }
 
 /// A function of the default queue, with the release's own image.
 fn released_function(name: &str, release: &Release) -> String {
-    let images = release.images();
-    let image = images.iter().find(|image| image.contains("example-function")).unwrap();
+    let image = "asyncqueue-example-function";
     function(FUNCTIONS, name, "faas-request")
-        .replace(&loaded_image("asyncqueue-example-function"), image)
+        .replace(&loaded_image(image), &released_image(release, image))
 }

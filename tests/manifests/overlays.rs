@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{folders, helm_template, kustomize, list, name, of_kind, pods, the, variable};
+use crate::{
+    chart_examples,
+    support::{folders, helm_template, kustomize, list, name, of_kind, pods, the, variable},
+};
 
-/// What each folder renders, and the chart.
+/// What each folder renders, and the chart with each of its examples.
 fn everything() -> Vec<(String, Vec<Value>)> {
     let mut rendered: Vec<_> =
         folders().into_iter().map(|name| (name.clone(), kustomize(&name))).collect();
-    let high_availability =
-        format!("--values={}/helm/ha-values.yaml", crate::support::manifests().display());
-    rendered.push(("helm".to_owned(), helm_template(&[&high_availability])));
+    rendered.extend(chart_examples::all().iter().map(|example| {
+        (format!("helm, {}", example.file_name()), helm_template(&[&example.argument()]))
+    }));
     rendered
 }
 
@@ -60,7 +63,7 @@ fn every_pod_is_restricted_and_only_the_operator_has_a_token() {
             assert_eq!(container["allowPrivilegeEscalation"], false, "{folder}: {workload}");
             assert_eq!(container["readOnlyRootFilesystem"], true, "{folder}: {workload}");
             assert_eq!(container["capabilities"]["drop"], json!(["ALL"]), "{folder}: {workload}");
-            if workload != "asyncqueue-operator" {
+            if !workload.ends_with("-operator") {
                 assert_eq!(spec["automountServiceAccountToken"], false, "{folder}: {workload}");
             }
         }

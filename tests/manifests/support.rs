@@ -61,6 +61,13 @@ pub(crate) fn queue_worker_template(release: &str, arguments: &[&str]) -> Vec<Va
     objects(&output(helm.args(arguments)))
 }
 
+/// The objects of a packaged chart in the namespace `openfaas`.
+pub(crate) fn helm_package_template(package: &Path, arguments: &[&str]) -> Vec<Value> {
+    let mut helm = Command::new(tools::program("helm", "helm"));
+    helm.args(["template", "asyncqueue", "--namespace=openfaas"]).args(arguments).arg(package);
+    objects(&output(&mut helm))
+}
+
 /// Helm with these arguments and a chart of `manifests/`.
 pub(crate) fn helm_command(chart: &str, arguments: &[&str]) -> Command {
     let mut helm = Command::new(tools::program("helm", "helm"));
@@ -84,7 +91,8 @@ fn kustomize_path(folder: &Path) -> Vec<Value> {
     objects(&output(kubectl.arg("kustomize").arg(folder)))
 }
 
-fn objects(yaml: &str) -> Vec<Value> {
+/// The objects of a text of several YAML documents.
+pub(crate) fn objects(yaml: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(yaml).unwrap()
 }
 

@@ -17,7 +17,10 @@ use test_support::{
     wait::until,
 };
 
-use crate::support::{Queue, call, callback_at, publish_raw};
+use crate::{
+    gateway::Gateway,
+    support::{Queue, call, callback_at, publish_raw},
+};
 
 /// Settings of a worker that gives up at once.
 const ONE_ATTEMPT: [(&str, &str); 1] = [("max_retry_attempts", "1")];
@@ -634,4 +637,25 @@ async fn nats_that_is_away_is_an_error_that_names_it() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains(&address) && ended.stderr.contains("--nats-url"), "{ended:?}");
     assert!(!ended.stderr.contains("s3cret") && ended.stderr.lines().count() == 1, "{ended:?}");
+}
+
+#[tokio::test]
+async fn check_asks_nats_and_a_gateway() {
+    let queue = Queue::start().await;
+    let gateway = Gateway::before(&queue, &[]).await;
+    let url = format!("http://{}", gateway.addr);
+    let answer = aq_ok(&queue, &["check", "--gateway-url", &url]).await;
+    assert!(
+        answer.contains("NATS and JetStream answer") && answer.contains("is ready"),
+        "{answer}"
+    );
+    let _ = aq_ok(&queue, &["check"]).await;
+
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let ended = aq(&queue, &["check", "--gateway-url", &nowhere, "--timeout=1s"]).await;
+    assert!(ended.code == Some(1) && ended.stderr.contains("is not ready within 1s"), "{ended:?}");
+    let other = HttpServer::answering(|_| respond(503, "nats: not connected")).await;
+    let url = other.url();
+    let ended = aq(&queue, &["check", "--gateway-url", &url, "--timeout=1s"]).await;
+    assert!(ended.stderr.contains("503") && ended.stderr.contains("not connected"), "{ended:?}");
 }

@@ -1,8 +1,9 @@
 //! Credentials of NATS, and their rotation.
 
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use asyncqueue::stream::{ensure_buckets, ensure_queue};
+use nkeys::KeyPair;
 use test_support::{http::HttpServer, nats::NatsServer, nats_auth::Trust, wait::until};
 
 use crate::support::{Queue, spec};
@@ -71,4 +72,84 @@ async fn a_user_and_a_password_are_read_from_a_file() {
     let worker = crate::support::start_worker(&nats, &function, &settings);
     worker.logged("uthorization").await;
     assert!(!worker.log().iter().any(|line| line.contains("s3cret")));
+}
+
+#[tokio::test]
+async fn an_nkey_is_read_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = (folder.path().join("nats.conf"), folder.path().join("nkey"));
+    let (key, stranger) = (KeyPair::new_user(), KeyPair::new_user());
+    let users = format!("[{{user: test}}, {{nkey: {}}}]", key.public_key());
+    std::fs::write(&config, format!("no_auth_user: test\nauthorization {{ users: {users} }}"))
+        .unwrap();
+    let mut nats = NatsServer::prepare().with(["-c".to_owned(), config.display().to_string()]);
+    nats.run().await;
+    let function = HttpServer::start().await;
+    let settings = [("nats_creds_file", file.to_str().unwrap())];
+
+    std::fs::write(&file, format!("{}\n", key.seed().unwrap())).unwrap();
+    let worker = crate::support::start_worker(&nats, &function, &settings);
+    worker.logged("connected to NATS at").await;
+    drop(worker);
+    let seed = stranger.seed().unwrap();
+    std::fs::write(&file, &seed).unwrap();
+    let worker = crate::support::start_worker(&nats, &function, &settings);
+    worker.logged("uthorization").await;
+    assert!(!worker.log().iter().any(|line| line.contains(&seed)));
+}
+
+/// Makes a certificate for 127.0.0.1, which is its own authority, and its key, as `NAME.crt` and
+/// `NAME.key`.
+fn make_certificate(folder: &Path, name: &str) {
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-days=2", "-subj", &format!("/CN={name}")])
+        .args(key)
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_presented_to_a_server_that_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["server", "client", "stranger"] {
+        make_certificate(folder.path(), name);
+    }
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let tls = format!(
+        "tls {{ cert_file: {}, key_file: {}, ca_file: {}, verify: true }}",
+        file("server.crt"),
+        file("server.key"),
+        file("client.crt"),
+    );
+    std::fs::write(file("nats.conf"), tls).unwrap();
+    let mut nats = NatsServer::prepare().with(["-c".to_owned(), file("nats.conf")]);
+    nats.launch();
+    let function = HttpServer::start().await;
+    let (ca, certificate, key) = (file("server.crt"), file("client.crt"), file("client.key"));
+    let settings = [
+        ("nats_tls_ca_file", ca.as_str()),
+        ("nats_tls_cert_file", certificate.as_str()),
+        ("nats_tls_key_file", key.as_str()),
+    ];
+    let worker = crate::support::start_worker(&nats, &function, &settings);
+    worker.logged("connected to NATS at").await;
+    drop(worker);
+
+    let (certificate, key) = (file("stranger.crt"), file("stranger.key"));
+    let strange = [
+        ("nats_tls_ca_file", ca.as_str()),
+        ("nats_tls_cert_file", certificate.as_str()),
+        ("nats_tls_key_file", key.as_str()),
+    ];
+    let worker = crate::support::start_worker(&nats, &function, &strange);
+    worker.logged("waiting for NATS").await;
+    let mut lonely = crate::support::start_worker(&nats, &function, &strange[..2]);
+    lonely.logged("nats_tls_cert_file and nats_tls_key_file need each other").await;
+    assert!(!lonely.ended().await.success());
 }

@@ -21,8 +21,8 @@ pub struct NatsSpec {
     pub url: Option<String>,
 
     /// Key of a Secret in this namespace with credentials for that server: a file as `nsc generate
-    /// creds` writes it, with a JWT and a seed, or one line USER:PASSWORD, or one line with a
-    /// token. Default: none.
+    /// creds` writes it, with a JWT and a seed, or one line: USER:PASSWORD, the seed of an nkey, or
+    /// a token. Default: none.
     ///
     /// The Secret is mounted into the workers and not copied. Each new connection uses its current
     /// value: a change takes effect without a restart, as soon as the server closes the connections

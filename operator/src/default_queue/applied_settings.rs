@@ -3,109 +3,107 @@
 //! The settings are applied when they change, and not at every start: until then, changes of the
 //! queue itself stay. An annotation records what was last applied.
 
-use asyncqueue::GoDuration;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{Settings, crd::AsyncQueueSpec, labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION};
+use crate::{
+    Settings, crd::AsyncQueueSpec, labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION,
+    partial_spec::PartialSpec,
+};
 
-/// Fields of the default queue; those that have no setting are `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct AppliedSettings {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_inflight: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timeout: Option<GoDuration>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ack_wait: Option<GoDuration>,
+/// Fields of the default queue that a setting gives a value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct AppliedSettings(PartialSpec);
+
+/// Returns the merge patch for a queue on which `recorded` was last applied; `None` if that is
+/// already the desired state. A field that is no longer set gets its default back.
+pub(super) fn patch(recorded: Option<&str>, desired: &AppliedSettings) -> Option<Value> {
+    let previous = recorded.map(AppliedSettings::from_record).unwrap_or_default();
+    if previous == *desired {
+        return None;
+    }
+    let record = desired.annotation().map(|(_, record)| record);
+    let annotations = json!({ DEFAULT_QUEUE_SETTINGS_ANNOTATION: record });
+    let spec = desired.0.patch_from(&previous.0);
+    Some(json!({ "metadata": { "annotations": annotations }, "spec": spec }))
 }
 
 // === impl AppliedSettings ===
 
 impl AppliedSettings {
-    /// Returns the fields of the settings.
+    /// Returns the fields of the settings. A setting of one field wins over `default_queue_spec`.
     pub(super) fn from_settings(settings: &Settings) -> Self {
-        Self {
-            max_inflight: settings.default_queue_max_inflight.0,
-            timeout: settings.default_queue_timeout.0,
-            ack_wait: settings.default_queue_ack_wait.0,
+        let mut spec = settings.default_queue_spec.0.clone().unwrap_or_default();
+        let timeout = settings.default_queue_timeout.as_ref().map(ToString::to_string);
+        let ack_wait = settings.default_queue_ack_wait.as_ref().map(ToString::to_string);
+        let single = [
+            settings.default_queue_max_inflight.0.map(|number| ("maxInflight", json!(number))),
+            timeout.map(|timeout| ("timeout", json!(timeout))),
+            ack_wait.map(|ack_wait| ("consumer", json!({ "ackWait": ack_wait }))),
+        ];
+        for (name, value) in single.into_iter().flatten() {
+            spec.merge(&PartialSpec::from_fields(Map::from_iter([(name.to_owned(), value)])));
         }
+        Self(spec)
     }
 
-    /// Returns the spec with these fields.
-    pub(super) fn apply_to(&self, mut spec: AsyncQueueSpec) -> AsyncQueueSpec {
-        spec.max_inflight = self.max_inflight.unwrap_or(spec.max_inflight);
-        spec.timeout = self.timeout.unwrap_or(spec.timeout);
-        if let Some(ack_wait) = self.ack_wait {
-            spec.consumer.ack_wait = ack_wait;
-        }
-        spec
+    /// Returns the spec of a new queue.
+    pub(super) fn new_spec(&self) -> Result<AsyncQueueSpec, serde_json::Error> {
+        self.0.complete()
     }
 
     /// Returns the annotation that records them; `None` if no field is set.
     pub(super) fn annotation(&self) -> Option<(String, String)> {
-        (*self != Self::default())
-            .then(|| (DEFAULT_QUEUE_SETTINGS_ANNOTATION.to_owned(), self.record()))
+        (!self.0.is_empty())
+            .then(|| (DEFAULT_QUEUE_SETTINGS_ANNOTATION.to_owned(), self.0.to_string()))
     }
 
-    fn record(&self) -> String {
-        // Three fields that are text or numbers: that does not fail.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-/// Returns the merge patch for a queue on which `recorded` was last applied; `None` if that is
-/// already the desired state. A field that is no longer set gets its default back.
-pub(super) fn patch(recorded: Option<&str>, desired: &AppliedSettings) -> Option<Value> {
-    let previous: AppliedSettings =
-        recorded.and_then(|recorded| serde_json::from_str(recorded).ok()).unwrap_or_default();
-    if previous == *desired {
-        return None;
-    }
-    let mut spec = Map::new();
-    let mut put = |name: &str, value: Option<Value>, was_set: bool| {
-        if value.is_some() || was_set {
-            spec.insert(name.to_owned(), value.unwrap_or_default());
+    /// Reads the annotation. Version 0.1 recorded `consumer.ackWait` as `ackWait`.
+    fn from_record(record: &str) -> Self {
+        let mut fields: Map<String, Value> = serde_json::from_str(record).unwrap_or_default();
+        if let Some(ack_wait) = fields.remove("ackWait") {
+            fields.insert("consumer".to_owned(), json!({ "ackWait": ack_wait }));
         }
-    };
-    put("maxInflight", desired.max_inflight.map(Value::from), previous.max_inflight.is_some());
-    put("timeout", desired.timeout.map(|time| time.to_string().into()), previous.timeout.is_some());
-    let ack_wait = desired.ack_wait.map(|time| json!(time.to_string()));
-    if ack_wait.is_some() || previous.ack_wait.is_some() {
-        spec.insert("consumer".to_owned(), json!({ "ackWait": ack_wait }));
+        Self(PartialSpec::from_fields(fields))
     }
-    let record = desired.annotation().map(|(_, record)| record);
-    let annotations = json!({ DEFAULT_QUEUE_SETTINGS_ANNOTATION: record });
-    Some(json!({ "metadata": { "annotations": annotations }, "spec": spec }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use clap::Parser;
 
     use super::*;
+    use crate::settings::Cli;
 
-    fn settings(max_inflight: Option<i32>, ack_wait: Option<u64>) -> AppliedSettings {
-        let ack_wait = ack_wait.map(|seconds| GoDuration(Duration::from_secs(seconds)));
-        AppliedSettings { max_inflight, timeout: None, ack_wait }
+    fn settings(arguments: &[&str]) -> AppliedSettings {
+        let arguments = ["asyncqueue-operator"].iter().chain(arguments);
+        AppliedSettings::from_settings(&Cli::parse_from(arguments).settings)
     }
+
+    const FIVE: &str = "--default-queue-max-inflight=5";
+    const ACK_WAIT: &str = "--default-queue-ack-wait=1m";
 
     #[test]
     fn a_new_queue_has_the_settings_and_defaults() {
-        let spec = settings(Some(5), Some(90)).apply_to(AsyncQueueSpec::default());
+        let spec = settings(&[FIVE, "--default-queue-ack-wait=90s"]).new_spec().unwrap();
         assert_eq!((spec.max_inflight, spec.timeout), (5, AsyncQueueSpec::default().timeout));
         assert_eq!(spec.consumer.ack_wait.to_string(), "1m30s");
-        assert_eq!(
-            settings(None, None).apply_to(AsyncQueueSpec::default()),
-            AsyncQueueSpec::default()
-        );
-        assert_eq!(settings(None, None).annotation(), None);
+        assert_eq!(settings(&[]).new_spec().unwrap(), AsyncQueueSpec::default());
+        assert_eq!(settings(&[]).annotation(), None);
+    }
+
+    #[test]
+    fn any_field_of_the_spec_can_be_set() {
+        let whole = r#"--default-queue-spec={"maxInflight":7,"retry":{"maxAttempts":3}}"#;
+        let spec = settings(&[whole]).new_spec().unwrap();
+        assert_eq!((spec.max_inflight, spec.retry.max_attempts), (7, 3));
+        assert_eq!(spec.retry.jitter, AsyncQueueSpec::default().retry.jitter);
+        // A setting of one field wins.
+        assert_eq!(settings(&[whole, FIVE]).new_spec().unwrap().max_inflight, 5);
     }
 
     #[test]
     fn settings_are_applied_when_they_change() {
-        let five = settings(Some(5), None);
+        let five = settings(&[FIVE]);
         let record = r#"{"maxInflight":5}"#;
         assert_eq!(
             patch(None, &five),
@@ -116,22 +114,22 @@ mod tests {
         );
         // A change of the queue itself stays.
         assert_eq!(patch(Some(record), &five), None);
-        assert_eq!(patch(None, &settings(None, None)), None);
+        assert_eq!(patch(None, &settings(&[])), None);
     }
 
     #[test]
     fn a_removed_setting_restores_the_default() {
+        // As version 0.1 recorded it.
         let record = r#"{"maxInflight":5,"timeout":"15m","ackWait":"1m"}"#;
-        let patch = patch(Some(record), &settings(None, Some(60))).unwrap();
+        let patch = patch(Some(record), &settings(&[ACK_WAIT])).unwrap();
         assert_eq!(
             patch["spec"],
             json!({ "maxInflight": null, "timeout": null, "consumer": { "ackWait": "1m" } })
         );
-        assert_eq!(
-            patch["metadata"]["annotations"][DEFAULT_QUEUE_SETTINGS_ANNOTATION],
-            r#"{"ackWait":"1m"}"#
-        );
-        let patch = super::patch(Some(record), &settings(None, None)).unwrap();
+        let applied = r#"{"consumer":{"ackWait":"1m"}}"#;
+        assert_eq!(patch["metadata"]["annotations"][DEFAULT_QUEUE_SETTINGS_ANNOTATION], applied);
+        assert_eq!(super::patch(Some(applied), &settings(&[ACK_WAIT])), None);
+        let patch = super::patch(Some(record), &settings(&[])).unwrap();
         assert_eq!(patch["spec"]["consumer"], json!({ "ackWait": null }));
         assert!(patch["metadata"]["annotations"][DEFAULT_QUEUE_SETTINGS_ANNOTATION].is_null());
     }

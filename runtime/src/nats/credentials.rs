@@ -10,6 +10,13 @@ use nkeys::KeyPair;
 /// Beginning of the lines before JWT and seed, in a file as `nsc generate creds` writes it.
 const BEGIN_MARKER: &str = "-----BEGIN";
 
+/// Beginning of the seed of a user's nkey. A seed has 58 characters, so that no token of another
+/// kind is taken for one.
+const SEED_PREFIX: &str = "SU";
+
+/// Length of a seed.
+const SEED_LENGTH: usize = 58;
+
 /// Provides the content of a credentials file for each new connection.
 #[derive(Clone)]
 pub struct Credentials(Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<String>> + Send + Sync>);
@@ -18,6 +25,8 @@ pub struct Credentials(Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<String>
 enum ParsedCredentials {
     /// A JWT and the key that it was issued for.
     Jwt { jwt: String, key: Box<KeyPair> },
+    /// A key without a JWT: the server knows its public part.
+    Nkey(Box<KeyPair>),
     /// A user and a password.
     Password { user: String, password: String },
     /// A token.
@@ -97,7 +106,7 @@ impl ParsedCredentials {
         Ok(Self::Jwt { jwt: jwt.to_owned(), key: Box::new(key) })
     }
 
-    /// Parses one line: `user:password`, or a token.
+    /// Parses one line: `user:password`, the seed of an nkey, or a token.
     fn read_line(text: &str) -> anyhow::Result<Self> {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         match (lines.next(), lines.next()) {
@@ -106,14 +115,23 @@ impl ParsedCredentials {
                     Some((user, password)) => {
                         Self::Password { user: user.to_owned(), password: password.to_owned() }
                     }
-                    None => Self::Token(line.to_owned()),
+                    None => match Self::read_seed(line) {
+                        Some(key) => Self::Nkey(Box::new(key)),
+                        None => Self::Token(line.to_owned()),
+                    },
                 })
             }
             _ => bail!(
                 "not a credentials file: it must contain a JWT and a seed, as `nsc generate creds` \
-                 writes them, or one line USER:PASSWORD, or one line with a token"
+                 writes them, or one line: USER:PASSWORD, the seed of an nkey, or a token"
             ),
         }
+    }
+
+    /// Parses the seed of a user's nkey. `None` if the line is not one: its checksum decides.
+    fn read_seed(line: &str) -> Option<KeyPair> {
+        let has_form = line.starts_with(SEED_PREFIX) && line.len() == SEED_LENGTH;
+        has_form.then(|| KeyPair::from_seed(line).ok()).flatten()
     }
 
     /// Returns the login for the server that sent this nonce.
@@ -124,6 +142,11 @@ impl ParsedCredentials {
                 auth.signature =
                     Some(key.sign(nonce).context("failed to sign the nonce of the server")?);
                 auth.jwt = Some(jwt);
+            }
+            Self::Nkey(key) => {
+                auth.signature =
+                    Some(key.sign(nonce).context("failed to sign the nonce of the server")?);
+                auth.nkey = Some(key.public_key());
             }
             Self::Password { user, password } => {
                 auth.username = Some(user);
@@ -172,6 +195,25 @@ mod tests {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(answer("user:pass:word\n").await, (some("user"), some("pass:word"), None));
         assert_eq!(answer("\n t0ken \n").await, (None, None, some("t0ken")));
+    }
+
+    #[tokio::test]
+    async fn a_seed_alone_is_an_nkey_and_any_other_line_a_token() {
+        let key = KeyPair::new_user();
+        let seed = key.seed().unwrap();
+        let auth = |text: String| {
+            let credentials = Credentials::new(move || std::future::ready(Ok(text.clone())));
+            async move { credentials.sign_nonce(b"nonce".to_vec()).await.unwrap() }
+        };
+        let login = auth(format!("{seed}\n")).await;
+        assert_eq!(login.nkey, Some(key.public_key()));
+        assert!(key.verify(b"nonce", &login.signature.unwrap()).is_ok());
+        assert!(login.token.is_none() && login.jwt.is_none());
+        // Its checksum is wrong, or it is the key of an account.
+        let damaged = format!("{}A", &seed[..seed.len() - 1]);
+        for other in [damaged, KeyPair::new_account().seed().unwrap(), "SUnday".to_owned()] {
+            assert_eq!(auth(other.clone()).await.token, Some(other));
+        }
     }
 
     #[tokio::test]

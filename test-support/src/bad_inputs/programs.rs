@@ -134,6 +134,15 @@ pub const SETTINGS: &[Setting] = &[
     wrong(OPERATOR, "default_queue_max_inflight", "0", "use a number from 1 to 10000"),
     wrong(OPERATOR, "default_queue_timeout", "25h", "use a duration more than 0s, at most 24h"),
     wrong(OPERATOR, "default_queue_ack_wait", "0s", "use a duration from 1s to 1h"),
+    wrong(OPERATOR, "default_queue_spec", "maxInflight: 5", "write it as a JSON object"),
+    wrong(
+        OPERATOR,
+        "default_queue_spec",
+        r#"{"maxInflight":"five"}"#,
+        "it is not a part of an AsyncQueue's spec",
+    ),
+    wrong(OPERATOR, "worker_user_id", "0", "use a number from 1, since workers never run as root"),
+    wrong(OPERATOR, "worker_nats_tls_cert_secret", "nats", "write it as NAME/KEY"),
     wrong(OPERATOR, "default_queue", "Slow", "queue name `Slow` is not valid"),
     wrong(
         OPERATOR,

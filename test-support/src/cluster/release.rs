@@ -1,8 +1,9 @@
-//! The files of a release, for this machine's architecture, and its images on the cluster's node.
+//! The files of a release, made by `build/release` for this machine's architecture, and its images
+//! on the cluster's node.
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -18,19 +19,14 @@ pub struct Release {
 }
 
 impl Release {
-    /// Makes `install.yaml` and the images that it needs. The programs are those that
+    /// Makes `install.yaml`, the charts and the images that these need. The programs are those that
     /// `tests/cluster/install` has built.
     #[must_use]
     pub fn make() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-release-").expect("a folder");
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let _ = output(
-            Command::new(repository().join("build/release"))
-                .args(["images", "manifests"])
-                .env("RELEASE_FOLDER", folder.path())
-                .env("RELEASE_ARCHITECTURES", architecture)
-                .stderr(Stdio::inherit()),
-        );
+        let settings = [("RELEASE_ARCHITECTURES", architecture)];
+        make(folder.path(), &["images", "manifests", "charts"], &settings);
         Self { folder }
     }
 
@@ -51,6 +47,12 @@ impl Release {
         self.folder.path().join("install.yaml")
     }
 
+    /// The path of the Helm chart's package.
+    #[must_use]
+    pub fn chart(&self) -> PathBuf {
+        self.folder.path().join(format!("asyncqueue-{}.tgz", env!("CARGO_PKG_VERSION")))
+    }
+
     /// The images, each with its name, its version and its digest.
     #[must_use]
     pub fn images(&self) -> Vec<String> {
@@ -69,6 +71,26 @@ impl Drop for Release {
                 .status();
         }
     }
+}
+
+/// Makes parts of a release in a folder, with these settings of `build/release`.
+fn make(folder: &Path, parts: &[&str], settings: &[(&str, &str)]) {
+    let _ = output(
+        Command::new(repository().join("build/release"))
+            .args(parts)
+            .env("RELEASE_FOLDER", folder)
+            .envs(settings.iter().copied()),
+    );
+}
+
+/// Makes `install.yaml` and the charts in a folder, with images of this registry that are not
+/// built: each has this digest.
+pub fn make_manifests(folder: &Path, registry: &str, digest: &str) {
+    let version = env!("CARGO_PKG_VERSION");
+    let images = ["asyncqueue", "asyncqueue-example-function"]
+        .map(|name| format!("{registry}/{name}:{version}@{digest}\n"));
+    fs::write(folder.join("image-digests.txt"), images.concat()).expect("the folder is writable");
+    make(folder, &["manifests", "charts"], &[("RELEASE_REGISTRY", registry)]);
 }
 
 /// A command of containerd's own client on images of the node.

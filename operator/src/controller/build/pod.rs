@@ -20,9 +20,6 @@ use crate::{
     worker_defaults::WorkerDefaults,
 };
 
-/// The user id of workers: an unprivileged user that is not root.
-const USER_ID: i64 = 65_532;
-
 /// Returns the template of a worker's pod.
 pub(super) fn template(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> PodTemplateSpec {
     // The operator's labels come last, so that no user can detach the workers from their
@@ -56,8 +53,8 @@ fn spec(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> PodSpec {
         termination_grace_period_seconds: queue.grace.seconds(),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            run_as_user: Some(USER_ID),
-            run_as_group: Some(USER_ID),
+            run_as_user: defaults.user_id,
+            run_as_group: defaults.user_id,
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".to_owned(),
                 ..SeccompProfile::default()

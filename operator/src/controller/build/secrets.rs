@@ -33,9 +33,13 @@ pub(super) fn mounted<'a>(
     };
     let credentials = or_common(&nats.credentials_secret_ref, &defaults.nats_credentials);
     let authority = or_common(&nats.ca_secret_ref, &defaults.nats_ca);
+    let certificate = or_common(&None, &defaults.nats_tls_cert);
+    let private_key = or_common(&None, &defaults.nats_tls_key);
     let secrets = [
         ("nats-credentials", setting::NATS_CREDS_FILE, credentials),
         ("nats-ca", setting::NATS_TLS_CA_FILE, authority),
+        ("nats-tls-cert", setting::NATS_TLS_CERT_FILE, certificate),
+        ("nats-tls-key", setting::NATS_TLS_KEY_FILE, private_key),
         (
             "callback-signing",
             setting::CALLBACK_SIGNING_SECRET_FILE,

@@ -26,6 +26,9 @@ fn defaults() -> WorkerDefaults {
         nats: NatsSettings::from_url("nats://nats.openfaas:4222"),
         nats_credentials: None,
         nats_ca: None,
+        nats_tls_cert: None,
+        nats_tls_key: None,
+        user_id: Some(65_532),
         worker_image: "asyncqueue:test".to_owned(),
         is_own_image: true,
         image_pull_secrets: vec![LocalObjectReference { name: "registry".to_owned() }],
@@ -425,4 +428,34 @@ fn another_template_has_another_revision() {
     // An annotation of the spec does not replace it.
     queue.spec.worker.pod_annotations = [(REVISION_ANNOTATION.to_owned(), "x".to_owned())].into();
     assert_ne!(revision(&queue), first);
+}
+
+#[test]
+fn workers_have_the_client_certificate_of_the_installation() {
+    let key = |key: &str| Some(SecretKey { name: "nats".to_owned(), key: key.to_owned() });
+    let defaults = WorkerDefaults {
+        nats_tls_cert: key("tls.crt"),
+        nats_tls_key: key("tls.key"),
+        ..defaults()
+    };
+    let mut queue = sample();
+    let with_both = desired(&queue, &defaults);
+    let files = variables(&with_both);
+    assert_eq!(files["nats_tls_cert_file"], "/run/secrets/asyncqueue/nats-tls-cert/value");
+    assert_eq!(files["nats_tls_key_file"], "/run/secrets/asyncqueue/nats-tls-key/value");
+    queue.spec.nats.url = Some("nats://elsewhere".to_owned());
+    assert!(!variables(&desired(&queue, &defaults)).contains_key("nats_tls_cert_file"));
+}
+
+#[test]
+fn the_user_of_workers_may_be_left_to_the_cluster() {
+    let context = |user_id: Option<i64>| {
+        let defaults = WorkerDefaults { user_id, ..defaults() };
+        let deployment = desired(&sample(), &defaults).deployment;
+        deployment.spec.unwrap().template.spec.unwrap().security_context.unwrap()
+    };
+    let chosen = context(None);
+    assert_eq!((chosen.run_as_user, chosen.run_as_group), (None, None));
+    assert_eq!(chosen.run_as_non_root, Some(true));
+    assert_eq!(context(Some(7)).run_as_group, Some(7));
 }
