@@ -493,7 +493,9 @@ pub(crate) const PICTURES: &[(&str, &str)] = &[
     ("docs/autoscaling.md", "externalRules:"),
     // A line of the directory file above it.
     ("docs/standalone.md", "  figlet: {queue: slow-queue"),
+    ("docs/operations.md", "settings changed:"),
     ("docs/wire.md", "<subject>.<namespace>"),
+    ("docs/wire.md", r#"{"maxInflight":5"#),
     ("docs/wire.md", "Nats-Expected-Last-Subject-Sequence: 0"),
     // tests/nats runs it.
     ("docs/wire.md", "# pip install nats-py"),
