@@ -88,7 +88,8 @@ async fn submit(queue: &Queue, body: &'static str) {
 async fn depth_counts_waiting_running_and_retrying_calls() {
     let (queue, function) =
         (Queue::standalone().await, HttpServer::answering(|call| function(&call)).await);
-    let operator = Operator::start(&queue.nats, json!({})).await;
+    let spec = json!({ "maxInflight": 1, "retry": { "minBackoff": "1h", "maxBackoff": "1h" } });
+    let operator = Operator::start(&queue.nats, spec).await;
     operator.counts(0, 0, 0).await;
 
     // Without workers: what scales from zero.
@@ -96,8 +97,7 @@ async fn depth_counts_waiting_running_and_retrying_calls() {
     operator.counts(1, 0, 0).await;
 
     // The failed call is unacknowledged and does not run.
-    let settings = [("max_inflight", "1"), ("initial_retry_wait", "1h"), ("max_retry_wait", "1h")];
-    let mut worker = queue.worker(&function, &settings);
+    let mut worker = queue.worker(&function, &[]);
     operator.counts(0, 0, 1).await;
     for _ in 0..3 {
         submit(&queue, "long").await;
@@ -113,13 +113,14 @@ async fn depth_counts_waiting_running_and_retrying_calls() {
 async fn ended_and_dead_calls_are_not_in_the_depth() {
     let (queue, function) =
         (Queue::standalone().await, HttpServer::answering(|call| function(&call)).await);
-    let operator = Operator::start(&queue.nats, json!({})).await;
+    let spec = json!({ "retry": { "maxAttempts": 1 } });
+    let operator = Operator::start(&queue.nats, spec).await;
     until("the stream is there", async || queue.js.get_stream("jobs").await.ok()).await;
     for body in ["fail", "fail", "ok"] {
         submit(&queue, body).await;
     }
     operator.counts(3, 0, 0).await;
-    let _worker = queue.worker(&function, &[("max_retry_attempts", "1")]);
+    let _worker = queue.worker(&function, &[]);
     operator.counts(0, 0, 0).await;
     assert_eq!(queue.info("jobs-dead").await.state.messages, 2);
 }
