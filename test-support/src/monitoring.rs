@@ -133,10 +133,11 @@ impl Panel {
 
 impl Target {
     /// The query of all queues, as Grafana sends it: with a value in the place of each variable.
+    /// It matches no series without the label, as the choice of one queue would not.
     #[must_use]
     pub fn expression(&self, rate_interval: &str) -> String {
         let expression = self.expr.replace("$__rate_interval", rate_interval);
-        expression.replace("$namespace", ".*").replace("$queue", ".*")
+        expression.replace("$namespace", ".+").replace("$queue", ".+")
     }
 }
 

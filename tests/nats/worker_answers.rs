@@ -249,8 +249,8 @@ async fn metrics_have_the_names_that_dashboards_know() {
         r#"queue_worker_pending_messages{queue_name="jobs",function_name=""} 0"#,
         r#"queue_worker_messages_submitted_total{queue_name="jobs"} "#,
         "queue_worker_nats_reconnect_total 0",
-        "queue_worker_function_duration_seconds_count 3",
-        "queue_worker_waiting_seconds_count 2",
+        r#"queue_worker_function_duration_seconds_count{queue_name="jobs"} 3"#,
+        r#"queue_worker_waiting_seconds_count{queue_name="jobs"} 2"#,
     ];
     until(&format!("{expected:?}"), async || {
         let text = raw::try_request(admin, "GET", "/metrics", &[], b"").await.ok()?.text();

@@ -184,6 +184,8 @@ impl Metrics {
             "Calls that wait because a record can't be stored, by record and reason",
             metrics.blocked.clone(),
         );
+        let of_queue = ("queue_name".into(), metrics.queue.to_string().into());
+        let registry = registry.sub_registry_with_label(of_queue);
         registry.register(
             "function_duration_seconds",
             "Duration of attempts, from the first byte sent to the last received",
