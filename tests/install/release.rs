@@ -76,6 +76,8 @@ async fn the_files_of_a_release_take_a_call_within_two_minutes() {
     run_image(by_version).await;
     let _ = helm_in("openfaas", &["test", "asyncqueue"]);
     let _ = helm_in("openfaas", &["uninstall", "asyncqueue", "--wait"]);
+    // Helm keeps the pod of a test for its log.
+    let _ = kubectl(&["delete", "pod", "-n", "openfaas", "asyncqueue-test"]);
 }
 
 /// Waits until all programs run this image, the worker that the operator starts too.

@@ -101,7 +101,6 @@ impl DirectoryPublisher {
             let started = Instant::now();
             let (functions, queues) = (self.sources.index(), self.queues.all());
             let Computed { directory, counts, issues } = self.compute(&functions, &queues);
-            self.counts.send_replace(Some(counts));
             reporter.report(&functions, issues).await;
             drop(functions);
             let endpoints =
@@ -111,6 +110,8 @@ impl DirectoryPublisher {
             drop(queues);
             let debounce = DEBOUNCE.max(started.elapsed() * MIN_IDLE_FACTOR);
             let is_published = self.publish(&mut bucket, &directory, replicas).await;
+            // The status of a queue has a function when gateways can know it.
+            self.counts.send_replace(Some(counts));
             let directory = bucket.dedup(directory);
             let pause = if !is_published {
                 RETRY_DELAY
