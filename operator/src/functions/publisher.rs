@@ -110,8 +110,11 @@ impl DirectoryPublisher {
             drop(queues);
             let debounce = DEBOUNCE.max(started.elapsed() * MIN_IDLE_FACTOR);
             let is_published = self.publish(&mut bucket, &directory, replicas).await;
-            // The status of a queue has a function when gateways can know it.
-            self.counts.send_replace(Some(counts));
+            // The status has a function when gateways can know it. At the start, while NATS is
+            // unavailable, it keeps its number.
+            if is_published || self.counts.borrow().is_none() {
+                self.counts.send_replace(Some(counts));
+            }
             let directory = bucket.dedup(directory);
             let pause = if !is_published {
                 RETRY_DELAY
