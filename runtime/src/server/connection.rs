@@ -79,6 +79,10 @@ struct ConnectionState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
     /// It sends no more, but may still read.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only Linux can distinguish it from data that waits")
+    )]
     HalfClosed,
     /// It is gone.
     Reset,
