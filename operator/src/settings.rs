@@ -14,6 +14,7 @@ use std::{
 
 use asyncqueue::{
     GoDuration, ParseDurationError, QueueName,
+    directory::MAX_MAX_INFLIGHT,
     function_namespaces::{self, FunctionNamespaces, NamespaceList},
     names::parse_namespace,
 };
@@ -30,7 +31,6 @@ use crate::{
 };
 
 // Bounds of the CRD's fields: a test compares them.
-const MAX_INFLIGHT: i32 = 10_000;
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 const MIN_ACK_WAIT: Duration = Duration::from_secs(1);
 const MAX_ACK_WAIT: Duration = Duration::from_secs(3600);
@@ -223,9 +223,9 @@ pub struct Namespaces(Vec<String>);
 
 /// Reads spec.maxInflight, as the CRD allows it.
 fn parse_max_inflight(text: &str) -> Result<i32, String> {
-    let allowed = 1..=MAX_INFLIGHT;
+    let allowed = 1..=MAX_MAX_INFLIGHT;
     let number = text.parse().ok().filter(|number| allowed.contains(number));
-    number.ok_or_else(|| format!("use a number from 1 to {MAX_INFLIGHT}"))
+    number.map(i32::from).ok_or_else(|| format!("use a number from 1 to {MAX_MAX_INFLIGHT}"))
 }
 
 /// Reads a user id that is not root's.
@@ -374,7 +374,7 @@ mod tests {
             Cli::try_parse_from(["asyncqueue-operator", &format!("--default-queue-{name}={value}")])
         };
         let crd = crate::crd::yaml().unwrap();
-        assert!(crd.contains(&format!("maximum: {MAX_INFLIGHT}.0\n")));
+        assert!(crd.contains(&format!("maximum: {MAX_MAX_INFLIGHT}.0\n")));
         for rule in ["of more than 0s and at most 24h", "ackWait must be a duration from 1s to 1h"]
         {
             assert!(crd.contains(rule), "{rule}");
