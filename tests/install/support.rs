@@ -1,6 +1,6 @@
 //! What is installed, and how it comes back.
 
-use test_support::cluster::{is_true, kubectl, object_is};
+use test_support::cluster::{installation::FOREGROUND, is_true, kubectl, object_is};
 
 const DEPLOYMENTS: [&str; 2] = ["deployment/asyncqueue-operator", "deployment/asyncqueue-gateway"];
 
@@ -16,7 +16,7 @@ pub(crate) fn rolled_out() {
 pub(crate) fn remove_base() {
     let base = test_support::cluster::repository().join("manifests/base");
     let all_else = "--selector=app.kubernetes.io/component!=definition";
-    let _ = kubectl(&["delete", "--wait", "--kustomize", base.to_str().unwrap(), all_else]);
+    let _ = kubectl(&["delete", FOREGROUND, "--kustomize", base.to_str().unwrap(), all_else]);
 }
 
 /// Waits until a queue is ready.

@@ -5,6 +5,11 @@ use std::process::Command;
 
 use super::{command, repository};
 
+/// Option of `kubectl delete`: an object stays until the pods that it owns are gone. Otherwise, a
+/// garbage collector that the API server has just lost may miss the deletion of a Deployment. Its
+/// pods stay, and the Services of the next installation lead to them.
+pub const FOREGROUND: &str = "--cascade=foreground";
+
 /// Of what takes its time in a namespace.
 const IN_TIME: [&str; 2] = ["--namespace=openfaas", "--timeout=180s"];
 
@@ -55,7 +60,7 @@ pub fn remove_all() {
         ];
         try_run(command("kubectl").arg("wait").args(workers));
     }
-    delete(&["--kustomize=manifests/standalone", "--ignore-not-found"]);
+    delete(&["--kustomize=manifests/standalone", FOREGROUND, "--ignore-not-found"]);
 }
 
 /// Runs a command, and says so if it fails: a test that has failed already is not to fail
