@@ -46,9 +46,9 @@ pub struct WorkerShare {
 /// The entry of a key, and its revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredShares {
-    /// The shares. None if there is no entry.
+    /// The shares; empty if the entry does not exist.
     pub shares: Shares,
-    /// The revision of the entry; 0 if there is none.
+    /// The revision of the entry; 0 if it does not exist.
     pub revision: u64,
 }
 

@@ -167,7 +167,7 @@ pub struct AsyncQueueSpec {
     /// The workers share it in equal parts, and no worker runs more than maxInflight. A worker that
     /// dies gives its part back after 15 s. A worker that can't reach NATS for 9 s starts no
     /// invocation. A change applies within seconds, and running calls finish. Example: 50
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(with = "i32", range(min = 1, max = 1_000_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<i32>,
 
@@ -175,6 +175,7 @@ pub struct AsyncQueueSpec {
     ///
     /// Retries count too. Calls above the rate wait in the queue. A change applies within seconds.
     /// Example: {perSecond: 10, burst: 20}
+    #[schemars(with = "RateSpec")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<RateSpec>,
 

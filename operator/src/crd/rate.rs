@@ -16,7 +16,7 @@ pub struct RateSpec {
     ///
     /// It is divided among the workers, and each of them may start at least one at once. Example:
     /// 20
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(with = "i32", range(min = 1, max = 100_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<i32>,
 }

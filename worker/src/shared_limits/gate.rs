@@ -28,7 +28,7 @@ struct State {
     open: u32,
     /// Number of calls that wait for a token.
     waiting: usize,
-    /// The share. `None`: there is none yet, or there is no limit.
+    /// The share. `None`: it is not known yet, or no limit exists.
     held: Option<Held>,
 }
 

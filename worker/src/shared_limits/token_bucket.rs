@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The tokens of one worker. A token is due every `interval`, and at most `capacity` are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TokenBucket {
-    /// Time between two tokens. `None`: there are none.
+    /// Time between two tokens. `None`: no token arrives.
     interval: Option<Duration>,
     capacity: u32,
     /// When the next token is due. In the past, it says how many are kept.
@@ -15,7 +15,7 @@ pub(super) struct TokenBucket {
 /// The part of a rate that a worker has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refill {
-    /// Time between two tokens. `None`: there are none.
+    /// Time between two tokens. `None`: no token arrives.
     pub(super) interval: Option<Duration>,
     /// Maximum number of tokens that are kept.
     pub(super) capacity: u32,
@@ -44,7 +44,7 @@ impl TokenBucket {
         self.limit(now);
     }
 
-    /// Takes the next token, and returns how long to wait for it. `None`: there is none.
+    /// Takes the next token, and returns how long to wait for it. `None`: no token arrives.
     pub(super) fn take(&mut self, now: Instant) -> Option<Duration> {
         let interval = self.interval?;
         self.limit(now);
