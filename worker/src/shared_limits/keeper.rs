@@ -10,7 +10,7 @@ use asyncqueue::{
     jetstream::NatsError,
     shares::{self, Shares, StoredShares, WorkerShare},
 };
-use asyncqueue_runtime::error::error_chain;
+use asyncqueue_runtime::{error::error_chain, log_limit::LogLimit};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -23,13 +23,16 @@ use super::{
     division::{self, Claim, Renewal},
     gate::Gate,
 };
-use crate::{live_settings::LiveSettings, log_limit::LogLimit, metrics::Metrics};
+use crate::{live_settings::LiveSettings, metrics::Metrics};
 
 /// Maximum time for one renewal.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum time for removing the share at the end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Minimum time between two warnings about the share.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Number of renewals in a row over which other workers may write.
 const MAX_CONFLICTS: usize = 20;
@@ -60,7 +63,7 @@ impl ShareKeeper {
     /// Keeps the share for as long as it is polled.
     pub(crate) async fn run(&mut self) {
         let (mut observed, mut last) = (Observed::default(), WorkerShare::default());
-        let (failures, leaving) = (LogLimit::default(), self.leaving.clone());
+        let (failures, leaving) = (LogLimit::new(WARNING_INTERVAL), self.leaving.clone());
         loop {
             let settings = self.settings.borrow_and_update().clone();
             let pause = if settings.has_shared_limits() {
@@ -74,7 +77,8 @@ impl ShareKeeper {
                     Ok(Err(error)) => Some(error_chain(&error)),
                     Err(_) => Some("NATS did not answer in time".to_owned()),
                 };
-                if let Some(failure) = failure.filter(|_| failures.is_due(Instant::now())) {
+                if let Some(failure) = failure.filter(|_| failures.allow(Instant::now()).is_some())
+                {
                     warn!(
                         queue = self.key,
                         "failed to renew the share of concurrency and rate, no invocation starts \
