@@ -11,6 +11,9 @@ pub const DIRECTORY: Bucket = Bucket {
     max_age: None,
 };
 
+/// The buckets of which the workers of all queues read and write entries.
+pub const OF_WORKERS: [Bucket; 3] = [TOMBSTONES, ATTEMPT_OFFSETS, SLOTS];
+
 /// The bucket of tombstones: `<queue>.<call-id>.<sequence>` holds the mark of a call, see
 /// [`crate::tombstone`]. Its name is older than most of the marks.
 pub const TOMBSTONES: Bucket = Bucket {
@@ -28,4 +31,13 @@ pub const ATTEMPT_OFFSETS: Bucket = Bucket {
     description: "deliveries of calls that are no attempts",
     // Longer than a call may wait for the platform, which is a day.
     max_age: Some(Duration::from_secs(48 * 3600)),
+};
+
+/// The bucket of the workers' shares in the limits of their queue, see [`crate::shares`]: `<queue>`
+/// holds them, if the queue has `concurrency` or `rate`.
+pub const SLOTS: Bucket = Bucket {
+    name: "asyncqueue-slots",
+    description: "shares of workers in the concurrency and rate of their queue",
+    // Workers renew their entry every few seconds.
+    max_age: Some(Duration::from_secs(3600)),
 };

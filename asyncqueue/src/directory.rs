@@ -15,7 +15,9 @@ use crate::{
     retry::RetryOverrides,
 };
 
-pub use self::settings::{MAX_MAX_INFLIGHT, QueueSettings, SettingsError, StoredSettings};
+pub use self::settings::{
+    MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, QueueSettings, Rate, SettingsError, StoredSettings,
+};
 
 mod settings;
 mod snapshot;

@@ -123,6 +123,8 @@ pub mod reserved_names;
 #[doc(hidden)]
 pub mod retry;
 #[doc(hidden)]
+pub mod shares;
+#[doc(hidden)]
 pub mod stats;
 #[doc(hidden)]
 pub mod stored_result;

@@ -313,9 +313,12 @@ impl Bench {
     async fn count(&self) -> Result<Counted, Error> {
         let metrics = self.client.request_text(Request::get("/metrics").body(Vec::new())?).await?;
         let mut stored = 0;
-        for bucket in
-            ["KV_asyncqueue-directory", "KV_asyncqueue-cancelled", "KV_asyncqueue-uncounted"]
-        {
+        for bucket in [
+            "KV_asyncqueue-directory",
+            "KV_asyncqueue-cancelled",
+            "KV_asyncqueue-uncounted",
+            "KV_asyncqueue-slots",
+        ] {
             if let Ok(stream) = self.js.get_stream(bucket).await {
                 stored += stream.cached_info().state.last_sequence;
             }

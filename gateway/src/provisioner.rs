@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
-    QueueName,
+    QueueName, buckets,
     directory::{Directory, store::DirectoryStore},
     kv::BucketError,
     reserve,
@@ -127,10 +127,8 @@ pub(crate) async fn run(
 
 /// Returns what must exist so that this program has nothing to do.
 fn required_objects(specs: &[QueueSpec], writes_directory: bool) -> Vec<RequiredStream> {
-    let directory = writes_directory.then_some(asyncqueue::buckets::DIRECTORY);
-    let buckets = [asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS]
-        .into_iter()
-        .chain(directory);
+    let directory = writes_directory.then_some(buckets::DIRECTORY);
+    let buckets = buckets::OF_WORKERS.into_iter().chain(directory);
     let others =
         buckets.map(|bucket| required_bucket(&bucket)).chain([required_stream(reserve::STREAM)]);
     others.chain(specs.iter().flat_map(required_by_producer)).collect()

@@ -24,6 +24,7 @@ pub use self::{
     limits::LimitsSpec,
     nats::NatsSpec,
     or_default::OrDefault,
+    rate::RateSpec,
     retry::RetrySpec,
     secret::SecretKey,
     size::Size,
@@ -45,6 +46,7 @@ mod invoke;
 mod limits;
 mod nats;
 mod or_default;
+mod rate;
 mod retry;
 mod rules;
 mod schemas;
@@ -72,8 +74,8 @@ mod worker;
            calls of a function to it, set the annotation com.openfaas.queue: NAME on the \
            function, where NAME is the name of this object.\n\n\
            It consists of a stream and a durable consumer on NATS JetStream and a Deployment \
-           NAME-worker in this namespace. Total concurrency is spec.maxInflight times \
-           spec.replicas.\n\n\
+           NAME-worker in this namespace. Total concurrency is spec.concurrency, or else \
+           spec.maxInflight times spec.replicas.\n\n\
            The name has 1 to 40 of a-z, 0-9 and -, and must be unique in the cluster: calls find \
            their queue by its name.",
     scale(
@@ -151,12 +153,31 @@ mod worker;
 pub struct AsyncQueueSpec {
     /// Maximum number of calls that one worker runs concurrently, 1 to 10000. Default: 1.
     ///
-    /// Total concurrency of the queue is maxInflight times replicas. A call that waits for its
+    /// Total concurrency of the queue is maxInflight times replicas, or the field concurrency if
+    /// that is less. A call that waits for its
     /// retry does not count. A change applies to running workers within seconds. If it is lowered,
     /// running calls finish, and others start when there is room. Example: 5
     #[schemars(range(min = 1, max = 10000))]
     #[serde(default = "default::max_inflight")]
     pub max_inflight: i32,
+
+    /// Maximum number of invocations that all workers of the queue together have open, 1 to
+    /// 1000000. Default: maxInflight times replicas.
+    ///
+    /// The workers share it in equal parts, and no worker runs more than maxInflight. A worker that
+    /// dies gives its part back after 15 s. A worker that can't reach NATS for 9 s starts no
+    /// invocation. A change applies within seconds, and running calls finish. Example: 50
+    #[schemars(with = "i32", range(min = 1, max = 1_000_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<i32>,
+
+    /// How many invocations all workers of the queue together start. Default: unlimited.
+    ///
+    /// Retries count too. Calls above the rate wait in the queue. A change applies within seconds.
+    /// Example: {perSecond: 10, burst: 20}
+    #[schemars(with = "RateSpec")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateSpec>,
 
     /// Maximum time of one HTTP request to the function, from the first byte sent to the last byte
     /// received. Default: 1m.
@@ -301,6 +322,8 @@ impl Default for AsyncQueueSpec {
     fn default() -> Self {
         Self {
             max_inflight: default::max_inflight(),
+            concurrency: None,
+            rate: None,
             timeout: default::timeout(),
             replicas: default::replicas(),
             stream: OrDefault::default(),

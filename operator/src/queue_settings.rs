@@ -2,7 +2,7 @@
 
 use asyncqueue::{directory::QueueSettings, retry::QueueRetry};
 
-use crate::crd::AsyncQueueSpec;
+use crate::crd::{AsyncQueueSpec, RateSpec};
 
 /// Returns the settings for the directory.
 pub(crate) fn queue_settings(spec: &AsyncQueueSpec) -> QueueSettings {
@@ -11,5 +11,7 @@ pub(crate) fn queue_settings(spec: &AsyncQueueSpec) -> QueueSettings {
         max_inflight: u16::try_from(spec.max_inflight).ok(),
         timeout: Some(spec.timeout),
         retry: Some(QueueRetry::from(&*spec.retry)),
+        concurrency: spec.concurrency.and_then(|total| u32::try_from(total).ok()),
+        rate: spec.rate.and_then(RateSpec::rate),
     }
 }

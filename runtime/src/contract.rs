@@ -19,6 +19,12 @@ pub mod setting {
     pub const ENSURE_STREAM: &str = "ensure_stream";
     /// Maximum number of calls in flight in a worker.
     pub const MAX_INFLIGHT: &str = "max_inflight";
+    /// Maximum number of open invocations of all workers of a queue.
+    pub const CONCURRENCY: &str = "concurrency";
+    /// How many invocations the workers of a queue start in a second.
+    pub const RATE_PER_SECOND: &str = "rate_per_second";
+    /// How many invocations the workers of a queue start at once.
+    pub const RATE_BURST: &str = "rate_burst";
     /// Whether a worker waits for the settings of its queue in the directory.
     pub const WAIT_FOR_SETTINGS: &str = "wait_for_settings";
     /// The lease of a call.
@@ -83,13 +89,14 @@ pub mod setting {
     pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
 
     /// The settings of this module that the operator sets on its workers, in alphabetical order.
-    pub const SET_BY_OPERATOR: [&str; 31] = [
+    pub const SET_BY_OPERATOR: [&str; 34] = [
         ACK_WAIT,
         CALLBACK_ALLOWED_HOSTS,
         CALLBACK_CA_FILE,
         CALLBACK_MAX_ATTEMPTS,
         CALLBACK_SIGNING_SECRET_FILE,
         CALLBACK_TIMEOUT,
+        CONCURRENCY,
         DEAD_LETTERS,
         ENSURE_STREAM,
         FUNCTION_NAMESPACE,
@@ -112,6 +119,8 @@ pub mod setting {
         NATS_URL,
         PLATFORM_NAMESPACE,
         QUEUE_NAME,
+        RATE_BURST,
+        RATE_PER_SECOND,
         UPSTREAM_TIMEOUT,
         WAIT_FOR_SETTINGS,
         WRITE_DEBUG,

@@ -141,7 +141,7 @@ fn names_and_limits_in_the_documentation_are_those_of_the_library() {
         let name = name.replace(queue.as_str(), "<queue>");
         assert!(WIRE.contains(&format!("`{name}`")), "{name}");
     }
-    for bucket in [buckets::TOMBSTONES, buckets::DIRECTORY, buckets::ATTEMPT_OFFSETS] {
+    for bucket in buckets::OF_WORKERS.into_iter().chain([buckets::DIRECTORY]) {
         assert!(WIRE.contains(&format!("bucket `{}`", bucket.name)), "{}", bucket.name);
     }
     for (limit, values) in [

@@ -45,11 +45,7 @@ async fn an_operator_creates_buckets_before_streams() {
     let (_operator, _kubeconfig) = api.operator(&[("nats_url", &url), ("http_addr", &admin)]);
     assert_older(
         &queue,
-        &[
-            asyncqueue::buckets::DIRECTORY,
-            asyncqueue::buckets::TOMBSTONES,
-            asyncqueue::buckets::ATTEMPT_OFFSETS,
-        ],
+        &[&[asyncqueue::buckets::DIRECTORY][..], &asyncqueue::buckets::OF_WORKERS[..]].concat(),
     )
     .await;
 }
@@ -61,11 +57,7 @@ async fn a_gateway_creates_buckets_before_streams() {
         Gateway::start(&queue.nats, "queues: {jobs: }", &[("ensure_stream", "true")]).await;
     assert_older(
         &queue,
-        &[
-            asyncqueue::buckets::DIRECTORY,
-            asyncqueue::buckets::TOMBSTONES,
-            asyncqueue::buckets::ATTEMPT_OFFSETS,
-        ],
+        &[&[asyncqueue::buckets::DIRECTORY][..], &asyncqueue::buckets::OF_WORKERS[..]].concat(),
     )
     .await;
 }
@@ -74,6 +66,5 @@ async fn a_gateway_creates_buckets_before_streams() {
 async fn a_worker_creates_buckets_before_streams() {
     let (queue, function) = (Queue::standalone().await, HttpServer::start().await);
     let _worker = start_worker(&queue.nats, &function, &[("ensure_stream", "true")]);
-    assert_older(&queue, &[asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS])
-        .await;
+    assert_older(&queue, &asyncqueue::buckets::OF_WORKERS).await;
 }

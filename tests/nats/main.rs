@@ -50,6 +50,7 @@ mod scaled_to_zero;
 mod sequences;
 mod sequences_cluster;
 mod server_versions;
+mod shared_limits;
 mod sizes;
 mod standalone;
 mod standalone_heals;

@@ -46,7 +46,7 @@ impl Stage {
         until(&what, async || {
             let log = worker.log();
             let lines = log.iter().filter(|line| {
-                line.contains(call.as_str()) && line.contains("figlet is scaled to zero")
+                line.contains(call.as_str()) && line.contains("the function is scaled to zero")
             });
             (lines.count() >= times).then_some(())
         })
@@ -105,7 +105,8 @@ async fn other_functions_run_while_one_is_at_zero() {
     stage.queue.holds("jobs", AT_ZERO_CALLS as u64).await;
     assert_eq!(function.received().len(), OTHER_CALLS);
     // At info level, the function is named once a minute.
-    let named = worker.log().iter().filter(|line| line.contains("its calls are put off")).count();
+    let named =
+        worker.log().iter().filter(|line| line.contains("calls of figlet are put off")).count();
     assert_eq!(named, 1);
 }
 

@@ -162,7 +162,7 @@ async fn survives_an_empty_store(by: By) {
     // Beyond the first call.
     stage.a_call_runs("again").await;
     let begun = Instant::now();
-    for bucket in [asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS] {
+    for bucket in asyncqueue::buckets::OF_WORKERS {
         until_in(HEALED, bucket.name, async || bucket.open(&stage.queue.js).await.ok()).await;
     }
     println!("the buckets were there after {:?}", begun.elapsed());
@@ -216,11 +216,7 @@ async fn a_call_is_cancelled(stage: &Stage) {
 #[tokio::test]
 async fn a_worker_creates_deleted_buckets_again() {
     let stage = Stage::start(By::Worker).await;
-    buckets_return(
-        &stage,
-        &[asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS],
-    )
-    .await;
+    buckets_return(&stage, &asyncqueue::buckets::OF_WORKERS).await;
     stage.a_call_runs("after").await;
     stage.is_ready().await;
 }
@@ -230,11 +226,7 @@ async fn a_gateway_creates_deleted_buckets_again_and_writes_the_directory() {
     let stage = Stage::start(By::Gateway).await;
     buckets_return(
         &stage,
-        &[
-            asyncqueue::buckets::DIRECTORY,
-            asyncqueue::buckets::TOMBSTONES,
-            asyncqueue::buckets::ATTEMPT_OFFSETS,
-        ],
+        &[&[asyncqueue::buckets::DIRECTORY][..], &asyncqueue::buckets::OF_WORKERS[..]].concat(),
     )
     .await;
     stage.a_call_runs("after").await;

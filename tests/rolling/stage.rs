@@ -294,6 +294,7 @@ async fn write_directory(js: &Context) {
             max_backoff: "1s".parse().unwrap(),
             ..QueueRetry::default()
         }),
+        ..QueueSettings::default()
     };
     let settings = Some(StoredSettings::new(&settings).unwrap());
     let entry = QueueEntry { settings, ..QueueEntry::new(QUEUE, QUEUE) };

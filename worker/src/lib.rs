@@ -25,6 +25,7 @@ pub mod retry;
 mod run;
 mod server_clock;
 mod settings;
+mod shared_limits;
 mod stats;
 
 pub use run::run;

@@ -1,14 +1,14 @@
 //! The settings of the queue that apply now: those of the directory, or else the worker's own. They
 //! change while calls run, so they are read where something is decided by them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use asyncqueue::{
     GoDuration, QueueName,
-    directory::{Directory, QueueSettings, SettingsError, StoredSettings},
+    directory::{Directory, QueueSettings, Rate, SettingsError, StoredSettings},
     retry::QueueRetry,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -19,6 +19,10 @@ use crate::retry::outcome::RetryPolicy;
 pub(crate) struct LiveSettings {
     /// Maximum number of calls that run concurrently.
     pub(crate) max_inflight: u16,
+    /// Maximum number of invocations that all workers of the queue have open, if it is limited.
+    pub(crate) concurrency: Option<u32>,
+    /// How many invocations all workers of the queue start, if that is limited.
+    pub(crate) rate: Option<Rate>,
     timeout: GoDuration,
     retry: QueueRetry,
     /// The retry settings, as they are used.
@@ -49,7 +53,12 @@ struct Followed {
 impl LiveSettings {
     pub(crate) fn new(max_inflight: u16, timeout: GoDuration, retry: QueueRetry) -> Self {
         let policy = Arc::new(RetryPolicy::from(&retry));
-        Self { max_inflight, timeout, retry, policy }
+        Self { max_inflight, concurrency: None, rate: None, timeout, retry, policy }
+    }
+
+    /// Returns these settings with the limits that all workers of the queue share.
+    pub(crate) fn with_shared_limits(self, concurrency: Option<u32>, rate: Option<Rate>) -> Self {
+        Self { concurrency, rate, ..self }
     }
 
     /// Returns the time limit of an invocation that starts now.
@@ -57,11 +66,23 @@ impl LiveSettings {
         self.timeout.0
     }
 
+    /// Returns whether both have the same limits that all workers of the queue share.
+    pub(crate) fn has_same_shared_limits(&self, other: &Self) -> bool {
+        (self.concurrency, self.rate) == (other.concurrency, other.rate)
+    }
+
+    /// Returns whether the workers of the queue share a limit.
+    pub(crate) fn has_shared_limits(&self) -> bool {
+        self.concurrency.is_some() || self.rate.is_some()
+    }
+
     fn to_queue(&self) -> QueueSettings {
         QueueSettings {
             max_inflight: Some(self.max_inflight),
             timeout: Some(self.timeout),
             retry: Some(self.retry.clone()),
+            concurrency: self.concurrency,
+            rate: self.rate,
         }
     }
 
@@ -72,6 +93,7 @@ impl LiveSettings {
             queue.timeout.unwrap_or(self.timeout),
             queue.retry.unwrap_or_else(|| self.retry.clone()),
         )
+        .with_shared_limits(queue.concurrency.or(self.concurrency), queue.rate.or(self.rate))
     }
 }
 
@@ -152,7 +174,8 @@ impl SettingsFollower {
     }
 }
 
-/// Describes what differs, field by field: `maxInflight 1 -> 5`.
+/// Describes what differs, field by field: `maxInflight 1 -> 5`. A limit that does not exist is
+/// `unset`.
 fn changes(old: &LiveSettings, new: &LiveSettings) -> Vec<String> {
     let fields =
         |settings: &LiveSettings| serde_json::to_value(settings.to_queue()).unwrap_or_default();
@@ -163,12 +186,20 @@ fn changes(old: &LiveSettings, new: &LiveSettings) -> Vec<String> {
 
 fn add_changes(name: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
     if let (Value::Object(old), Value::Object(new)) = (old, new) {
-        for (field, new) in new {
+        let fields: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let of =
+            |fields: &Map<String, Value>, field| fields.get(field).cloned().unwrap_or_default();
+        for field in fields {
             let dot = if name.is_empty() { "" } else { "." };
-            add_changes(&format!("{name}{dot}{field}"), &old[field], new, changes);
+            let (old, new) = (of(old, field), of(new, field));
+            add_changes(&format!("{name}{dot}{field}"), &old, &new, changes);
         }
     } else if old != new {
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = |value: &Value| match value {
+            Value::Null => "unset".to_owned(),
+            Value::String(text) => text.clone(),
+            value => value.to_string(),
+        };
         changes.push(format!("{name} {} -> {}", text(old), text(new)));
     }
 }
@@ -255,6 +286,9 @@ mod tests {
         let retry =
             QueueRetry { max_attempts: 3, status_codes: vec![429, 503], ..QueueRetry::default() };
         let new = LiveSettings::new(5, GoDuration(Duration::from_secs(900)), retry);
+        let limited = LiveSettings { concurrency: Some(20), ..own() };
+        assert_eq!(changes(&own(), &limited), ["concurrency unset -> 20"]);
+        assert_eq!(changes(&limited, &own()), ["concurrency 20 -> unset"]);
         assert_eq!(
             changes(&own(), &new),
             [

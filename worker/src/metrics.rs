@@ -17,7 +17,10 @@ use prometheus_client::{
 
 use self::inflight::InflightGauges;
 pub(crate) use self::inflight::InflightGuard;
-use crate::{record::Record, retry::outcome::Outcome};
+use crate::{
+    record::Record,
+    retry::outcome::{Outcome, PutOffReason},
+};
 
 mod inflight;
 
@@ -63,6 +66,9 @@ pub(crate) struct Metrics {
     processed: Family<OutcomeLabels, Counter>,
     inflight: InflightGauges,
     calls_put_off: Family<ReasonLabels, Counter>,
+    concurrency: Family<QueueLabels, Gauge>,
+    concurrency_share: Family<QueueLabels, Gauge>,
+    rate_waits: Family<QueueLabels, Counter>,
     callbacks: Family<OutcomeLabels, Counter>,
     callbacks_deferred: Family<QueueLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
@@ -113,6 +119,9 @@ impl Metrics {
             processed: Family::default(),
             inflight: InflightGauges::new(queue),
             calls_put_off: Family::default(),
+            concurrency: Family::default(),
+            concurrency_share: Family::default(),
+            rate_waits: Family::default(),
             callbacks: Family::default(),
             callbacks_deferred: Family::default(),
             dead_letters: Family::default(),
@@ -140,9 +149,11 @@ impl Metrics {
         );
         registry.register(
             "calls_put_off",
-            "Calls that were handed back without an invocation, by reason: scaled_to_zero",
+            "Calls that were handed back without an invocation, by reason: scaled_to_zero, or \
+             no_share of concurrency and rate",
             metrics.calls_put_off.clone(),
         );
+        metrics.register_shared_limits(registry);
         registry.register(
             "callbacks",
             "Attempts to post a result by outcome: accepted, failed or refused",
@@ -187,6 +198,25 @@ impl Metrics {
         metrics
     }
 
+    /// Registers what is known of the limits that all workers share.
+    fn register_shared_limits(&self, registry: &mut Registry) {
+        registry.register(
+            "concurrency",
+            "Maximum number of open invocations of all workers: spec.concurrency, if it is set",
+            self.concurrency.clone(),
+        );
+        registry.register(
+            "concurrency_share",
+            "Maximum number of open invocations of this worker: its share of spec.concurrency",
+            self.concurrency_share.clone(),
+        );
+        registry.register(
+            "rate_waits",
+            "Calls that this worker held until spec.rate permitted their invocation",
+            self.rate_waits.clone(),
+        );
+    }
+
     /// Registers what is read from the server every few seconds.
     fn register_of_queue(&self, registry: &mut Registry) {
         registry.register(
@@ -223,7 +253,10 @@ impl Metrics {
         for outcome in ["done", "retry", "dead", "cancelled", "expired"] {
             let _ = self.processed.get_or_create(&self.labels(outcome));
         }
-        let _ = self.calls_put_off.get_or_create(&self.scaled_to_zero());
+        for reason in PutOffReason::ALL {
+            let _ = self.calls_put_off.get_or_create(&self.put_off_labels(reason));
+        }
+        let _ = self.rate_waits.get_or_create(&self.queue_labels());
         for record in Record::ALL {
             for failure in [PublishFailure::NoSpace, PublishFailure::StreamFull] {
                 let _ = self.blocked.get_or_create(&self.record_labels(record, failure));
@@ -295,9 +328,27 @@ impl Metrics {
         self.processed.get_or_create(&self.labels(outcome)).inc();
     }
 
-    /// Counts a call that is handed back, since its function is scaled to zero.
-    pub(crate) fn record_put_off(&self) {
-        self.calls_put_off.get_or_create(&self.scaled_to_zero()).inc();
+    /// Counts a call that is handed back without an invocation.
+    pub(crate) fn record_put_off(&self, reason: PutOffReason) {
+        self.calls_put_off.get_or_create(&self.put_off_labels(reason)).inc();
+    }
+
+    /// Sets the total of concurrency, and the share of this worker. `None`: it is not limited.
+    pub(crate) fn set_share(&self, concurrency: Option<u32>, share: u32) {
+        let Some(concurrency) = concurrency else { return self.remove_share() };
+        self.concurrency.get_or_create(&self.queue_labels()).set(concurrency.into());
+        self.concurrency_share.get_or_create(&self.queue_labels()).set(share.into());
+    }
+
+    /// Removes the series of a limit that does not exist any more.
+    pub(crate) fn remove_share(&self) {
+        self.concurrency.remove(&self.queue_labels());
+        self.concurrency_share.remove(&self.queue_labels());
+    }
+
+    /// Counts a call that waits for the rate.
+    pub(crate) fn record_rate_wait(&self) {
+        self.rate_waits.get_or_create(&self.queue_labels()).inc();
     }
 
     /// Counts a call that ended in this state without an invocation: cancelled, expired, or dead
@@ -339,8 +390,12 @@ impl Metrics {
         RecordLabels { queue_name: self.queue.clone(), record, reason }
     }
 
-    fn scaled_to_zero(&self) -> ReasonLabels {
-        ReasonLabels { queue_name: self.queue.clone(), reason: "scaled_to_zero" }
+    fn put_off_labels(&self, reason: PutOffReason) -> ReasonLabels {
+        ReasonLabels { queue_name: self.queue.clone(), reason: reason.as_str() }
+    }
+
+    fn queue_labels(&self) -> QueueLabels {
+        QueueLabels { queue_name: self.queue.clone() }
     }
 
     fn labels(&self, outcome: &'static str) -> OutcomeLabels {

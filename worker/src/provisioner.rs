@@ -58,9 +58,11 @@ impl StreamProvisioner {
     ) -> Result<Self, UsageError> {
         check_names(settings)?;
         let spec = spec(settings);
-        let buckets = [buckets::TOMBSTONES, buckets::ATTEMPT_OFFSETS];
-        let needed =
-            buckets.iter().map(required_bucket).chain(required_by_workers(&spec)).collect();
+        let needed = buckets::OF_WORKERS
+            .iter()
+            .map(required_bucket)
+            .chain(required_by_workers(&spec))
+            .collect();
         health.register(CONDITION, "waiting for NATS to create the streams");
         Ok(Self { js, spec, needed, health })
     }

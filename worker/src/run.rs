@@ -21,7 +21,7 @@ use asyncqueue_runtime::{
     shutdown::Shutdown,
 };
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 
@@ -39,18 +39,23 @@ use crate::{
     consumer::{self, Puller},
     dead_letter::DeadLetterWriter,
     function::{client::FunctionClient, request::Target, response_buffer::ResponseMemory},
-    live_settings::SettingsFollower,
+    live_settings::{LiveSettings, SettingsFollower},
     metrics::Metrics,
     provisioner::StreamProvisioner,
     queue_metrics,
     record_store::RecordStore,
     server_clock::ServerClock,
+    shared_limits::{Gate, ShareKeeper},
     stats::WorkerStatistics,
 };
 
 /// Maximum time that calls wait at the start until the directory is read, which takes some
 /// milliseconds.
 const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Maximum time that calls wait at the start for a share in the limits of the queue. Without one,
+/// none starts.
+const SHARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum time for sending the last acks.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -86,6 +91,9 @@ struct Shared {
     clock: ServerClock,
     directory: watch::Receiver<Option<Arc<Directory>>>,
     settings: SettingsFollower,
+    gate: Gate,
+    /// The settings, with as many slots as this worker has a share of.
+    limited: watch::Sender<LiveSettings>,
 }
 
 /// Runs the worker until `shutdown`, then drains it.
@@ -160,7 +168,7 @@ impl Worker {
         let client = self.js.client();
         let result = Box::pin(self.work(shutdown)).await;
         // The last acks may not be sent yet.
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, client.flush()).await;
+        let _ = timeout(FLUSH_TIMEOUT, client.flush()).await;
         result
     }
 
@@ -202,15 +210,33 @@ impl Worker {
             let (calls, callbacks, ()) = tokio::join!(calls, callbacks, published);
             calls.and(callbacks)
         };
+        let mut keeper = self.share_keeper(&shared, shutdown);
         let Shared { statuses, cancellations, clock, directory, .. } = shared;
         let consumer = (stream.as_str(), durable.as_str());
-        tokio::select! {
+        let result = tokio::select! {
             result = result => result.context("the task that pulls messages failed"),
+            () = keeper.run() => Ok(()),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),
             () = queue_metrics::run(js, queue, consumer, directory, &self.metrics, &clock) => {
                 Ok(())
             }
+        };
+        keeper.leave_if_limited().await;
+        result
+    }
+
+    /// Creates the keeper of this worker's share in the limits of the queue.
+    fn share_keeper(&self, shared: &Shared, shutdown: &Shutdown) -> ShareKeeper {
+        ShareKeeper {
+            js: self.js.clone(),
+            key: self.settings.queue_name.to_string(),
+            worker: format!("{}-{:08x}", self.settings.worker_name, rand::random::<u32>()),
+            settings: shared.settings.subscribe(),
+            gate: shared.gate.clone(),
+            limited: shared.limited.clone(),
+            metrics: self.metrics.clone(),
+            leaving: shutdown.graceful.clone(),
         }
     }
 
@@ -220,7 +246,7 @@ impl Worker {
         let settings = self.settings.clone();
         let (js, health) = (self.js.clone(), self.health.clone());
         let (directory, clock) = (shared.directory.clone(), shared.clock.clone());
-        let live = shared.settings.clone();
+        let (live, mut limited) = (shared.settings.clone(), shared.limited.subscribe());
         if settings.wait_for_settings {
             health.register(SETTINGS_CONDITION, WAITING_FOR_SETTINGS);
         }
@@ -233,6 +259,9 @@ impl Worker {
                 health.ready(SETTINGS_CONDITION);
             }
             let current = live.subscribe().borrow().clone();
+            // Calls that come before that would be handed back.
+            let is_limited = |limited: &LiveSettings| limited.has_same_shared_limits(&current);
+            let _ = timeout(SHARE_TIMEOUT, limited.wait_for(is_limited)).await;
             info!(
                 queue = %settings.queue_name, stream, durable,
                 max_inflight = current.max_inflight, timeout = %GoDuration(current.timeout()),
@@ -264,6 +293,10 @@ impl Worker {
         let statuses = CallStatuses::new(settings.worker_name.clone());
         let cancellations = Cancellations::new(js.client(), statuses.clone());
         let clock = ServerClock::default();
+        let gate = Gate::new(live.subscribe(), metrics.clone());
+        // The keeper adds the limits when it has a share in them.
+        let settings = live.subscribe().borrow().clone();
+        let limited = watch::Sender::new(settings.with_shared_limits(None, None));
         Shared {
             store,
             dispatcher,
@@ -273,6 +306,8 @@ impl Worker {
             clock,
             directory,
             settings: live,
+            gate,
+            limited,
         }
     }
 
@@ -287,8 +322,9 @@ impl Worker {
             js: self.js.clone(),
             stream: settings.stream(),
             durable: settings.durable(),
-            settings: shared.settings.subscribe(),
+            settings: shared.limited.subscribe(),
             slots: |settings| settings.max_inflight.into(),
+            gate: Some(shared.gate.clone()),
             handler: Arc::new(self.call_handler(shared)),
             running: in_flight_tx,
             readiness: Some((self.health.clone(), CONSUMER_CONDITION)),
@@ -320,6 +356,7 @@ impl Worker {
                 js: js.clone(),
                 queue: queue.clone(),
                 function_client: self.function_client(),
+                gate: shared.gate.clone(),
                 offsets: offsets.clone(),
                 settings: shared.settings.subscribe(),
                 directory: shared.directory.clone(),
@@ -373,6 +410,7 @@ impl Worker {
             durable: queue.callback_durable(),
             settings: shared.settings.subscribe(),
             slots: |_| callback::CONCURRENCY,
+            gate: None,
             handler: Arc::new(handler),
             running: watch::Sender::new(0),
             // Without this stream, results are posted directly.

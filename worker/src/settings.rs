@@ -10,7 +10,7 @@ use std::{
 
 use asyncqueue::{
     GoDuration, QueueName,
-    directory::MAX_MAX_INFLIGHT,
+    directory::{MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, Rate},
     function_namespaces::{self, NamespaceList},
     names::parse_namespace,
     retry::{Backoff, Jitter, QueueRetry, parse_codes, policy},
@@ -109,6 +109,39 @@ pub struct Settings {
         value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_MAX_INFLIGHT))
     )]
     pub max_inflight: u16,
+
+    /// Maximum number of invocations that all workers of the queue together have open. The
+    /// directory takes precedence. Default: `max_inflight` times the number of workers. Example: 20
+    #[arg(
+        long,
+        env = setting::CONCURRENCY,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_concurrency)
+    )]
+    pub concurrency: Optional<u32>,
+
+    /// How many invocations all workers of the queue together start in a second. The directory
+    /// takes precedence. Default: unlimited. Example: 10
+    #[arg(
+        long,
+        env = setting::RATE_PER_SECOND,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_rate)
+    )]
+    pub rate_per_second: Optional<u32>,
+
+    /// How many invocations may start at once after a pause, if `rate_per_second` is set. Default:
+    /// as many as in a second. Example: 20
+    #[arg(
+        long,
+        env = setting::RATE_BURST,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_rate)
+    )]
+    pub rate_burst: Optional<u32>,
 
     /// Lease of a call, which is renewed after a third of it. Takes effect only with
     /// `ensure_stream`: otherwise the consumer exists already and has it
@@ -398,7 +431,10 @@ impl Settings {
 
     /// Returns what applies as long as the directory has no settings of the queue.
     pub(crate) fn live_settings(&self) -> LiveSettings {
+        let rate = self.rate_per_second.0;
+        let rate = rate.map(|per_second| Rate { per_second, burst: self.rate_burst.0 });
         LiveSettings::new(self.max_inflight, self.upstream_timeout, self.queue_retry())
+            .with_shared_limits(self.concurrency.0, rate)
     }
 
     /// Returns when a call is retried.
@@ -412,6 +448,20 @@ impl Settings {
             status_codes: self.retry_http_codes.0.iter().copied().collect(),
         }
     }
+}
+
+fn parse_concurrency(text: &str) -> Result<u32, String> {
+    parse_number(text, MAX_CONCURRENCY)
+}
+
+fn parse_rate(text: &str) -> Result<u32, String> {
+    parse_number(text, MAX_RATE)
+}
+
+/// Reads a number from 1 to a maximum.
+fn parse_number(text: &str, max: u32) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| format!("use a number from 1 to {max}, or leave it out for no limit"))
 }
 
 // === impl Codes ===
@@ -474,6 +524,9 @@ mod tests {
     fn a_bad_value_is_refused_with_its_name_and_the_rule() {
         for (flag, value, rule) in [
             ("--max-inflight", "0", "1..=10000"),
+            ("--concurrency", "0", "1 to 1000000"),
+            ("--rate-per-second", "0.5", "1 to 100000"),
+            ("--rate-burst", "many", "1 to 100000"),
             ("--upstream-timeout", "15", "15m"),
             ("--upstream-timeout", "0s", "more than 0"),
             ("--max-retry-attempts", "0", "1.."),

@@ -11,6 +11,12 @@ use crate::{
 /// Maximum of [`QueueSettings::max_inflight`].
 pub const MAX_MAX_INFLIGHT: u16 = 10_000;
 
+/// Maximum of [`QueueSettings::concurrency`].
+pub const MAX_CONCURRENCY: u32 = 1_000_000;
+
+/// Maximum of the fields of [`Rate`].
+pub const MAX_RATE: u32 = 100_000;
+
 /// Settings of a queue that apply to running workers. `None`: as the worker's own setting says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,6 +30,24 @@ pub struct QueueSettings {
     /// When a call is retried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<QueueRetry>,
+    /// Maximum number of invocations that all workers together have open. Absent before version
+    /// 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// How many invocations all workers together start in a second. Absent before version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+}
+
+/// How many invocations start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rate {
+    /// Number of invocations in a second, on average.
+    pub per_second: u32,
+    /// Number of invocations that may start at once after a pause. Default: those of a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
 }
 
 /// The settings as the entry of a queue holds them. They are read only by the workers of the queue:
@@ -44,6 +68,12 @@ pub enum SettingsError {
     /// There is no time for an invocation.
     #[error("timeout `{0}` is not valid: use a duration of more than 0s, such as 90s or 15m")]
     Timeout(GoDuration),
+    /// The total number of invocations is out of range.
+    #[error("concurrency `{0}` is not valid: use 1 to {MAX_CONCURRENCY}")]
+    Concurrency(u32),
+    /// A number of the rate is out of range.
+    #[error("rate.{0} `{1}` is not valid: use 1 to {MAX_RATE}")]
+    Rate(&'static str, u32),
     /// A retry setting is not valid.
     #[error("retry: {0}")]
     Retry(#[from] RetryError),
@@ -60,7 +90,30 @@ impl QueueSettings {
         if let Some(timeout) = self.timeout.filter(|timeout| timeout.0.is_zero()) {
             return Err(SettingsError::Timeout(timeout));
         }
+        if let Some(total) = self.concurrency.filter(|max| !(1..=MAX_CONCURRENCY).contains(max)) {
+            return Err(SettingsError::Concurrency(total));
+        }
+        self.rate.iter().try_for_each(Rate::check)?;
         self.retry.iter().try_for_each(QueueRetry::check)?;
+        Ok(())
+    }
+}
+
+// === impl Rate ===
+
+impl Rate {
+    /// Returns the number of invocations that may start at once.
+    #[must_use]
+    pub fn burst(&self) -> u32 {
+        self.burst.unwrap_or(self.per_second)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        for (field, number) in [("perSecond", self.per_second), ("burst", self.burst())] {
+            if !(1..=MAX_RATE).contains(&number) {
+                return Err(SettingsError::Rate(field, number));
+            }
+        }
         Ok(())
     }
 }
@@ -106,6 +159,8 @@ mod tests {
             max_inflight: Some(5),
             timeout: Some(GoDuration(Duration::from_secs(900))),
             retry: Some(QueueRetry { max_attempts: 3, ..QueueRetry::default() }),
+            concurrency: Some(50),
+            rate: Some(Rate { per_second: 10, burst: Some(20) }),
         };
         let stored = StoredSettings::new(&settings).unwrap();
         assert_eq!(stored.read().unwrap(), settings);
@@ -114,7 +169,8 @@ mod tests {
             r#"{"maxInflight":5,"timeout":"15m","retry":{"maxAttempts":3,"minBackoff":"10s","#
                 .to_owned()
                 + r#""maxBackoff":"2m","backoff":"Exponential","jitter":"Full","#
-                + r#""statusCodes":[408,429,500,502,503,504]}}"#
+                + r#""statusCodes":[408,429,500,502,503,504]},"concurrency":50,"#
+                + r#""rate":{"perSecond":10,"burst":20}}"#
         );
     }
 
@@ -132,6 +188,10 @@ mod tests {
             (r#"{"maxInflight":0}"#, "maxInflight `0`", "use 1 to 10000"),
             (r#"{"maxInflight":10001}"#, "maxInflight `10001`", "use 1 to 10000"),
             (r#"{"maxInflight":-1}"#, "`-1`", "u16"),
+            (r#"{"concurrency":0}"#, "concurrency `0`", "use 1 to 1000000"),
+            (r#"{"rate":{"perSecond":0}}"#, "rate.perSecond `0`", "use 1 to 100000"),
+            (r#"{"rate":{"perSecond":1,"burst":0}}"#, "rate.burst `0`", "use 1 to 100000"),
+            (r#"{"rate":{"burst":1}}"#, "perSecond", "missing field"),
             (r#"{"timeout":"0s"}"#, "timeout `0s`", "more than 0s"),
             (r#"{"timeout":"15"}"#, "`15`", "200ms, 90s"),
             (r#"{"retry":{"maxAttempts":0}}"#, "retry: attempts `0`", "use 1 to 1000"),

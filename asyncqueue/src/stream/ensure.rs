@@ -17,7 +17,7 @@ use super::{
     spec::{META_RELEASED, META_RELEASED_TO, QueueSpec},
 };
 use crate::{
-    buckets::{ATTEMPT_OFFSETS, TOMBSTONES},
+    buckets,
     jetstream::find_stream,
     kv::{BucketError, api_error},
 };
@@ -198,7 +198,7 @@ async fn ensure_for_producer(
 
 /// Ensures the buckets that the workers of all queues share, with at least `replicas` replicas.
 pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketError> {
-    for bucket in [TOMBSTONES, ATTEMPT_OFFSETS] {
+    for bucket in buckets::OF_WORKERS {
         bucket.ensure(js, replicas).await?;
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use asyncqueue::{
     NameError,
+    directory::QueueSettings,
     stream::{Adopt, QueueSpec},
 };
 use asyncqueue_runtime::nats::has_credentials;
@@ -25,6 +26,7 @@ use crate::{
         conditions::reason,
     },
     nats::queue_spec::{adoption, queue_spec},
+    queue_settings::queue_settings,
     termination_grace::TerminationGrace,
 };
 
@@ -41,6 +43,8 @@ pub(crate) struct ValidatedQueue {
     pub(crate) owner: OwnerReference,
     /// Maximum number of concurrent calls in one worker.
     pub(crate) max_inflight: u16,
+    /// The settings that running workers follow.
+    pub(crate) settings: QueueSettings,
     /// Time limit of one call.
     pub(crate) timeout: Duration,
     /// How long the pods of the workers have to end.
@@ -140,6 +144,7 @@ pub(crate) fn validate(
         namespace: object.namespace().unwrap_or_default(),
         owner: object.controller_owner_ref(&()).unwrap_or_default(),
         max_inflight,
+        settings: queue_settings(spec),
         timeout: spec.timeout.0,
         grace: TerminationGrace::new(
             spec.timeout.0,

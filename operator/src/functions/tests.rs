@@ -2,7 +2,7 @@
 
 use asyncqueue::{
     QueueName,
-    directory::{Directory, FunctionEntry, QueueEntry, QueueSettings, StoredSettings},
+    directory::{Directory, FunctionEntry, QueueEntry, QueueSettings, Rate, StoredSettings},
     function_namespaces::{FunctionNamespaces, NamespaceList},
     retry::{Backoff, Jitter, QueueRetry},
 };
@@ -22,7 +22,7 @@ use crate::{
         deployment::{CachedDeployment, PodMeta},
         watch::{Cacheable, MultiStore},
     },
-    crd::{AsyncQueue, AsyncQueueSpec, Size},
+    crd::{AsyncQueue, AsyncQueueSpec, RateSpec, Size},
     fixtures,
     queue_settings::queue_settings,
 };
@@ -339,6 +339,8 @@ fn a_queue_with_its_stream_is_in_the_directory() {
 fn settings_of_workers_are_in_the_directory() {
     let mut queue = fixtures::owner("mine");
     queue.spec.max_inflight = 5;
+    queue.spec.concurrency = Some(20);
+    queue.spec.rate = Some(RateSpec { per_second: 10, burst: None });
     queue.spec.timeout = "15m".parse().unwrap();
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.min_backoff = "1s".parse().unwrap();
@@ -358,6 +360,8 @@ fn settings_of_workers_are_in_the_directory() {
     };
     let settings = QueueSettings {
         max_inflight: Some(5),
+        concurrency: Some(20),
+        rate: Some(Rate { per_second: 10, burst: None }),
         timeout: Some("15m".parse().unwrap()),
         retry: Some(retry),
     };

@@ -21,6 +21,10 @@ const fn refused(spec: &'static str, field: &'static str, rule: &'static str) ->
 pub const SPECS: &[Spec] = &[
     refused("{maxInflight: 0}", "spec.maxInflight", "greater than or equal to 1"),
     refused("{maxInflight: 10001}", "spec.maxInflight", "less than or equal to 10000"),
+    refused("{concurrency: 0}", "spec.concurrency", "greater than or equal to 1"),
+    refused("{rate: {perSecond: 0}}", "spec.rate.perSecond", "greater than or equal to 1"),
+    refused("{rate: {burst: 20}}", "spec.rate", "perSecond"),
+    refused("{rate: {perSecond: 10, burst: 0}}", "spec.rate.burst", "greater than or equal to 1"),
     refused("{timeout: 15}", "spec.timeout", "expected string"),
     refused("{timeout: 15 minutes}", "spec.timeout", "15m"),
     refused("{timeout: 0s}", "spec.timeout", "timeout"),

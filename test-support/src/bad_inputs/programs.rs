@@ -42,6 +42,9 @@ const fn fails(
 /// The settings.
 pub const SETTINGS: &[Setting] = &[
     wrong(WORKER, "max_inflight", "0", "1..=10000"),
+    wrong(WORKER, "concurrency", "0", "use a number from 1 to 1000000, or leave it out"),
+    wrong(WORKER, "rate_per_second", "0.5", "use a number from 1 to 100000, or leave it out"),
+    wrong(WORKER, "rate_burst", "0", "use a number from 1 to 100000, or leave it out"),
     wrong(
         WORKER,
         "upstream_timeout",

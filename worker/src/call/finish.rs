@@ -54,7 +54,7 @@ pub(crate) struct Finisher {
     pub(crate) results: ResultPublisher,
     pub(crate) dead_letters: DeadLetterWriter,
     pub(crate) statuses: CallStatuses,
-    /// Limits the log of functions that are scaled to zero.
+    /// Limits the log of functions whose calls are put off.
     pub(crate) put_off_log: LogLimits<FunctionName>,
     pub(crate) metrics: Metrics,
 }
@@ -114,13 +114,13 @@ impl Finisher {
         AckKind::Nak(Some(UNKNOWN_STATE_DELAY))
     }
 
-    /// Hands back a call whose function is scaled to zero. Only the first time needs a record: from
-    /// then on, no delivery counts as an attempt until the function is invoked.
+    /// Hands back a call whose function can't be invoked now. Only the first time needs a record:
+    /// from then on, no delivery counts as an attempt until the function is invoked.
     async fn put_off(
         &self,
         delivery: &Delivery,
         prepared: &mut Prepared,
-        PutOff { wait, not_counted_for }: PutOff,
+        PutOff { reason, wait, not_counted_for }: PutOff,
         permit: &mut InFlightPermit,
     ) -> AckKind {
         if prepared.guard.is_cancelled() {
@@ -131,14 +131,14 @@ impl Finisher {
         if call.recorded != made {
             self.offsets.set(call, made, permit).await;
         }
-        self.metrics.record_put_off();
-        log_put_off(call, wait, &self.put_off_log);
+        self.metrics.record_put_off(reason);
+        log_put_off(call, reason, wait, &self.put_off_log);
         if let Some(status) = prepared.status.take() {
             let failure = AttemptFailure {
                 last_status: STATUS_UNREACHABLE,
-                last_error: "the function is scaled to zero".to_owned(),
+                last_error: reason.description().to_owned(),
             };
-            status.mark_waiting(wait, failure, Some(not_counted_for));
+            status.mark_waiting(wait, failure, not_counted_for);
         }
         AckKind::Nak(Some(wait))
     }

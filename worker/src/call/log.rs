@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use tracing::{debug, error, info, warn};
 
 use super::Call;
-use crate::{function::client::Reply, retry::outcome::Outcome};
+use crate::{
+    function::client::Reply,
+    retry::outcome::{Outcome, PutOffReason},
+};
 
 /// Minimum time between two lines at info level about a function whose calls are put off.
 pub(crate) const PUT_OFF_INTERVAL: Duration = Duration::from_secs(60);
@@ -60,17 +63,21 @@ pub(super) fn log_attempt(call: &Call, reply: &Reply, outcome: &Outcome) {
 }
 
 /// Logs that a call is put off: at info level once a minute for each function.
-pub(super) fn log_put_off(call: &Call, wait: Duration, limits: &LogLimits<FunctionName>) {
+pub(super) fn log_put_off(
+    call: &Call,
+    reason: PutOffReason,
+    wait: Duration,
+    limits: &LogLimits<FunctionName>,
+) {
     let (function, call_id) = call.function_and_id();
-    let (name, wait) = (function.name(), Rounded(wait));
+    let (name, wait, reason) = (function.name(), Rounded(wait), reason.description());
     if limits.allow(function, Instant::now()).is_some() {
         info!(
             %call_id, %function,
-            "{name} is scaled to zero: its calls are put off, which is no attempt, this one for \
-             {wait}"
+            "calls of {name} are put off, which is no attempt, this one for {wait}: {reason}"
         );
     } else {
-        debug!(%call_id, %function, "put off for {wait}: {name} is scaled to zero");
+        debug!(%call_id, %function, "put off for {wait}: {reason}");
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     live_settings::LiveSettings,
     metrics::Metrics,
     retry::outcome::PutOff,
+    shared_limits::Gate,
 };
 
 /// Invokes the functions of a queue's calls.
@@ -33,6 +34,8 @@ pub(crate) struct Runner {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
     pub(crate) function_client: FunctionClient,
+    /// The limits that the workers of the queue share.
+    pub(crate) gate: Gate,
     pub(crate) offsets: AttemptOffsets,
     pub(crate) settings: watch::Receiver<LiveSettings>,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
@@ -53,7 +56,7 @@ pub(crate) enum InvocationResult {
     AlreadyEnded(Mark),
     /// Whether the call has ended can't be determined now. It was not started.
     Unknown,
-    /// The call was not started, since its function is scaled to zero.
+    /// The call was not started, and is delivered again later.
     PutOff(PutOff),
     /// The call was not started, and ends so. `Dead` means that its attempts are exhausted and its
     /// worker crashed during the last one: otherwise it would be dead already.
@@ -83,9 +86,16 @@ impl Runner {
         if call.policy.is_poison(call.attempts.number) {
             return InvocationResult::Unstarted(EndState::Dead);
         }
+        let put_off = self.put_off(call);
+        if put_off.is_none() && self.gate.has_rate() {
+            let refused = Box::pin(self.wait_for_token(delivery, guard)).await;
+            if let Some(refused) = refused {
+                return refused;
+            }
+        }
         *status = Some(self.statuses.track_running(call.stored.clone(), call.attempt()));
         match self.may_start(delivery, call).await {
-            StartCheck::MayStart => match self.put_off(call) {
+            StartCheck::MayStart => match put_off {
                 Some(put_off) => InvocationResult::PutOff(put_off),
                 None => self.invoke(delivery, call, guard).await,
             },
@@ -99,7 +109,29 @@ impl Runner {
         let directory = self.directory.borrow();
         let is_at_zero =
             self.function_client.is_scaled_to_zero(&call.invocation.function, directory.as_deref());
-        is_at_zero.then(|| call.attempts.put_off(rand::random())).flatten()
+        is_at_zero.then(|| call.attempts.put_off_at_zero(rand::random())).flatten()
+    }
+
+    /// Waits until the rate of the queue permits an invocation, or the call is cancelled. Returns
+    /// what follows if there is no invocation.
+    async fn wait_for_token(
+        &self,
+        delivery: &Delivery,
+        guard: &CallGuard,
+    ) -> Option<InvocationResult> {
+        let has_token = match guard.try_start() {
+            Some(cancelled) => tokio::select! {
+                () = cancelled.cancelled() => None,
+                has_token = self.gate.wait_for_token() => Some(has_token),
+            },
+            None => None,
+        };
+        let Some(has_token) = has_token else {
+            guard.confirm_stopped(false, delivery.is_lease_certain()).await;
+            return Some(InvocationResult::AlreadyEnded(Mark::Cancelling));
+        };
+        guard.mark_idle();
+        (!has_token).then(|| InvocationResult::PutOff(PutOff::without_share(rand::random())))
     }
 
     /// Invokes the function, unless the call is cancelled before or while it runs.
@@ -112,6 +144,10 @@ impl Runner {
         let Some(cancelled) = guard.try_start() else {
             guard.confirm_stopped(false, delivery.is_lease_certain()).await;
             return InvocationResult::AlreadyEnded(Mark::Cancelling);
+        };
+        let Some(_open) = self.gate.open() else {
+            guard.mark_idle();
+            return InvocationResult::PutOff(PutOff::without_share(rand::random()));
         };
         if let AttemptOffset::Attempts(_) = call.recorded {
             Box::pin(self.offsets.count_deliveries(call)).await;

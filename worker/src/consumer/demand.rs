@@ -7,11 +7,13 @@ pub(crate) struct Demand {
     max: usize,
     running: usize,
     outstanding: usize,
+    /// Maximum number of requested messages. Unlike `max`, it voids no requests.
+    ahead: usize,
 }
 
 impl Demand {
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, running: 0, outstanding: 0 }
+        Self { max, running: 0, outstanding: 0, ahead: usize::MAX }
     }
 
     /// Changes the number of slots. Returns whether more was requested than is free now: the
@@ -22,6 +24,13 @@ impl Demand {
         self.outstanding > max.saturating_sub(self.running)
     }
 
+    /// Changes how many messages may be requested at most. Returns whether this keeps some of the
+    /// free slots from being requested.
+    pub(crate) fn set_ahead(&mut self, ahead: usize) -> bool {
+        self.ahead = ahead;
+        ahead < self.max.saturating_sub(self.running)
+    }
+
     /// Returns how many messages to request now, if any.
     ///
     /// Free slots are not requested one by one: a server keeps a limited number of requests of a
@@ -29,7 +38,7 @@ impl Demand {
     /// has at most a handful of open requests, and while one of them is open, the next message
     /// arrives without delay.
     pub(crate) fn next_batch(&mut self) -> Option<usize> {
-        let free = self.max.saturating_sub(self.running);
+        let free = self.max.saturating_sub(self.running).min(self.ahead);
         if free == 0 || self.outstanding * 2 > free {
             return None;
         }
@@ -111,6 +120,17 @@ mod tests {
         assert!(!demand.received(), "no slot is free");
         demand.finished(1);
         assert_eq!(demand.next_batch(), Some(1));
+    }
+
+    #[test]
+    fn no_more_is_requested_than_may_wait() {
+        let mut demand = Demand::new(10);
+        assert!(demand.set_ahead(2));
+        assert_eq!((demand.next_batch(), demand.next_batch()), (Some(2), None));
+        assert!(demand.received() && demand.set_ahead(0));
+        assert_eq!(demand.next_batch(), None);
+        assert!(demand.received() && !demand.set_ahead(8));
+        assert_eq!(demand.next_batch(), Some(8));
     }
 
     #[test]

@@ -34,7 +34,7 @@ use super::{
     session::PullSession,
     settle::settle,
 };
-use crate::live_settings::LiveSettings;
+use crate::{live_settings::LiveSettings, shared_limits::Gate};
 
 /// Wait between attempts to find the consumer or to request messages again. A random time of up to
 /// the same length is added, so that the workers of a queue do not all come at once.
@@ -51,8 +51,8 @@ const HANDLING_BYTES: usize = 28 * 1024;
 /// have not arrived, or that wait for memory.
 pub(crate) const REQUESTED_BUDGET_DIVISOR: usize = 16;
 
-/// Wait between checks whether there is memory again.
-const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Wait between checks whether there is memory again, and whether the rate permits more.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Maximum time for the work before a message is handed back, which takes a round trip or two.
 const BEFORE_NAK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -78,6 +78,8 @@ pub(crate) struct Puller<H> {
     pub(crate) settings: watch::Receiver<LiveSettings>,
     /// Returns the number of slots: how many messages are handled at once.
     pub(crate) slots: fn(&LiveSettings) -> usize,
+    /// Limits how many messages are requested ahead, if they wait for the rate of the queue.
+    pub(crate) gate: Option<Gate>,
     pub(crate) handler: Arc<H>,
     /// Receives the number of messages that are being handled, whenever it changes.
     pub(crate) running: watch::Sender<usize>,
@@ -380,6 +382,7 @@ impl<H: Handler> Puller<H> {
             // The first message is always requested, and handled with all the memory that it takes.
             // While another one waits for memory, no memory is free.
             let has_memory = state.demand.running() == 0 || self.memory.free() >= HANDLING_BYTES;
+            let waits_for_rate = self.set_ahead(&mut state.demand);
             if has_memory && let Some(batch) = state.demand.next_batch() {
                 if let Err(error) = self.request(session, batch, state.max).await {
                     return StopReason::Resubscribe(error.to_string());
@@ -394,7 +397,7 @@ impl<H: Handler> Puller<H> {
                 Ok(()) = state.settings.changed() => if self.update_slots(state) {
                     return StopReason::TooManyRequested;
                 },
-                () = sleep(MEMORY_CHECK_INTERVAL), if !has_memory => {}
+                () = sleep(CHECK_INTERVAL), if !has_memory || waits_for_rate => {}
                 first = subscriber.next() => {
                     let received =
                         self.receive(first, subscriber, session, state, &mut idle_deadline);
@@ -414,6 +417,11 @@ impl<H: Handler> Puller<H> {
                 }
             }
         }
+    }
+
+    /// Applies how many messages may wait for the rate. Returns whether that limits the requests.
+    fn set_ahead(&self, demand: &mut Demand) -> bool {
+        self.gate.as_ref().is_some_and(|gate| demand.set_ahead(gate.calls_ahead()))
     }
 
     /// Applies the number of slots that the settings say. Returns whether more was requested than

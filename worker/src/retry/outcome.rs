@@ -83,10 +83,21 @@ pub struct AttemptCount {
 /// A call is handed back without an invocation, which is no attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PutOff {
+    /// Why.
+    pub(crate) reason: PutOffReason,
     /// Wait before the next delivery.
     pub(crate) wait: Duration,
-    /// How much longer the call is put off rather than invoked.
-    pub(crate) not_counted_for: Duration,
+    /// How much longer the call is put off rather than invoked, if that ends.
+    pub(crate) not_counted_for: Option<Duration>,
+}
+
+/// Why a call is handed back without an invocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PutOffReason {
+    /// Its function is scaled to zero.
+    ScaledToZero,
+    /// The worker has no share of the concurrency and rate of the queue, or can't renew it.
+    NoShare,
 }
 
 /// What follows for the call.
@@ -121,12 +132,49 @@ impl AttemptCount {
         PLATFORM_RETRY_WINDOW.checked_sub(self.age).filter(|rest| !rest.is_zero())
     }
 
-    /// Decides how long a call is put off whose function can't be invoked now. `chance`, from 0 to
+    /// Decides how long a call is put off whose function is scaled to zero. `chance`, from 0 to
     /// 1, is for the jitter. `None`: it was put off for long enough, and is invoked.
-    pub(crate) fn put_off(self, chance: f64) -> Option<PutOff> {
+    pub(crate) fn put_off_at_zero(self, chance: f64) -> Option<PutOff> {
         let not_counted_for = self.not_counted_for()?;
         let times = self.deliveries.saturating_sub(self.number).saturating_add(1);
-        Some(PutOff { wait: PUT_OFF.wait_after(times, chance), not_counted_for })
+        Some(PutOff {
+            reason: PutOffReason::ScaledToZero,
+            wait: PUT_OFF.wait_after(times, chance),
+            not_counted_for: Some(not_counted_for),
+        })
+    }
+}
+
+// === impl PutOff ===
+
+impl PutOff {
+    /// Creates what follows for a call for which the worker has no share. It may go to another
+    /// worker. `chance`, from 0 to 1, is for the jitter.
+    pub(crate) fn without_share(chance: f64) -> Self {
+        let wait = PUT_OFF.wait_after(1, chance);
+        Self { reason: PutOffReason::NoShare, wait, not_counted_for: None }
+    }
+}
+
+// === impl PutOffReason ===
+
+impl PutOffReason {
+    pub(crate) const ALL: [Self; 2] = [Self::ScaledToZero, Self::NoShare];
+
+    /// Returns the reason as a label.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ScaledToZero => "scaled_to_zero",
+            Self::NoShare => "no_share",
+        }
+    }
+
+    /// Describes the reason, as the last error of the call.
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Self::ScaledToZero => "the function is scaled to zero",
+            Self::NoShare => "its worker had no share of the queue's concurrency and rate",
+        }
     }
 }
 
@@ -370,11 +418,14 @@ mod tests {
     fn a_call_is_put_off_for_longer_each_time_and_for_a_day() {
         let after = |deliveries, age| {
             let attempts = AttemptCount { number: 3, deliveries, age: Duration::from_secs(age) };
-            attempts.put_off(1.0)
+            attempts.put_off_at_zero(1.0)
         };
         let put_off = |wait, rest| {
-            let (wait, not_counted_for) = (Duration::from_secs(wait), Duration::from_secs(rest));
-            Some(PutOff { wait, not_counted_for })
+            Some(PutOff {
+                reason: PutOffReason::ScaledToZero,
+                wait: Duration::from_secs(wait),
+                not_counted_for: Some(Duration::from_secs(rest)),
+            })
         };
         assert_eq!(after(3, 0), put_off(1, 86_400));
         assert_eq!(after(5, 400), put_off(4, 86_000));

@@ -2,6 +2,7 @@
 
 use asyncqueue::{
     GoDuration,
+    directory::QueueSettings,
     function_namespaces::{self, NamespaceList},
     retry::QueueRetry,
 };
@@ -28,6 +29,7 @@ pub(super) fn env_vars(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Vec
             (setting::UPSTREAM_TIMEOUT, GoDuration(queue.timeout).to_string()),
         ]);
         settings.extend(QueueRetry::from(&queue.retry).variables());
+        settings.extend(shared_limits(&queue.settings));
     }
     settings.push((setting::DEAD_LETTERS, queue.queue.dead_letters.enabled.to_string()));
     settings.extend(callbacks(queue));
@@ -55,6 +57,16 @@ pub(super) fn env_vars(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Vec
 /// or the operator's settings name may be of an earlier version, which knows only the variables.
 fn follows_directory(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> bool {
     queue.nats.url.is_none() && queue.worker.image.is_none() && defaults.is_own_image
+}
+
+/// Returns the limits that all workers share, if there are any.
+fn shared_limits(settings: &QueueSettings) -> impl Iterator<Item = (&'static str, String)> {
+    let limits = [
+        (setting::CONCURRENCY, settings.concurrency),
+        (setting::RATE_PER_SECOND, settings.rate.map(|rate| rate.per_second)),
+        (setting::RATE_BURST, settings.rate.and_then(|rate| rate.burst)),
+    ];
+    limits.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())))
 }
 
 /// Returns the namespaces whose functions the workers call, in addition to those of functions in

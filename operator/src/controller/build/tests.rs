@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     cache::deployment::CachedDeployment,
     controller::{dereference::Ownership, validate::validate},
-    crd::{AsyncQueue, CallbackSpec, PullPolicy, SecretKey, operator_variables},
+    crd::{AsyncQueue, CallbackSpec, PullPolicy, RateSpec, SecretKey, operator_variables},
     fixtures,
     labels::{RESERVED_LABELS, REVISION_ANNOTATION},
     nats::allowed_streams::AllowedStreams,
@@ -200,6 +200,8 @@ fn fields_of_the_spec_are_settings_of_workers() {
     // This image may be of a version that knows only the variables.
     queue.spec.worker.image = Some("asyncqueue:last".to_owned());
     queue.spec.max_inflight = 4;
+    queue.spec.concurrency = Some(20);
+    queue.spec.rate = Some(RateSpec { per_second: 10, burst: Some(30) });
     queue.spec.timeout = GoDuration(Duration::from_secs(120));
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.min_backoff = GoDuration(Duration::from_secs(1));
@@ -216,6 +218,9 @@ fn fields_of_the_spec_are_settings_of_workers() {
     let variables = variables(&desired);
     for (name, value) in [
         ("max_inflight", "4"),
+        ("concurrency", "20"),
+        ("rate_per_second", "10"),
+        ("rate_burst", "30"),
         ("upstream_timeout", "2m"),
         ("max_retry_attempts", "3"),
         ("initial_retry_wait", "1s"),
@@ -239,6 +244,8 @@ fn live_settings_are_not_in_the_pod_template() {
     let before = desired(&queue, &defaults());
     assert_eq!(variables(&before)["wait_for_settings"], "true");
     queue.spec.max_inflight = 9;
+    queue.spec.concurrency = Some(20);
+    queue.spec.rate = Some(RateSpec { per_second: 10, burst: None });
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.status_codes = vec![503];
     // With the default grace period, up to 4m45s fit.

@@ -1,0 +1,25 @@
+//! Limits that the workers of a queue share: how many invocations are open (`concurrency`), and how
+//! many start in a second (`rate`).
+//!
+//! [`gate`] decides in this worker whether an invocation may start. [`keeper`] gets the worker's
+//! share from NATS and renews it, [`division`] divides the limits, and [`token_bucket`] spaces the
+//! starts. Queues without these limits write nothing.
+
+use std::time::Duration;
+
+pub(crate) use self::{gate::Gate, keeper::ShareKeeper};
+
+mod division;
+mod gate;
+mod keeper;
+mod token_bucket;
+
+/// Time after which other workers take the share of a worker that has not renewed it.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// Time after a renewal in which invocations may start. The rest of the lease is for a process that
+/// is stopped between this check and the request: it may be stopped for a third of the lease.
+const STARTS_WITHIN: Duration = Duration::from_secs(9);
+
+/// Interval between renewals.
+const RENEW_INTERVAL: Duration = Duration::from_secs(3);

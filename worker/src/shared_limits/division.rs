@@ -1,0 +1,256 @@
+//! Divides the limits of a queue among its workers. Pure.
+
+use std::collections::HashSet;
+
+use asyncqueue::shares::{Shares, WHOLE_RATE, WorkerShare};
+
+/// What a worker needs to know to renew its share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim<'a> {
+    /// The id of the worker.
+    pub(super) worker: &'a str,
+    /// Total number of open invocations, if it is limited.
+    pub(super) concurrency: Option<u32>,
+    /// Whether the rate is limited.
+    pub(super) has_rate: bool,
+    /// Maximum number of calls that the worker runs.
+    pub(super) max_inflight: u32,
+    /// Number of invocations that it has open.
+    pub(super) open: u32,
+    /// Whether it shuts down.
+    pub(super) leaving: bool,
+}
+
+/// What follows when a worker renews its share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Renewal {
+    /// The shares to write.
+    pub(super) shares: Shares,
+    /// The share of this worker in them.
+    pub(super) own: WorkerShare,
+    /// Number of invocations that may be open from now on. It is less than the share while more
+    /// are open than the worker is entitled to.
+    pub(super) slots: u32,
+}
+
+/// Returns the shares after this worker has renewed its own, without those of the `dead` workers.
+///
+/// Each worker is entitled to an equal part. It takes no more than what is free, and gives up at
+/// once what is above its part, except for invocations that are open. So the sum exceeds the total
+/// only where it did before: a lower total, or a limit that did not exist, applies as invocations
+/// end.
+pub(super) fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) -> Renewal {
+    let mut workers = shares.workers.clone();
+    workers.retain(|worker, _| !dead.contains(worker));
+    let own = workers.remove(claim.worker).unwrap_or_default();
+    let sum = |of: fn(&WorkerShare) -> u32| workers.values().map(of).fold(0, u32::saturating_add);
+    let part = |total: u32| {
+        if claim.leaving {
+            return 0;
+        }
+        let others = || workers.iter().filter(|(_, share)| !share.leaving);
+        let before = others().filter(|(worker, _)| worker.as_str() < claim.worker).count();
+        equal_part(total, others().count() + 1, before)
+    };
+    let slots = claim.concurrency.map_or(0, |total| {
+        let target = part(total).min(claim.max_inflight);
+        next_share(total, own.slots, sum(|share| share.slots), target)
+    });
+    let rate = if claim.has_rate {
+        next_share(WHOLE_RATE, own.rate, sum(|share| share.rate), part(WHOLE_RATE))
+    } else {
+        0
+    };
+    let own = WorkerShare {
+        beat: own.beat.wrapping_add(1),
+        slots: claim.concurrency.map_or(0, |_| slots.max(claim.open)),
+        rate,
+        leaving: claim.leaving,
+    };
+    workers.insert(claim.worker.to_owned(), own);
+    Renewal { shares: Shares { workers }, own, slots }
+}
+
+/// Returns the shares without this worker.
+pub(super) fn leave(shares: &Shares, worker: &str) -> Shares {
+    let mut workers = shares.workers.clone();
+    workers.remove(worker);
+    Shares { workers }
+}
+
+/// Returns the part of the worker at this position among `workers`, of which the first ones get
+/// what can't be divided.
+fn equal_part(total: u32, workers: usize, position: usize) -> u32 {
+    let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+    let has_more = u32::try_from(position).is_ok_and(|position| position < total % workers);
+    total / workers + u32::from(has_more)
+}
+
+/// Returns what a worker that has `own` uses from now on.
+fn next_share(total: u32, own: u32, others: u32, target: u32) -> u32 {
+    if own > target {
+        return target;
+    }
+    let free = total.saturating_sub(others.saturating_add(own));
+    target.min(own.saturating_add(free))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WORKERS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+    fn claim(worker: &str, concurrency: u32) -> Claim<'_> {
+        Claim {
+            worker,
+            concurrency: Some(concurrency),
+            has_rate: true,
+            max_inflight: 1000,
+            open: 0,
+            leaving: false,
+        }
+    }
+
+    fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) -> Shares {
+        super::renew(shares, dead, claim).shares
+    }
+
+    fn slots(shares: &Shares) -> Vec<u32> {
+        shares.workers.values().map(|share| share.slots).collect()
+    }
+
+    #[test]
+    fn a_newcomer_gets_what_others_give_up() {
+        let none = HashSet::new();
+        let mut shares = renew(&Shares::default(), &none, &claim("a", 20));
+        assert_eq!(slots(&shares), [20]);
+        shares = renew(&shares, &none, &claim("b", 20));
+        assert_eq!(slots(&shares), [20, 0]);
+        // Its invocations are open, and none follows them.
+        let renewal = super::renew(&shares, &none, &Claim { open: 17, ..claim("a", 20) });
+        assert_eq!((renewal.own.slots, renewal.slots), (17, 10));
+        shares = renewal.shares;
+        shares = renew(&shares, &none, &claim("b", 20));
+        assert_eq!(slots(&shares), [17, 3]);
+        shares = renew(&shares, &none, &Claim { open: 2, ..claim("a", 20) });
+        shares = renew(&shares, &none, &claim("b", 20));
+        assert_eq!(slots(&shares), [10, 10]);
+        let rates: Vec<_> = shares.workers.values().map(|share| share.rate).collect();
+        assert_eq!(rates, [500_000, 500_000]);
+    }
+
+    #[test]
+    fn the_share_of_a_dead_worker_is_divided() {
+        let dead = HashSet::from(["b".to_owned()]);
+        let mut shares = Shares::default();
+        for _ in 0..2 {
+            for worker in ["a", "b", "c"] {
+                shares = renew(&shares, &HashSet::new(), &claim(worker, 20));
+            }
+        }
+        assert_eq!(slots(&shares), [7, 7, 6]);
+        shares = renew(&shares, &dead, &claim("c", 20));
+        shares = renew(&shares, &dead, &claim("a", 20));
+        assert_eq!(slots(&shares), [10, 10]);
+    }
+
+    #[test]
+    fn a_worker_that_leaves_keeps_what_runs() {
+        let none = HashSet::new();
+        let mut shares = renew(&Shares::default(), &none, &claim("a", 4));
+        let leaving = Claim { leaving: true, open: 3, ..claim("a", 4) };
+        shares = renew(&shares, &none, &leaving);
+        shares = renew(&shares, &none, &claim("b", 4));
+        assert_eq!(slots(&shares), [3, 1]);
+        assert_eq!(slots(&leave(&shares, "a")), [1]);
+    }
+
+    #[test]
+    fn a_worker_takes_no_more_than_it_runs() {
+        let small = Claim { max_inflight: 2, ..claim("a", 20) };
+        assert_eq!(slots(&renew(&Shares::default(), &HashSet::new(), &small)), [2]);
+    }
+
+    #[test]
+    fn a_limit_that_is_new_counts_what_is_open() {
+        let none = HashSet::new();
+        let open = Claim { open: 9, ..claim("a", 4) };
+        let mut shares = renew(&Shares::default(), &none, &open);
+        assert_eq!(slots(&shares), [9]);
+        shares = renew(&shares, &none, &claim("b", 4));
+        assert_eq!(slots(&shares), [9, 0]);
+        shares = renew(&shares, &none, &Claim { open: 1, ..claim("a", 4) });
+        shares = renew(&shares, &none, &claim("b", 4));
+        assert_eq!(slots(&shares), [2, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_revision_exceeds_the_total(
+            total in 1_u32..60,
+            steps in prop::collection::vec((0_usize..5, 0_u32..60, any::<bool>()), 1..100),
+        ) {
+            let mut shares = Shares::default();
+            for (worker, open, dies) in steps {
+                let worker = WORKERS[worker];
+                let own = shares.workers.get(worker).map_or(0, |share| share.slots);
+                // A worker never has more open than its share.
+                let claim = Claim { open: open.min(own), ..claim(worker, total) };
+                let dead = shares.workers.keys().find(|other| *other != worker && dies);
+                let dead = dead.cloned().into_iter().collect();
+                shares = renew(&shares, &dead, &claim);
+                let rate: u32 = shares.workers.values().map(|share| share.rate).sum();
+                prop_assert!(slots(&shares).iter().sum::<u32>() <= total);
+                prop_assert!(rate <= WHOLE_RATE);
+                prop_assert!(shares.workers[worker].slots >= claim.open);
+            }
+        }
+
+        #[test]
+        fn busy_workers_come_to_equal_parts(total in 1_u32..60, workers in 1_usize..=5) {
+            // Each uses all that it may, and its invocations end before it renews its share.
+            let mut allowed = [0; 5];
+            let mut shares = Shares::default();
+            for round in 0..6 {
+                // The last ones come later.
+                for (index, worker) in WORKERS.iter().take(workers.min(round + 2)).enumerate() {
+                    let claim = Claim { open: allowed[index], ..claim(worker, total) };
+                    let renewal = super::renew(&shares, &HashSet::new(), &claim);
+                    allowed[index] = renewal.slots;
+                    shares = renewal.shares;
+                }
+                prop_assert!(slots(&shares).iter().sum::<u32>() <= total);
+            }
+            prop_assert_eq!(allowed.iter().sum::<u32>(), total);
+            let used = &allowed[..workers];
+            prop_assert!(used.iter().max().unwrap() - used.iter().min().unwrap() <= 1);
+        }
+
+        #[test]
+        fn idle_workers_come_to_equal_parts_in_two_rounds(
+            total in 1_u32..60,
+            workers in 1_usize..=5,
+            before in prop::collection::vec(0_u32..12, 5),
+        ) {
+            let mut shares = Shares::default();
+            let mut free = total;
+            for (worker, slots) in WORKERS.iter().take(workers).zip(before) {
+                let slots = slots.min(free);
+                free -= slots;
+                let share = WorkerShare { slots, ..WorkerShare::default() };
+                shares.workers.insert((*worker).to_owned(), share);
+            }
+            for _ in 0..2 {
+                for worker in WORKERS.iter().take(workers) {
+                    shares = renew(&shares, &HashSet::new(), &claim(worker, total));
+                }
+            }
+            let shares = slots(&shares);
+            prop_assert_eq!(shares.iter().sum::<u32>(), total);
+            prop_assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+        }
+    }
+}

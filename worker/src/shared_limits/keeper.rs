@@ -1,0 +1,247 @@
+//! Gets the share of this worker from NATS, and renews it while it is needed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::Context;
+use asyncqueue::{
+    jetstream::NatsError,
+    shares::{self, Shares, StoredShares, WorkerShare},
+};
+use asyncqueue_runtime::{error::error_chain, log_limit::LogLimit};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    LEASE, RENEW_INTERVAL, STARTS_WITHIN,
+    division::{self, Claim, Renewal},
+    gate::Gate,
+};
+use crate::{live_settings::LiveSettings, metrics::Metrics};
+
+/// Maximum time for one renewal.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Maximum time for removing the share at the end.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Minimum time between two warnings about the share.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Number of renewals in a row over which other workers may write.
+const MAX_CONFLICTS: usize = 20;
+
+/// Keeps the share of this worker.
+pub(crate) struct ShareKeeper {
+    pub(crate) js: Context,
+    /// The key of the shares: the name of the queue.
+    pub(crate) key: String,
+    /// The id of this process. No other process has ever had it.
+    pub(crate) worker: String,
+    pub(crate) settings: watch::Receiver<LiveSettings>,
+    pub(crate) gate: Gate,
+    /// Receives the settings, with as many slots as the share permits.
+    pub(crate) limited: watch::Sender<LiveSettings>,
+    pub(crate) metrics: Metrics,
+    /// Cancelled when the worker shuts down.
+    pub(crate) leaving: CancellationToken,
+}
+
+/// The last writes of the workers, and when they were first seen here.
+#[derive(Debug, Default)]
+struct Observed(HashMap<String, (u64, Instant)>);
+
+// === impl ShareKeeper ===
+
+impl ShareKeeper {
+    /// Keeps the share for as long as it is polled.
+    pub(crate) async fn run(&mut self) {
+        let (mut observed, mut last) = (Observed::default(), WorkerShare::default());
+        let (failures, leaving) = (LogLimit::new(WARNING_INTERVAL), self.leaving.clone());
+        loop {
+            let settings = self.settings.borrow_and_update().clone();
+            let pause = if settings.has_shared_limits() {
+                let renewed = timeout(RENEW_TIMEOUT, self.renew(&settings, &mut observed)).await;
+                let failure = match renewed {
+                    Ok(Ok(share)) => {
+                        self.report(&settings, last, share);
+                        last = share;
+                        None
+                    }
+                    Ok(Err(error)) => Some(error_chain(&error)),
+                    Err(_) => Some("NATS did not answer in time".to_owned()),
+                };
+                if let Some(failure) = failure.filter(|_| failures.allow(Instant::now()).is_some())
+                {
+                    warn!(
+                        queue = self.key,
+                        "failed to renew the share of concurrency and rate, no invocation starts \
+                         {STARTS_WITHIN:?} after the last renewal: {failure}"
+                    );
+                }
+                Some(RENEW_INTERVAL.mul_f64(0.8 + 0.4 * rand::random::<f64>()))
+            } else {
+                if last != WorkerShare::default() {
+                    last = WorkerShare::default();
+                    self.leave().await;
+                }
+                None
+            };
+            self.publish();
+            let is_due = async {
+                match pause {
+                    Some(pause) => sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = is_due => {}
+                Ok(()) = self.settings.changed() => {}
+                () = leaving.cancelled(), if pause.is_some() && !last.leaving => {}
+            }
+        }
+    }
+
+    /// Gives up the share at the end of the worker.
+    pub(crate) async fn leave_if_limited(&self) {
+        if self.settings.borrow().has_shared_limits() {
+            self.leave().await;
+        }
+    }
+
+    /// Removes the share, if that succeeds at once. Otherwise others take it after the lease.
+    async fn leave(&self) {
+        let left = async {
+            loop {
+                let StoredShares { shares, revision } = shares::read(&self.js, &self.key).await?;
+                let left = division::leave(&shares, &self.worker);
+                let is_done =
+                    left == shares || shares::write(&self.js, &self.key, &left, revision).await?;
+                if is_done {
+                    return Ok::<(), NatsError>(());
+                }
+            }
+        };
+        let _ = timeout(LEAVE_TIMEOUT, left).await;
+        self.gate.release();
+        self.metrics.remove_share();
+    }
+
+    /// Renews the share over what other workers have written, and returns it.
+    async fn renew(
+        &self,
+        settings: &LiveSettings,
+        observed: &mut Observed,
+    ) -> Result<WorkerShare, NatsError> {
+        let mut conflicts = 0;
+        loop {
+            let StoredShares { shares, revision } = shares::read(&self.js, &self.key).await?;
+            let dead = observed.dead(&shares, &self.worker, Instant::now());
+            let before = shares.workers.get(&self.worker).map_or(0, |share| share.rate);
+            let renewal = self.gate.prepare(|open| {
+                let claim = Claim {
+                    worker: &self.worker,
+                    concurrency: settings.concurrency,
+                    has_rate: settings.rate.is_some(),
+                    max_inflight: settings.max_inflight.into(),
+                    open,
+                    leaving: self.leaving.is_cancelled(),
+                };
+                let renewal = division::renew(&shares, &dead, &claim);
+                (renewal.slots, renewal)
+            });
+            let Renewal { shares: renewed, own, slots } = renewal;
+            self.gate.lower_rate(settings.rate, before, own.rate);
+            let sent = Instant::now();
+            if shares::write(&self.js, &self.key, &renewed, revision).await? {
+                let allowed = WorkerShare { slots, ..own };
+                self.gate.confirm(allowed, settings.rate, sent + STARTS_WITHIN);
+                return Ok(own);
+            }
+            conflicts += 1;
+            if conflicts >= MAX_CONFLICTS {
+                sleep(RENEW_INTERVAL.mul_f64(rand::random::<f64>() / 10.0)).await;
+            }
+        }
+    }
+
+    /// Logs and counts a share that has changed.
+    fn report(&self, settings: &LiveSettings, last: WorkerShare, share: WorkerShare) {
+        self.metrics.set_share(settings.concurrency, share.slots);
+        if (last.slots, last.rate) == (share.slots, share.rate) {
+            return;
+        }
+        let queue = &self.key;
+        match (settings.concurrency, settings.rate) {
+            (Some(total), None) => info!(queue, "share of concurrency: {} of {total}", share.slots),
+            (total, _) => {
+                let slots = total.map(|total| format!("{} of {total}", share.slots));
+                info!(queue, concurrency = slots, "share of the rate: {} of 1000000", share.rate);
+            }
+        }
+    }
+
+    /// Publishes the number of slots.
+    fn publish(&self) {
+        let mut settings = self.settings.borrow().clone();
+        if settings.concurrency.is_some() {
+            let slots = u16::try_from(self.gate.slots()).unwrap_or(u16::MAX);
+            settings.max_inflight = settings.max_inflight.min(slots);
+        }
+        self.limited.send_if_modified(|limited| {
+            let has_changed = *limited != settings;
+            if has_changed {
+                *limited = settings;
+            }
+            has_changed
+        });
+    }
+}
+
+// === impl Observed ===
+
+impl Observed {
+    /// Records the last writes of the workers. Returns the workers that have not written for the
+    /// lease, as seen from here.
+    fn dead(&mut self, shares: &Shares, own: &str, now: Instant) -> HashSet<String> {
+        self.0.retain(|worker, _| shares.workers.contains_key(worker));
+        let mut dead = HashSet::new();
+        for (worker, share) in &shares.workers {
+            let seen = self.0.entry(worker.clone()).or_insert((share.beat, now));
+            if seen.0 != share.beat {
+                *seen = (share.beat, now);
+            } else if worker != own && now.duration_since(seen.1) >= LEASE {
+                dead.insert(worker.clone());
+            }
+        }
+        dead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_dead_when_it_has_not_written_for_the_lease() {
+        let (mut observed, start) = (Observed::default(), Instant::now());
+        let shares = |beat| {
+            let share = |beat| WorkerShare { beat, ..WorkerShare::default() };
+            let workers = [("own", 1), ("stops", 1), ("runs", beat)];
+            let workers = workers.map(|(worker, beat)| (worker.to_owned(), share(beat)));
+            Shares { workers: workers.into() }
+        };
+        let mut dead = |beat, after| observed.dead(&shares(beat), "own", start + after);
+        assert!(dead(1, Duration::ZERO).is_empty());
+        assert!(dead(2, LEASE / 2).is_empty());
+        assert!(dead(2, LEASE.mul_f64(0.99)).is_empty());
+        assert_eq!(dead(2, LEASE), HashSet::from(["stops".to_owned()]));
+        assert_eq!(dead(3, LEASE * 2), HashSet::from(["stops".to_owned()]));
+    }
+}
