@@ -11,6 +11,7 @@ use asyncqueue::{
     directory::{self, FunctionEntry, QueueEntry},
     message::{callback::Callback, dead_letter, native},
     reserve,
+    shares::Shares,
     stats::{WorkerStats, stats_subject},
     stream::{Owner, QueueSpec},
     worker_requests::{cancel_subject, status_request_subject},
@@ -118,6 +119,8 @@ fn documented_json_is_what_the_library_writes() {
     );
     reads_back::<QueueEntry>(queue);
     reads_back::<FunctionEntry>(function);
+    let [shares] = json(section(WIRE, "## Limits of all workers"))[..] else { panic!() };
+    reads_back::<Shares>(shares);
     let [report, stats] = json(section(WIRE, "## Follow and cancel a call"))[..] else { panic!() };
     reads_back::<WorkerReport>(report);
     reads_back::<WorkerStats>(stats);
