@@ -109,6 +109,8 @@ pub mod jetstream;
 #[doc(hidden)]
 pub mod kv;
 #[doc(hidden)]
+pub mod lanes;
+#[doc(hidden)]
 pub mod message;
 #[doc(hidden)]
 pub mod names;

@@ -61,6 +61,7 @@ pub(crate) fn directory<'a>(
                 stream: spec.stream,
                 subject: spec.subject,
                 max_payload: spec.limits.max_payload,
+                fairness: None,
                 settings: StoredSettings::new(&queue_settings(&queue.spec)).ok(),
             };
             Some((spec.queue, entry))

@@ -62,10 +62,9 @@ impl PullSession<'_> {
         self.heartbeat_interval() * 2 + HEARTBEAT_SLACK.min(self.lease / 4)
     }
 
-    /// Returns the maximum size of a message as it is delivered, with its subjects, in bytes.
+    /// Returns the maximum size of a message as it is delivered, in bytes.
     pub(super) fn max_message_bytes(&self) -> usize {
-        const SUBJECTS: usize = 4 * 1024;
-        self.client.max_payload() + SUBJECTS
+        max_message_bytes(&self.client)
     }
 
     /// Requests this many messages, of at most this many bytes together.
@@ -83,4 +82,10 @@ impl PullSession<'_> {
         };
         Ok(self.consumer.request_batch(config, self.inbox.clone()).await?)
     }
+}
+
+/// Returns the maximum size of a message as it is delivered, with its subjects, in bytes.
+pub(super) fn max_message_bytes(client: &Client) -> usize {
+    const SUBJECTS: usize = 4 * 1024;
+    client.max_payload() + SUBJECTS
 }

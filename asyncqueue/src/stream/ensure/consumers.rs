@@ -9,9 +9,12 @@ use async_nats::jetstream::{
 use futures::TryStreamExt;
 
 use super::{EnsureError, unavailable};
-use crate::stream::{
-    plan::{Plan, plan_consumer},
-    spec::{META_OWNER_UID, Owner},
+use crate::{
+    lanes::{Fairness, has_lanes},
+    stream::{
+        plan::{Plan, PlanError, plan_consumer},
+        spec::{META_OWNER_UID, Owner},
+    },
 };
 
 /// Ensures a consumer.
@@ -22,11 +25,26 @@ pub(super) async fn ensure(
 ) -> Result<consumer::Info, EnsureError> {
     let name = wanted.durable_name.as_deref().unwrap_or_default();
     let what = format!("for consumer {name}");
-    let existing = match stream.consumer_info(name).await {
+    let mut existing = match stream.consumer_info(name).await {
         Ok(info) => Some(info),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
         Err(error) => return Err(unavailable(&what, error)),
     };
+    if let Some(info) = &existing
+        && fairness(&info.config.filter_subjects) != fairness(&wanted.filter_subjects)
+    {
+        if !is_unused(info) {
+            return Err(PlanError::OtherFairness {
+                stream: info.stream_name.clone(),
+                is: fairness(&info.config.filter_subjects),
+                wanted: fairness(&wanted.filter_subjects),
+            }
+            .into());
+        }
+        stream.delete_consumer(name).await.map_err(|error| unavailable(&what, error))?;
+        changes.push(format!("removed unused consumer {name}"));
+        existing = None;
+    }
     let config =
         existing.as_ref().map(|info| pull::Config::try_from_consumer_config(info.config.clone()));
     let config = config.transpose().map_err(|e| unavailable(&what, e))?;
@@ -84,8 +102,6 @@ async fn remove_unused(
     let owners = [wanted.metadata.get(META_OWNER_UID), Some(&standalone)];
     let is_ours =
         |info: &consumer::Info| owners.contains(&info.config.metadata.get(META_OWNER_UID));
-    let is_unused =
-        |info: &consumer::Info| info.delivered.consumer_sequence == 0 && info.num_waiting == 0;
     let unused = consumers.iter().filter(|info| is_ours(info) && is_unused(info));
     let names: Vec<&str> = unused.map(|info| info.name.as_str()).collect();
     for name in &names {
@@ -93,6 +109,15 @@ async fn remove_unused(
         changes.push(format!("removed unused consumer {name}"));
     }
     Ok(!names.is_empty())
+}
+
+/// Returns whether no worker uses a consumer, and none has.
+fn is_unused(info: &consumer::Info) -> bool {
+    info.delivered.consumer_sequence == 0 && info.num_waiting == 0
+}
+
+fn fairness(filters: &[String]) -> Fairness {
+    if has_lanes(filters) { Fairness::Function } else { Fairness::Fifo }
 }
 
 /// Pauses or resumes a consumer, if it is not in its desired state.
