@@ -93,7 +93,8 @@ impl ConsumerInfo {
     }
 }
 
-/// Returns the progress of the consumer that takes the call on a subject; `None` if there is none.
+/// Returns the progress of the consumer that takes the call on a subject; `None` if no consumer
+/// does.
 pub async fn read_for_call(
     js: &Context,
     stream: &str,

@@ -285,6 +285,35 @@ async fn a_suspended_queue_pauses_all_lanes_and_new_ones() {
 }
 
 #[tokio::test]
+async fn only_a_lane_without_calls_is_removed() {
+    let queue = laned().await;
+    let server = HttpServer::start().await;
+    queue.submit_to("waiting", "hi").await;
+    for name in ["ended", "shared"] {
+        queue.submit_to(name, "hi").await;
+    }
+    let idle = Duration::from_secs(1);
+    let mut sweeper = Sweeper::new(queue.js.clone(), &queue.spec).keeping_lanes_for(idle);
+    tokio::time::sleep(idle * 2).await;
+    assert_eq!(sweeper.sweep().await.unwrap(), Vec::<String>::new());
+    // Its calls end elsewhere.
+    let stream = queue.js.get_stream("jobs").await.unwrap();
+    stream.purge().filter("jobs.openfaas-fn.ended.*").await.unwrap();
+    assert_eq!(sweeper.sweep().await.unwrap(), ["removed unused lane jobs-fn-openfaas-fn=ended"]);
+    // It comes back, while a worker pulls from all lanes.
+    let _worker = worker(&queue, &server, &[]);
+    server.receives(2).await;
+    queue.submit_to("ended", "hi").await;
+    server.receives(3).await;
+    queue.empties().await;
+    tokio::time::sleep(idle * 2).await;
+    sweeper.sweep().await.unwrap();
+    assert_eq!(queue.lanes().await.len(), 0);
+    queue.submit_to("ended", "hi").await;
+    server.receives(4).await;
+}
+
+#[tokio::test]
 async fn lanes_follow_a_changed_lease() {
     let queue = laned().await;
     queue.submit_to("a", "hi").await;

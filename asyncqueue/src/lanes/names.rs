@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_is_told_from_other_consumers() {
+    fn a_lane_differs_from_other_consumers() {
         let queue = "jobs".parse().unwrap();
         assert!(is_lane(&queue, "jobs-fn-ns=figlet") && !is_group(&queue, "jobs-fn-ns=figlet"));
         let group = group_name(&queue, 2);

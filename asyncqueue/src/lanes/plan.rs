@@ -12,14 +12,6 @@ use super::{
 };
 use crate::{jetstream::timestamp_from_server, names::QueueName};
 
-/// How long a lane stays after its last call. It is longer than a program that stores calls
-/// remembers a lane.
-const IDLE_LANE: Duration = Duration::from_secs(600);
-
-/// How long a lane that functions share stays after its last call. It is shorter, so that functions
-/// get lanes of their own once there is room.
-const IDLE_GROUP: Duration = Duration::from_secs(60);
-
 /// A lane that is to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NewLane {
@@ -86,17 +78,16 @@ pub(super) fn is_covered(filters: &[Vec<String>], subject: &str) -> bool {
     filters.iter().flatten().any(|filter| matches_filter(filter, subject))
 }
 
-/// Returns whether a lane has no call, and has had none for long.
-pub(super) fn is_idle(queue: &QueueName, lane: &Info, now: Timestamp) -> bool {
+/// Returns whether a lane has no call, and has had none for longer than it is kept.
+pub(super) fn is_idle(lane: &Info, now: Timestamp, keep: Duration) -> bool {
     let last_active = [lane.delivered.last_active, lane.ack_floor.last_active]
         .into_iter()
         .flatten()
         .chain([lane.created])
         .map(timestamp_from_server)
         .max();
-    let limit = if is_group(queue, &lane.name) { IDLE_GROUP } else { IDLE_LANE };
     let idle = last_active.and_then(|last| Duration::try_from(now.duration_since(last)).ok());
-    is_drained(lane) && idle.is_some_and(|idle| idle > limit)
+    is_drained(lane) && idle.is_some_and(|idle| idle > keep)
 }
 
 /// Returns whether a lane has no call: none waits, runs or is retried.
@@ -186,7 +177,8 @@ mod tests {
                 });
                 prop_assert_eq!(takers.count(), 1, "{}", name);
             }
-            prop_assert!(existing.len() + lanes.len() <= MAX_FUNCTION_LANES.max(existing.len()) + 1);
+            let most = MAX_FUNCTION_LANES.max(existing.len()) + 1;
+            prop_assert!(existing.len() + lanes.len() <= most);
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     LaneOutcome,
     ensure::{create, find_consumer, is_rest, list},
     filters::{all_calls, filter_of},
-    names::is_lane,
+    names::{is_group, is_lane},
     plan::{NewLane, filters, is_covered, is_drained, is_idle, lane_config, plan_lanes},
 };
 use crate::{
@@ -35,6 +35,14 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// the removal. The pause ends by itself if the program that removes the lane stops.
 const REMOVAL_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long a lane stays after its last call. It is longer than a program that stores calls
+/// remembers a lane.
+const KEEP_LANE: Duration = Duration::from_secs(600);
+
+/// How long a lane that functions share stays after its last call. It is shorter, so that functions
+/// get lanes of their own once there is room.
+const KEEP_GROUP: Duration = Duration::from_secs(60);
+
 /// Number of stored messages from which the list of their subjects takes the server noticeable
 /// time.
 const LONG_QUEUE: u64 = 10_000;
@@ -49,6 +57,8 @@ pub struct Sweeper {
     /// Whether the last sweep found more messages than the consumers count. A difference in one
     /// sweep means little: the numbers are not read at the same time.
     had_difference: bool,
+    /// How long a lane of one function, and a shared one, stay after their last call.
+    keep: [Duration; 2],
     /// Where the next list of subjects begins. The server returns a part of a long list.
     offset: u64,
 }
@@ -60,7 +70,14 @@ impl Sweeper {
     #[must_use]
     pub fn new(js: Context, spec: &QueueSpec) -> Self {
         let QueueSpec { queue, stream, subject, .. } = spec.clone();
-        Self { js, queue, stream, subject, had_difference: false, offset: 0 }
+        let keep = [KEEP_LANE, KEEP_GROUP];
+        Self { js, queue, stream, subject, had_difference: false, keep, offset: 0 }
+    }
+
+    /// Removes lanes as soon as this time after their last call.
+    #[must_use]
+    pub fn keeping_lanes_for(self, idle: Duration) -> Self {
+        Self { keep: [idle; 2], ..self }
     }
 
     /// Creates, updates and removes lanes. Returns what was changed, in words. Does nothing if the
@@ -94,8 +111,11 @@ impl Sweeper {
         // A paused lane delivers nothing, so nothing is known of its calls.
         if rest.config.pause_until.is_none() {
             let now = Timestamp::now();
-            for lane in lanes.iter().filter(|lane| is_idle(&self.queue, lane, now)) {
-                self.remove(&stream, rest, lane, &mut changes).await?;
+            for lane in lanes {
+                let keep = self.keep[usize::from(is_group(&self.queue, &lane.name))];
+                if is_idle(lane, now, keep) {
+                    self.remove(&stream, rest, lane, &mut changes).await?;
+                }
             }
         }
         Ok(changes)

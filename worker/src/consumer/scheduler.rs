@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_lane_stays_asked_beside_a_backlog() {
+    async fn an_idle_lane_stays_asked_during_a_backlog() {
         let (mut scheduler, now) = (scheduler(&[(1, 100), (1, 0)]), Instant::now());
         assert_eq!(pairs(&scheduler.next_requests(1, now)), [(0, 1), (1, 1)]);
         scheduler.received(LaneId(0), 99);
