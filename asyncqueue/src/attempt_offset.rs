@@ -24,9 +24,9 @@ use crate::{
 pub enum AttemptOffset {
     /// Number of deliveries that were not attempts.
     Deliveries(u64),
-    /// Number of attempts, while the number of deliveries is not known: some were sent to a worker
-    /// that had lost its connection. The next delivery is the next attempt, and its worker stores
-    /// the offset that follows.
+    /// Number of attempts, while deliveries do not count: the call is put off, or an unknown number
+    /// was sent to a worker that had lost its connection. The next invocation is the next attempt,
+    /// and its worker stores the offset that follows.
     Attempts(u64),
 }
 
@@ -42,7 +42,9 @@ pub struct OffsetIncrement<'a> {
 }
 
 impl AttemptOffset {
-    const ATTEMPTS_PREFIX: &str = "made ";
+    /// A number of attempts is stored as the difference to this number. So it is an offset that no
+    /// number of deliveries reaches: for version 0.1, each invocation is the first attempt.
+    const NO_DELIVERY_COUNTS: u64 = 1_000_000_000_000;
 
     /// Returns how many deliveries were not attempts, at this delivery.
     #[must_use]
@@ -54,19 +56,20 @@ impl AttemptOffset {
     }
 
     fn encode(self) -> String {
-        match self {
-            Self::Deliveries(deliveries) => deliveries.to_string(),
-            // Version 0.1 reads this as no value: it counts each delivery.
-            Self::Attempts(attempts) => format!("{}{attempts}", Self::ATTEMPTS_PREFIX),
-        }
+        let number = match self {
+            Self::Deliveries(deliveries) => deliveries,
+            Self::Attempts(attempts) => Self::NO_DELIVERY_COUNTS.saturating_sub(attempts),
+        };
+        number.to_string()
     }
 
     fn decode(value: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(value).ok()?;
-        match text.strip_prefix(Self::ATTEMPTS_PREFIX) {
-            Some(attempts) => attempts.parse().ok().map(Self::Attempts),
-            None => text.parse().ok().map(Self::Deliveries),
-        }
+        let number: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+        Some(if number < Self::NO_DELIVERY_COUNTS / 2 {
+            Self::Deliveries(number)
+        } else {
+            Self::Attempts(Self::NO_DELIVERY_COUNTS.saturating_sub(number))
+        })
     }
 }
 
@@ -192,7 +195,10 @@ mod tests {
             assert_eq!(AttemptOffset::decode(offset.encode().as_bytes()), Some(offset));
         }
         assert_eq!(AttemptOffset::Deliveries(3).encode(), "3");
-        for other in ["", "made", "made x", "-1"] {
+        assert_eq!(AttemptOffset::Attempts(2).encode(), "999999999998");
+        // Version 0.1 has added deliveries to it.
+        assert_eq!(AttemptOffset::decode(b"1000000000001"), Some(AttemptOffset::Attempts(0)));
+        for other in ["", "made 2", "x", "-1"] {
             assert_eq!(AttemptOffset::decode(other.as_bytes()), None, "{other}");
         }
     }

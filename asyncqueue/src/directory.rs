@@ -43,6 +43,10 @@ pub struct FunctionEntry {
     /// Its retry settings, which override those of its queue.
     #[serde(default, skip_serializing_if = "RetryOverrides::is_empty")]
     pub retry: RetryOverrides,
+    /// Whether it has no pods on purpose: its Deployment has `replicas: 0`. Absent before version
+    /// 0.2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scaled_to_zero: bool,
 }
 
 /// What the directory says about a queue.
@@ -392,6 +396,22 @@ mod tests {
             directory.apply(&key, Some(json.as_bytes())).unwrap();
             assert_eq!(directory.queues.values().next().unwrap().fairness, expected, "{json}");
         }
+    }
+
+    #[test]
+    fn a_function_without_the_field_is_not_scaled_to_zero() {
+        let mut directory = sample();
+        let function = FunctionName::parse("slow", "openfaas-fn").unwrap();
+        assert!(!directory.functions[&function].scaled_to_zero);
+        let key = Key::parse("function.openfaas-fn.slow").unwrap();
+        let json = br#"{"queue":"slow-queue","scaledToZero":true}"#;
+        directory.apply(&key, Some(json)).unwrap();
+        assert!(directory.functions[&function].scaled_to_zero);
+        let changes = sample().changes_to(&directory).unwrap();
+        assert_eq!(changes, [(key.clone(), Some(json.to_vec()))]);
+        // A function with pods is written as it was before the field existed.
+        let json = br#"{"queue":"slow-queue"}"#.to_vec();
+        assert_eq!(directory.changes_to(&sample()).unwrap(), [(key, Some(json))]);
     }
 
     #[test]

@@ -291,7 +291,7 @@ fn function_entry(
     }
     let retry = retry.map(RetryOverrides::try_from).transpose();
     let retry = retry.map_err(|error| anyhow!("retry.{error}"))?.unwrap_or_default();
-    Ok(FunctionEntry { queue, url, retry })
+    Ok(FunctionEntry { queue, url, retry, ..FunctionEntry::default() })
 }
 
 /// Checks the URL of one function. Workers and gateways use it as it is: it has no placeholders.

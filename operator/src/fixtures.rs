@@ -73,7 +73,7 @@ pub(crate) fn deployment(name: &str, queue: Option<&str>) -> PartialDeployment {
     };
     PartialDeployment {
         metadata: meta(name),
-        spec: Spec { template: Template { metadata, ..Template::default() } },
+        spec: Spec { template: Template { metadata, ..Template::default() }, ..Spec::default() },
         ..PartialDeployment::default()
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct DiscoveredFunction {
     invalid: BTreeSet<String>,
     /// The name of the target port of its headless Service. Only the pods know the number.
     named_target_port: Option<String>,
+    /// Whether its Deployment has no replicas.
+    is_scaled_to_zero: bool,
     /// The object to which events about the function refer.
     object: ObjectReference,
 }
@@ -75,6 +77,7 @@ impl DiscoveredFunction {
             retry,
             invalid: invalid.into_iter().collect(),
             named_target_port: None,
+            is_scaled_to_zero: false,
             object,
         }
     }
@@ -89,6 +92,7 @@ impl DiscoveredFunction {
             retry: self.retry.or(&other.retry),
             invalid: self.invalid,
             named_target_port: self.named_target_port.or(other.named_target_port),
+            is_scaled_to_zero: self.is_scaled_to_zero || other.is_scaled_to_zero,
             object: self.object,
         }
     }

@@ -47,6 +47,7 @@ mod ownership;
 mod platform_failures;
 mod python_clients;
 mod replay;
+mod scaled_to_zero;
 mod sequences;
 mod sequences_cluster;
 mod server_versions;

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
-    CallId, FunctionName, Invocation, QueueName, call::CallRef, jetstream::is_stored,
-    status::request_worker_report,
+    CallId, FunctionName, Invocation, QueueName, attempt_offset::AttemptOffset, call::CallRef,
+    jetstream::is_stored, status::request_worker_report,
 };
 
 use self::{
@@ -53,6 +53,8 @@ pub(crate) struct Call {
     pub(crate) invocation: Invocation,
     pub(crate) stored: CallRef,
     pub(crate) attempts: AttemptCount,
+    /// The stored record from which the number of the attempt follows.
+    pub(crate) recorded: AttemptOffset,
     /// The policy of the queue with the overrides of the function, as of the last decision.
     pub(crate) policy: Arc<RetryPolicy>,
 }

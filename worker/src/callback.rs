@@ -6,7 +6,7 @@ mod connector;
 pub(crate) mod dispatcher;
 pub mod egress;
 pub(crate) mod handler;
-pub(crate) mod host_limits;
+mod host_limits;
 pub(crate) mod signature;
 pub(crate) mod store;
 pub(crate) mod tls;

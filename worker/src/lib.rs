@@ -15,6 +15,7 @@ mod dead_letter;
 mod documented;
 pub mod function;
 mod live_settings;
+mod log_limit;
 mod metrics;
 mod provisioner;
 mod queue_metrics;

@@ -50,12 +50,19 @@ struct RecordLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    queue_name: Arc<str>,
+    reason: &'static str,
+}
+
 /// The metrics of the worker. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     queue: Arc<str>,
     processed: Family<OutcomeLabels, Counter>,
     inflight: InflightGauges,
+    calls_put_off: Family<ReasonLabels, Counter>,
     callbacks: Family<OutcomeLabels, Counter>,
     callbacks_deferred: Family<QueueLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
@@ -105,6 +112,7 @@ impl Metrics {
             queue: queue.clone(),
             processed: Family::default(),
             inflight: InflightGauges::new(queue),
+            calls_put_off: Family::default(),
             callbacks: Family::default(),
             callbacks_deferred: Family::default(),
             dead_letters: Family::default(),
@@ -118,33 +126,7 @@ impl Metrics {
             duration: Histogram::new(BUCKETS),
             wait: Histogram::new(BUCKETS),
         };
-        registry.register(
-            "pending_messages",
-            "Calls that wait in the queue, updated every few seconds; of all functions: \
-             function_name is empty",
-            metrics.pending.clone(),
-        );
-        registry.register(
-            "messages_submitted_total",
-            "Calls that the queue has ever stored, updated every few seconds",
-            metrics.submitted.clone(),
-        );
-        registry.register(
-            "fullness_ratio",
-            "Utilization of the queue's limits, updated every few seconds: at 1 it refuses calls",
-            metrics.utilization.clone(),
-        );
-        registry.register(
-            "oldest_call_age_seconds",
-            "Age of the oldest call that has not ended, waiting or running, updated every few \
-             seconds: 0 if all calls have ended",
-            metrics.oldest_age.clone(),
-        );
-        registry.register(
-            "pending_callbacks",
-            "Results that were not posted yet, updated every few seconds",
-            metrics.pending_callbacks.clone(),
-        );
+        metrics.register_of_queue(registry);
         registry.register(
             "messages_processed",
             "Attempts of calls by outcome: done, retry, dead, cancelled or expired",
@@ -155,6 +137,11 @@ impl Metrics {
             "Running calls by function; function_name is `other` for functions that are not in the \
              directory",
             metrics.inflight.family.clone(),
+        );
+        registry.register(
+            "calls_put_off",
+            "Calls that were handed back without an invocation, by reason: scaled_to_zero",
+            metrics.calls_put_off.clone(),
         );
         registry.register(
             "callbacks",
@@ -200,11 +187,43 @@ impl Metrics {
         metrics
     }
 
+    /// Registers what is read from the server every few seconds.
+    fn register_of_queue(&self, registry: &mut Registry) {
+        registry.register(
+            "pending_messages",
+            "Calls that wait in the queue, updated every few seconds; of all functions: \
+             function_name is empty",
+            self.pending.clone(),
+        );
+        registry.register(
+            "messages_submitted_total",
+            "Calls that the queue has ever stored, updated every few seconds",
+            self.submitted.clone(),
+        );
+        registry.register(
+            "fullness_ratio",
+            "Utilization of the queue's limits, updated every few seconds: at 1 it refuses calls",
+            self.utilization.clone(),
+        );
+        registry.register(
+            "oldest_call_age_seconds",
+            "Age of the oldest call that has not ended, waiting or running, updated every few \
+             seconds: 0 if all calls have ended",
+            self.oldest_age.clone(),
+        );
+        registry.register(
+            "pending_callbacks",
+            "Results that were not posted yet, updated every few seconds",
+            self.pending_callbacks.clone(),
+        );
+    }
+
     /// Creates series with the value 0, so that the first dead letter is seen as an increase.
     fn create_series(&self) {
         for outcome in ["done", "retry", "dead", "cancelled", "expired"] {
             let _ = self.processed.get_or_create(&self.labels(outcome));
         }
+        let _ = self.calls_put_off.get_or_create(&self.scaled_to_zero());
         for record in Record::ALL {
             for failure in [PublishFailure::NoSpace, PublishFailure::StreamFull] {
                 let _ = self.blocked.get_or_create(&self.record_labels(record, failure));
@@ -276,6 +295,11 @@ impl Metrics {
         self.processed.get_or_create(&self.labels(outcome)).inc();
     }
 
+    /// Counts a call that is handed back, since its function is scaled to zero.
+    pub(crate) fn record_put_off(&self) {
+        self.calls_put_off.get_or_create(&self.scaled_to_zero()).inc();
+    }
+
     /// Counts a call that ended in this state without an invocation: cancelled, expired, or dead
     /// because its worker crashed during the last attempt.
     pub(crate) fn record_end_without_run(&self, end: EndState) {
@@ -313,6 +337,10 @@ impl Metrics {
     fn record_labels(&self, record: Record, failure: PublishFailure) -> RecordLabels {
         let (record, reason) = (record.as_str(), failure.as_str());
         RecordLabels { queue_name: self.queue.clone(), record, reason }
+    }
+
+    fn scaled_to_zero(&self) -> ReasonLabels {
+        ReasonLabels { queue_name: self.queue.clone(), reason: "scaled_to_zero" }
     }
 
     fn labels(&self, outcome: &'static str) -> OutcomeLabels {

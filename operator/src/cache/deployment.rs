@@ -33,7 +33,12 @@ pub(crate) enum DeploymentRole {
     /// Workers.
     Workers(RolloutStatus),
     /// A function.
-    Function(Box<PodMeta>),
+    Function {
+        /// What its pods say about it.
+        pods: Box<PodMeta>,
+        /// Whether it has no pods on purpose.
+        is_scaled_to_zero: bool,
+    },
     /// Anything else.
     Other,
 }
@@ -75,6 +80,8 @@ pub(crate) struct PartialDeployment {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Spec {
     #[serde(default)]
+    pub(crate) replicas: Option<i32>,
+    #[serde(default)]
     pub(crate) template: Template,
 }
 
@@ -115,7 +122,8 @@ impl Cacheable for CachedDeployment {
         } else if pods.labels.contains_key(FUNCTION_LABEL) {
             pods.labels.retain(|name, _| name == FUNCTION_LABEL);
             pods.annotations.retain(|name, _| name.starts_with(FUNCTION_ANNOTATION_PREFIX));
-            DeploymentRole::Function(Box::new(pods))
+            let is_scaled_to_zero = spec.replicas == Some(0);
+            DeploymentRole::Function { pods: Box::new(pods), is_scaled_to_zero }
         } else {
             DeploymentRole::Other
         };
@@ -141,7 +149,7 @@ impl CachedDeployment {
     pub(crate) fn rollout(&self) -> Option<&RolloutStatus> {
         match &self.data {
             DeploymentRole::Workers(rollout) => Some(rollout),
-            DeploymentRole::Function(_) | DeploymentRole::Other => None,
+            DeploymentRole::Function { .. } | DeploymentRole::Other => None,
         }
     }
 }
@@ -184,8 +192,8 @@ mod tests {
     #[test]
     fn only_the_fields_of_functions_are_cached() {
         let mut deployment = fixtures::deployment("f", Some("q"));
-        let expected =
-            DeploymentRole::Function(Box::new(deployment.spec.template.metadata.clone()));
+        let pods = Box::new(deployment.spec.template.metadata.clone());
+        let expected = DeploymentRole::Function { pods, is_scaled_to_zero: false };
         let pods = &mut deployment.spec.template.metadata;
         pods.labels.insert("app".to_owned(), "f".to_owned());
         pods.annotations.insert("note".to_owned(), "much".to_owned());

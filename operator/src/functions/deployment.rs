@@ -12,9 +12,12 @@ use crate::{
 pub(super) fn function(
     deployment: &CachedDeployment,
 ) -> Option<(FunctionName, DiscoveredFunction)> {
-    let DeploymentRole::Function(pods) = &deployment.data else { return None };
+    let DeploymentRole::Function { pods, is_scaled_to_zero } = &deployment.data else {
+        return None;
+    };
     let name = pods.labels.get(FUNCTION_LABEL)?;
     let name = FunctionName::new(name, &deployment.meta.namespace).ok()?;
     let (annotations, object) = (Some(&pods.annotations), deployment.object_ref());
-    Some((name, DiscoveredFunction::from_annotations(annotations, object)))
+    let function = DiscoveredFunction::from_annotations(annotations, object);
+    Some((name, DiscoveredFunction { is_scaled_to_zero: *is_scaled_to_zero, ..function }))
 }

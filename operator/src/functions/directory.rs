@@ -47,8 +47,12 @@ pub(crate) fn directory<'a>(
         let queue =
             function.queue.as_ref().filter(|queue| admission.refused_by(name, queue).is_none());
         let queue = queue.and_then(|queue| queue.parse().ok());
-        let entry =
-            FunctionEntry { queue, url: function.url.clone(), retry: function.retry.clone() };
+        let entry = FunctionEntry {
+            queue,
+            url: function.url.clone(),
+            retry: function.retry.clone(),
+            scaled_to_zero: function.is_scaled_to_zero,
+        };
         (name.clone(), entry)
     });
     let queues = queues

@@ -91,6 +91,20 @@ fn a_deployment_with_the_label_is_a_function() {
 }
 
 #[test]
+fn a_deployment_without_replicas_is_a_function_at_zero() {
+    for (replicas, expected) in [(None, false), (Some(1), false), (Some(0), true)] {
+        let mut deployment = fixtures::deployment("f", Some("slow-queue"));
+        deployment.spec.replicas = replicas;
+        let deployment = CachedDeployment::from_object(deployment);
+        let service = fixtures::service("f", Some("slow-queue"), 3000);
+        let function = fixtures::openfaas_function("f", Some("slow-queue"));
+        // The other objects of the function do not have the number.
+        let functions = index([&service], [&deployment], [&function]);
+        assert_eq!(entry(&functions, "f").scaled_to_zero, expected, "{replicas:?}");
+    }
+}
+
+#[test]
 fn annotations_of_the_deployment_itself_are_ignored() {
     let mut deployment = fixtures::deployment("fast", None);
     deployment.annotations_mut().insert(QUEUE_ANNOTATION.to_owned(), "slow-queue".to_owned());

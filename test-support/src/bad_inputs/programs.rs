@@ -215,7 +215,7 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
     file("queues: {a: {}, a: {}}", &["line 1", "duplicate"]),
     file(
         "queues: {a: {fairness: random}}",
-        &["line 1", "unknown variant `random`", "`Fifo`", "`Function`"],
+        &["line 1", "unknown variant `random`, expected one of Fifo, Function"],
     ),
     file("functions: {a.b.c: {}}", &["line 1", "function name `a.b` is not valid"]),
     file(

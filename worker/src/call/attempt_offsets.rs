@@ -10,11 +10,7 @@ use asyncqueue::{
 use tracing::{debug, warn};
 
 use super::Call;
-use crate::{
-    consumer::{InFlightPermit, delivery::Delivery},
-    record::Record,
-    record_store::RecordStore,
-};
+use crate::{consumer::InFlightPermit, record::Record, record_store::RecordStore};
 
 /// The attempt offsets of a queue's calls.
 #[derive(Clone, Debug)]
@@ -25,20 +21,20 @@ pub(crate) struct AttemptOffsets {
 }
 
 impl AttemptOffsets {
-    /// Returns how many deliveries before this one did not count as attempts.
-    pub(crate) async fn read(&self, delivery: &Delivery, call: &CallRef) -> Result<u64, NatsError> {
-        let stored = attempt_offset::get(&self.js, &self.queue, &call.id, call.sequence).await?;
-        let offset = stored.at(delivery.num_delivered);
-        if let AttemptOffset::Attempts(_) = stored {
-            // From now on, deliveries count again: if this worker crashes, this one was an attempt.
-            let written = AttemptOffset::Deliveries(offset);
-            if let Err(error) =
-                attempt_offset::set(&self.js, &self.queue, &call.id, call.sequence, written).await
-            {
-                debug!(call_id = %call.id, %error, "failed to write the attempt offset");
-            }
+    /// Returns the stored record of the attempts of a call.
+    pub(crate) async fn read(&self, call: &CallRef) -> Result<AttemptOffset, NatsError> {
+        attempt_offset::get(&self.js, &self.queue, &call.id, call.sequence).await
+    }
+
+    /// Records that deliveries of a call count again, from this one on: if this worker crashes, the
+    /// invocation that is about to start was an attempt.
+    pub(crate) async fn count_deliveries(&self, call: &Call) {
+        let (CallRef { id, sequence }, offset) = (&call.stored, call.offset());
+        let written = AttemptOffset::Deliveries(offset);
+        if let Err(error) = attempt_offset::set(&self.js, &self.queue, id, *sequence, written).await
+        {
+            debug!(call_id = %id, %error, "failed to write the attempt offset");
         }
-        Ok(offset)
     }
 
     /// Excludes deliveries of a call from its attempts, if that succeeds at once.

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
-    EndState, QueueName, Rounded,
-    call::{CallRef, Phase},
+    EndState, FunctionName, QueueName, Rounded,
+    attempt_offset::AttemptOffset,
+    call::{AttemptFailure, CallRef, Phase},
     dead_letters::DeathInfo,
     jetstream::{NatsError, is_stored},
     publish_failure::PublishFailure,
@@ -20,7 +21,7 @@ use tracing::{error, info, warn};
 use super::{
     Call,
     attempt_offsets::{AttemptOffsets, offset_after},
-    log::log_attempt,
+    log::{log_attempt, log_put_off},
     policies::RetryPolicies,
     prepare::Prepared,
     results::{ResultOutcome, ResultPublisher},
@@ -31,10 +32,11 @@ use crate::{
     consumer::{InFlightPermit, LEASES_UNTIL_ABANDONED, delivery::Delivery},
     dead_letter::DeadLetterWriter,
     function::client::Reply,
+    log_limit::LogLimits,
     metrics::Metrics,
     record::Record,
     record_store::RecordStore,
-    retry::outcome::{Outcome, STATUS_UNREACHABLE},
+    retry::outcome::{Outcome, PutOff, STATUS_UNREACHABLE},
 };
 
 /// Delay of a redelivery of a call if it can't be determined now whether the call is cancelled.
@@ -52,6 +54,8 @@ pub(crate) struct Finisher {
     pub(crate) results: ResultPublisher,
     pub(crate) dead_letters: DeadLetterWriter,
     pub(crate) statuses: CallStatuses,
+    /// Limits the log of functions that are scaled to zero.
+    pub(crate) put_off_log: LogLimits<FunctionName>,
     pub(crate) metrics: Metrics,
 }
 
@@ -80,6 +84,9 @@ impl Finisher {
                 self.finish_as_marked(delivery, prepared, mark, permit).await
             }
             InvocationResult::Unknown => self.redeliver_later(&prepared.call.stored, permit).await,
+            InvocationResult::PutOff(put_off) => {
+                self.put_off(delivery, prepared, put_off, permit).await
+            }
             InvocationResult::Unstarted(end) => {
                 self.finish_unstarted(delivery, prepared, end, lease, permit).await
             }
@@ -105,6 +112,35 @@ impl Finisher {
     ) -> AckKind {
         self.offsets.add(call, 1 + permit.redeliveries(), permit).await;
         AckKind::Nak(Some(UNKNOWN_STATE_DELAY))
+    }
+
+    /// Hands back a call whose function is scaled to zero. Only the first time needs a record: from
+    /// then on, no delivery counts as an attempt until the function is invoked.
+    async fn put_off(
+        &self,
+        delivery: &Delivery,
+        prepared: &mut Prepared,
+        PutOff { wait, not_counted_for }: PutOff,
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
+        if prepared.guard.is_cancelled() {
+            return self.finish_as_marked(delivery, prepared, Mark::Cancelling, permit).await;
+        }
+        let call = &prepared.call;
+        let made = AttemptOffset::Attempts(call.attempts.number - 1);
+        if call.recorded != made {
+            self.offsets.set(call, made, permit).await;
+        }
+        self.metrics.record_put_off();
+        log_put_off(call, wait, &self.put_off_log);
+        if let Some(status) = prepared.status.take() {
+            let failure = AttemptFailure {
+                last_status: STATUS_UNREACHABLE,
+                last_error: "the function is scaled to zero".to_owned(),
+            };
+            status.mark_waiting(wait, failure, Some(not_counted_for));
+        }
+        AckKind::Nak(Some(wait))
     }
 
     /// Finishes a call whose function was invoked.

@@ -1,11 +1,13 @@
 //! Logs the attempts of calls.
 
-use asyncqueue::{Rounded, headers::X_OPENFAAS_INTERNAL};
+use std::time::{Duration, Instant};
+
+use asyncqueue::{FunctionName, Rounded, headers::X_OPENFAAS_INTERNAL};
 use jiff::Timestamp;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Call;
-use crate::{function::client::Reply, retry::outcome::Outcome};
+use crate::{function::client::Reply, log_limit::LogLimits, retry::outcome::Outcome};
 
 /// Maximum length of a platform's error that is logged, in bytes.
 const MAX_PLATFORM_ERROR: usize = 200;
@@ -50,6 +52,21 @@ pub(super) fn log_attempt(call: &Call, reply: &Reply, outcome: &Outcome) {
                  stream: {reason}"
             );
         }
+    }
+}
+
+/// Logs that a call is put off: at info level once a minute for each function.
+pub(super) fn log_put_off(call: &Call, wait: Duration, limits: &LogLimits<FunctionName>) {
+    let (function, call_id) = call.function_and_id();
+    let (name, wait) = (function.name(), Rounded(wait));
+    if limits.is_due(function, Instant::now()) {
+        info!(
+            %call_id, %function,
+            "{name} is scaled to zero: its calls are put off, which is no attempt, this one for \
+             {wait}"
+        );
+    } else {
+        debug!(%call_id, %function, "put off for {wait}: {name} is scaled to zero");
     }
 }
 

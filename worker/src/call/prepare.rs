@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use asyncqueue::{
     CallId, Invocation,
+    attempt_offset::AttemptOffset,
     call::CallRef,
     message::{self, Fallback},
 };
@@ -65,13 +66,13 @@ impl Preparer {
         };
         let stored = CallRef { id: invocation.call_id.clone(), sequence: delivery.sequence };
         let guard = self.cancellations.register(stored.clone());
-        let offset = if delivery.num_delivered == 1 {
-            Ok(0)
+        let recorded = if delivery.num_delivered == 1 {
+            Ok(AttemptOffset::Deliveries(0))
         } else {
-            Box::pin(self.offsets.read(delivery, &stored)).await
+            Box::pin(self.offsets.read(&stored)).await
         };
-        let offset = match offset {
-            Ok(offset) => offset,
+        let recorded = match recorded {
+            Ok(recorded) => recorded,
             Err(error) => {
                 let call_id = &stored.id;
                 debug!(
@@ -81,13 +82,14 @@ impl Preparer {
                 return Err(Unprepared::Redeliver(guard));
             }
         };
+        let offset = recorded.at(delivery.num_delivered);
         let attempts = AttemptCount {
             number: delivery.num_delivered.saturating_sub(offset).max(1),
             deliveries: delivery.num_delivered,
             age: self.age(delivery.stored_at),
         };
         let policy = self.policies.for_call(&invocation);
-        let call = Call { invocation, stored, attempts, policy };
+        let call = Call { invocation, stored, attempts, recorded, policy };
         Ok(Prepared { call, guard, status: None })
     }
 

@@ -25,7 +25,6 @@ use crate::{
     callback::{
         call_headers,
         dispatcher::{CallbackDispatcher, DeliveryOutcome},
-        host_limits,
         store::ResultStore,
         truncated,
     },
@@ -34,6 +33,7 @@ use crate::{
     function::client::Reply,
     record::Record,
     record_store::RecordStore,
+    retry::backoff::PUT_OFF,
 };
 
 /// Publishes the results of a queue's calls.
@@ -142,8 +142,8 @@ impl ResultPublisher {
                     sleep(wait).await;
                 }
                 DeliveryOutcome::HostBusy => {
-                    sleep(host_limits::retry_wait(times_busy, rand::random())).await;
                     times_busy += 1;
+                    sleep(PUT_OFF.wait_after(times_busy, rand::random())).await;
                 }
                 DeliveryOutcome::Undeliverable(reason) => break reason,
             }

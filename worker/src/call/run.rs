@@ -8,6 +8,7 @@ use std::{
 use async_nats::jetstream::Context;
 use asyncqueue::{
     EndState, QueueName,
+    attempt_offset::AttemptOffset,
     directory::Directory,
     tombstone::{self, Mark},
 };
@@ -15,7 +16,8 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::{
-    Call, cancellations::CallGuard, prepare::Prepared, stall::StallDetector, status::CallStatuses,
+    Call, attempt_offsets::AttemptOffsets, cancellations::CallGuard, prepare::Prepared,
+    stall::StallDetector, status::CallStatuses,
 };
 use crate::{
     callback::call_headers,
@@ -23,6 +25,7 @@ use crate::{
     function::client::{FunctionClient, Reply},
     live_settings::LiveSettings,
     metrics::Metrics,
+    retry::outcome::PutOff,
 };
 
 /// Invokes the functions of a queue's calls.
@@ -30,6 +33,7 @@ pub(crate) struct Runner {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
     pub(crate) function_client: FunctionClient,
+    pub(crate) offsets: AttemptOffsets,
     pub(crate) settings: watch::Receiver<LiveSettings>,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     /// Maximum age of a call when it is delivered. Unset: unlimited.
@@ -42,10 +46,6 @@ pub(crate) struct Runner {
 }
 
 /// Outcome of running a call.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are replies, and a box would be made for each call"
-)]
 pub(crate) enum InvocationResult {
     /// The function was invoked.
     Reply(Reply),
@@ -53,6 +53,8 @@ pub(crate) enum InvocationResult {
     AlreadyEnded(Mark),
     /// Whether the call has ended can't be determined now. It was not started.
     Unknown,
+    /// The call was not started, since its function is scaled to zero.
+    PutOff(PutOff),
     /// The call was not started, and ends so. `Dead` means that its attempts are exhausted and its
     /// worker crashed during the last one: otherwise it would be dead already.
     Unstarted(EndState),
@@ -75,9 +77,6 @@ impl Runner {
         prepared: &mut Prepared,
     ) -> InvocationResult {
         let Prepared { call, guard, status } = prepared;
-        if call.attempts.deliveries == 1 {
-            self.metrics.record_wait(call.attempts.age);
-        }
         if self.max_age.is_some_and(|max_age| call.attempts.age > max_age) {
             return InvocationResult::Unstarted(EndState::Expired);
         }
@@ -86,10 +85,21 @@ impl Runner {
         }
         *status = Some(self.statuses.track_running(call.stored.clone(), call.attempt()));
         match self.may_start(delivery, call).await {
-            StartCheck::MayStart => self.invoke(delivery, call, guard).await,
+            StartCheck::MayStart => match self.put_off(call) {
+                Some(put_off) => InvocationResult::PutOff(put_off),
+                None => self.invoke(delivery, call, guard).await,
+            },
             StartCheck::AlreadyEnded(mark) => InvocationResult::AlreadyEnded(mark),
             StartCheck::Unknown => InvocationResult::Unknown,
         }
+    }
+
+    /// Decides whether a call is put off, since its function is scaled to zero.
+    fn put_off(&self, call: &Call) -> Option<PutOff> {
+        let directory = self.directory.borrow();
+        let is_at_zero =
+            self.function_client.is_scaled_to_zero(&call.invocation.function, directory.as_deref());
+        is_at_zero.then(|| call.attempts.put_off(rand::random())).flatten()
     }
 
     /// Invokes the function, unless the call is cancelled before or while it runs.
@@ -103,6 +113,12 @@ impl Runner {
             guard.confirm_stopped(false, delivery.is_lease_certain()).await;
             return InvocationResult::AlreadyEnded(Mark::Cancelling);
         };
+        if let AttemptOffset::Attempts(_) = call.recorded {
+            Box::pin(self.offsets.count_deliveries(call)).await;
+        }
+        if call.attempts.deliveries == 1 || call.recorded == AttemptOffset::Attempts(0) {
+            self.metrics.record_wait(call.attempts.age);
+        }
         self.log_request(call);
         let directory = self.directory.borrow().clone();
         let _counted = self.metrics.track_running(&call.invocation.function, directory.as_deref());

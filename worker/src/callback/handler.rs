@@ -13,13 +13,11 @@ use asyncqueue::{
 };
 use tracing::warn;
 
-use super::{
-    dispatcher::{CallbackDispatcher, DeliveryOutcome},
-    host_limits,
-};
+use super::dispatcher::{CallbackDispatcher, DeliveryOutcome};
 use crate::{
     consumer::{Handler, InFlightPermit, delivery::Delivery},
     dead_letter::DeadLetterWriter,
+    retry::backoff::PUT_OFF,
 };
 
 /// Delivers results, one for each message.
@@ -91,10 +89,8 @@ impl CallbackHandler {
                 if offset != made {
                     self.set_offset(&callback, made).await;
                 }
-                AckKind::Nak(Some(host_limits::retry_wait(
-                    delivery.num_delivered - attempt,
-                    rand::random(),
-                )))
+                let times = delivery.num_delivered - attempt + 1;
+                AckKind::Nak(Some(PUT_OFF.wait_after(times, rand::random())))
             }
             DeliveryOutcome::Undeliverable(reason) => {
                 let reason = format!("callback: {reason}");

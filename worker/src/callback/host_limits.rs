@@ -15,6 +15,7 @@ use tracing::warn;
 use url::Url;
 
 use super::CONCURRENCY;
+use crate::log_limit::LogLimit;
 
 /// Maximum number of results that are posted to one host at once.
 pub(crate) const MAX_PER_HOST: usize = CONCURRENCY / 4;
@@ -22,14 +23,6 @@ pub(crate) const MAX_PER_HOST: usize = CONCURRENCY / 4;
 /// Time without a free permit after which a host counts as slow: results for it then wait in their
 /// stream. For a shorter time they wait here, since nearly all hosts answer within it.
 const SLOW_HOST_AFTER: Duration = Duration::from_millis(250);
-
-/// Wait between two deliveries of a result whose host has no free permit. It doubles each time, up
-/// to `MAX_BUSY_WAIT`.
-const MIN_BUSY_WAIT: Duration = Duration::from_secs(1);
-const MAX_BUSY_WAIT: Duration = Duration::from_secs(60);
-
-/// Minimum time between two warnings about one host.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Number of hosts that are kept before those to which nothing is posted any more are removed.
 const PRUNE_THRESHOLD: usize = 4 * CONCURRENCY;
@@ -42,7 +35,7 @@ pub(crate) struct HostLimits(Arc<Mutex<HashMap<String, Weak<HostLimit>>>>);
 struct HostLimit {
     permits: Arc<Semaphore>,
     last_release: Mutex<Instant>,
-    last_warned: Mutex<Option<Instant>>,
+    warnings: LogLimit,
 }
 
 /// Permission to post to a host, until this is dropped.
@@ -65,7 +58,7 @@ impl HostLimits {
         if let Ok(Ok(permit)) = timeout(max_wait, host.permits.clone().acquire_owned()).await {
             return Some(HostPermit { host, _permit: permit });
         }
-        if host.is_warning_due(Instant::now()) {
+        if host.warnings.is_due(Instant::now()) {
             let host = authority(url);
             warn!(
                 host,
@@ -105,31 +98,11 @@ fn authority(url: &Url) -> String {
     )
 }
 
-/// Returns how long a result waits that was deferred this many times before. `chance` is from 0 to
-/// 1.
-pub(crate) fn retry_wait(times: u64, chance: f64) -> Duration {
-    let doublings = u32::try_from(times).unwrap_or(u32::MAX);
-    let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-    let wait = MIN_BUSY_WAIT.saturating_mul(factor).min(MAX_BUSY_WAIT);
-    wait.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
-}
-
 // === impl HostLimit ===
 
 impl HostLimit {
     fn new(permits: Arc<Semaphore>) -> Self {
-        Self { permits, last_release: Mutex::new(Instant::now()), last_warned: Mutex::new(None) }
-    }
-
-    /// Returns whether a warning about the host is due, and if so, counts it as logged.
-    fn is_warning_due(&self, now: Instant) -> bool {
-        let mut last_warned = self.last_warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due =
-            last_warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL);
-        if is_due {
-            *last_warned = Some(now);
-        }
-        is_due
+        Self { permits, last_release: Mutex::new(Instant::now()), warnings: LogLimit::default() }
     }
 
     /// Returns how long to wait for a permit: zero for a host that has not responded for a while.
@@ -195,21 +168,6 @@ mod tests {
         };
         assert_eq!(host.max_wait(last_release), SLOW_HOST_AFTER);
         assert_eq!(host.max_wait(last_release + SLOW_HOST_AFTER * 2), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_slow_host_is_logged_once_a_minute() {
-        let (host, now) = (HostLimit::new(Arc::new(Semaphore::new(0))), Instant::now());
-        let due = [0, 1, 59, 60, 61]
-            .map(|seconds| host.is_warning_due(now + Duration::from_secs(seconds)));
-        assert_eq!(due, [true, false, false, true, false]);
-    }
-
-    #[test]
-    fn waits_grow_up_to_the_maximum() {
-        let seconds: Vec<_> = (0..8).map(|times| retry_wait(times, 1.0).as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(retry_wait(u64::MAX, 0.0), MAX_BUSY_WAIT / 2);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use asyncqueue::{
-    Invocation, call::AttemptFailure, directory::Directory,
+    FunctionName, Invocation, call::AttemptFailure, directory::Directory,
     function_namespaces::FunctionNamespaces, headers::X_OPENFAAS_INTERNAL,
 };
 use asyncqueue_runtime::{
@@ -63,6 +63,17 @@ impl FunctionClient {
         let config = Config { max_response_head_bytes: READ_BYTES, ..Config::new(limits) };
         let client = Client::new(client::tcp(GaiResolver::new()), config);
         Self { client, target, namespaces, max_response, memory }
+    }
+
+    /// Returns whether a function has no pods that could answer. Behind a gateway, the gateway may
+    /// scale it up.
+    pub(crate) fn is_scaled_to_zero(
+        &self,
+        function: &FunctionName,
+        directory: Option<&Directory>,
+    ) -> bool {
+        let entry = directory.and_then(|directory| directory.functions.get(function));
+        matches!(self.target, Target::Direct(_)) && entry.is_some_and(|entry| entry.scaled_to_zero)
     }
 
     /// Invokes a function once, with these headers of the client, and waits for the end. If the

@@ -4,6 +4,15 @@ use std::time::Duration;
 
 use asyncqueue::retry::{Backoff, Jitter};
 
+/// The waits of what is put off without an attempt: a call whose function is scaled to zero, or a
+/// result whose host is busy.
+pub(crate) const PUT_OFF: BackoffPolicy = BackoffPolicy {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(60),
+    backoff: Backoff::Exponential,
+    jitter: Jitter::Equal,
+};
+
 /// Settings for the waits of a queue between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackoffPolicy {
@@ -76,6 +85,14 @@ mod tests {
             (equal.wait_after(1, 0.0).as_secs(), equal.wait_after(1, 1.0).as_secs()),
             (5, 10)
         );
+    }
+
+    #[test]
+    fn what_is_put_off_waits_a_second_up_to_a_minute() {
+        let seconds: Vec<_> =
+            (1..=8).map(|times| PUT_OFF.wait_after(times, 1.0).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(PUT_OFF.wait_after(u64::MAX, 0.0).as_secs(), 30);
     }
 
     proptest! {

@@ -11,14 +11,17 @@ use asyncqueue::{
     retry::{QueueRetry, RetryOverrides},
 };
 
-use super::{backoff::BackoffPolicy, retry_after};
+use super::{
+    backoff::{BackoffPolicy, PUT_OFF},
+    retry_after,
+};
 
 /// Maximum wait that a `Retry-After` can request. The maximum of the policy limits only the waits
 /// that the worker computes.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Time in which failures of the platform do not count as attempts. A platform that is unavailable
-/// for longer is not expected to return for this call.
+/// Time in which failures of the platform do not count as attempts, nor a function that is scaled
+/// to zero. A platform that is unavailable for longer is not expected to return for this call.
 const PLATFORM_RETRY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Status for a call that took longer than its time limit.
@@ -77,6 +80,15 @@ pub struct AttemptCount {
     pub age: Duration,
 }
 
+/// A call is handed back without an invocation, which is no attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PutOff {
+    /// Wait before the next delivery.
+    pub(crate) wait: Duration,
+    /// How much longer the call is put off rather than invoked.
+    pub(crate) not_counted_for: Duration,
+}
+
 /// What follows for the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -101,6 +113,20 @@ impl AttemptCount {
     #[must_use]
     pub fn all_counted(attempt: u64) -> Self {
         Self { number: attempt, deliveries: attempt, age: Duration::ZERO }
+    }
+
+    /// Returns how much longer the platform may keep the call from its function without a counted
+    /// attempt. `None`: the time is over.
+    pub(crate) fn not_counted_for(self) -> Option<Duration> {
+        PLATFORM_RETRY_WINDOW.checked_sub(self.age).filter(|rest| !rest.is_zero())
+    }
+
+    /// Decides how long a call is put off whose function can't be invoked now. `chance`, from 0 to
+    /// 1, is for the jitter. `None`: it was put off for long enough, and is invoked.
+    pub(crate) fn put_off(self, chance: f64) -> Option<PutOff> {
+        let not_counted_for = self.not_counted_for()?;
+        let times = self.deliveries.saturating_sub(self.number).saturating_add(1);
+        Some(PutOff { wait: PUT_OFF.wait_after(times, chance), not_counted_for })
     }
 }
 
@@ -194,12 +220,8 @@ impl RetryPolicy {
         if !self.is_retried(end) {
             return Outcome::Done;
         }
-        let not_counted_for = if end.is_platform_error() {
-            PLATFORM_RETRY_WINDOW.checked_sub(attempts.age)
-        } else {
-            None
-        };
-        let not_counted_for = not_counted_for.filter(|rest| !rest.is_zero());
+        let not_counted_for =
+            if end.is_platform_error() { attempts.not_counted_for() } else { None };
         if not_counted_for.is_none() && attempts.number >= self.max_attempts {
             return Outcome::Dead(format!(
                 "{} (attempt {} of {})",
@@ -342,6 +364,22 @@ mod tests {
         assert_eq!(after(3, 0), uncounted(40, 86_400));
         assert_eq!(after(99, 86_399), uncounted(120, 1));
         assert!(matches!(after(99, 86_400), Outcome::Dead(_)));
+    }
+
+    #[test]
+    fn a_call_is_put_off_for_longer_each_time_and_for_a_day() {
+        let after = |deliveries, age| {
+            let attempts = AttemptCount { number: 3, deliveries, age: Duration::from_secs(age) };
+            attempts.put_off(1.0)
+        };
+        let put_off = |wait, rest| {
+            let (wait, not_counted_for) = (Duration::from_secs(wait), Duration::from_secs(rest));
+            Some(PutOff { wait, not_counted_for })
+        };
+        assert_eq!(after(3, 0), put_off(1, 86_400));
+        assert_eq!(after(5, 400), put_off(4, 86_000));
+        assert_eq!(after(2_000, 86_399), put_off(60, 1));
+        assert_eq!(after(2_000, 86_400), None);
     }
 
     #[test]
