@@ -10,14 +10,17 @@ use asyncqueue::{
     stream::{QueueSpec, ensure_buckets, ensure_queue},
 };
 use futures::TryStreamExt;
+use serde_json::json;
 use test_support::{
     http::{HttpServer, Received, respond_after},
+    loopback::free_port,
     nats::NatsServer,
     program::Program,
     wait::{until, until_in},
 };
 
 use crate::{
+    api_server::ApiServer,
     gateway::Gateway,
     support::{LEASE, Queue, call, callback_at, spec},
 };
@@ -27,15 +30,7 @@ const SWEPT: Duration = Duration::from_secs(30);
 
 /// A queue with lanes.
 async fn laned() -> Queue {
-    laned_on(NatsServer::start().await, 1).await
-}
-
-async fn laned_on(nats: NatsServer, replicas: usize) -> Queue {
-    let js = nats.jetstream().await;
-    let spec = QueueSpec { fairness: Fairness::Function, replicas, ..spec() };
-    ensure_queue(&js, &spec, false).await.unwrap();
-    ensure_buckets(&js, replicas).await.unwrap();
-    Queue { nats, js, spec }
+    Queue::start_with(QueueSpec { fairness: Fairness::Function, ..spec() }).await
 }
 
 fn function(name: &str) -> FunctionName {
@@ -43,6 +38,14 @@ fn function(name: &str) -> FunctionName {
 }
 
 impl Queue {
+    async fn start_with(spec: QueueSpec) -> Self {
+        let nats = NatsServer::start().await;
+        let js = nats.jetstream().await;
+        ensure_queue(&js, &spec, false).await.unwrap();
+        ensure_buckets(&js, 1).await.unwrap();
+        Self { nats, js, spec }
+    }
+
     /// Stores a call of this function, and ensures its lane, as producers do.
     async fn submit_to(&self, name: &str, body: &str) -> CallId {
         let id = self
@@ -357,6 +360,83 @@ async fn an_unused_consumer_takes_the_wanted_fairness() {
     let _worker = worker(&queue, &server, &[]);
     server.receives(1).await;
     queue.empties().await;
+}
+
+/// Changes the fairness of a suspended queue, which then runs the calls that were waiting.
+async fn changes_fairness(from: Fairness, to: Fairness) {
+    let queue = Queue::start_with(QueueSpec { fairness: from, ..spec() }).await;
+    let server = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "")).await;
+    let worker = worker(&queue, &server, &[("max_inflight", "2")]);
+    let ensure = async |fairness, suspended| {
+        let spec = QueueSpec { fairness, suspended, ..queue.spec.clone() };
+        let ensured = ensure_queue(&queue.js, &spec, false).await;
+        Sweeper::new(queue.js.clone(), &spec).sweep().await.unwrap();
+        ensured.map(|ensured| ensured.changes)
+    };
+    for name in ["a", "b", "a", "b", "a", "b"] {
+        queue.submit_to(name, "hi").await;
+    }
+    server.receives(2).await;
+    ensure(from, true).await.unwrap();
+    let error = ensure(to, true).await.unwrap_err();
+    assert!(error.to_string().contains("is suspended or has no worker"), "{error}");
+    until("the running calls have ended", async || {
+        (queue.info("jobs").await.state.messages <= 4).then_some(())
+    })
+    .await;
+    // Those that were delivered after the suspension began have ended too.
+    until_in(SWEPT, "the fairness changes", async || ensure(to, true).await.ok()).await;
+    let left = queue.info("jobs").await.state.messages;
+    assert!(left > 0, "no call was waiting");
+    queue.submit_to("late", "hi").await;
+    for name in ["a", "b"] {
+        queue.ensure_lane(name).await;
+    }
+    ensure(to, false).await.unwrap();
+    queue.empties().await;
+    assert_eq!(server.received().len(), 7, "each call ran once");
+    drop(worker);
+}
+
+#[tokio::test]
+async fn a_suspended_queue_gets_lanes_without_losing_calls() {
+    changes_fairness(Fairness::Fifo, Fairness::Function).await;
+}
+
+#[tokio::test]
+async fn a_suspended_queue_loses_its_lanes_and_no_call() {
+    changes_fairness(Fairness::Function, Fairness::Fifo).await;
+}
+
+#[tokio::test]
+async fn the_operator_sweeps_lanes_and_suspends_them() {
+    let nats = NatsServer::start().await;
+    let queue = Queue { js: nats.jetstream().await, spec: spec(), nats };
+    let server = HttpServer::start().await;
+    let url = queue.nats.url();
+    let address = format!("127.0.0.1:{}", free_port());
+    let settings = [("nats_url", url.as_str()), ("http_addr", &address)];
+    let api = ApiServer::with_spec(json!({ "fairness": "Function" })).await;
+    let (operator, _kubeconfig) = api.operator(&settings);
+    until("the stream exists", async || queue.js.get_stream("jobs").await.ok()).await;
+    queue.publish_to("direct").await;
+    let _worker = worker(&queue, &server, &[]);
+    until_in(SWEPT, "the call runs", async || last_call_of(&server, "direct")).await;
+    let entry = until("the directory has the queue", async || {
+        let bucket = queue.js.get_key_value("asyncqueue-directory").await.ok()?;
+        bucket.get("queue.jobs").await.ok()?
+    })
+    .await;
+    assert!(String::from_utf8_lossy(&entry).contains(r#""fairness":"Function""#), "{entry:?}");
+    drop(operator);
+    // Another one, for which the queue is suspended.
+    let spec = json!({ "fairness": "Function", "suspend": true });
+    let api = ApiServer::with_spec(spec).await;
+    let (_operator, _kubeconfig) = api.operator(&settings);
+    until_in(SWEPT, "the lane is paused", async || {
+        queue.lanes().await.iter().all(|lane| lane.paused).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -99,8 +99,8 @@ pub enum PlanError {
     /// again if it was changed.
     #[error(
         "stream `{stream}` is used with fairness={is}, and fairness={wanted} is set: set \
-         fairness={is}, or delete all consumers of the stream while none of its calls runs or \
-         waits for a retry: they are then recreated"
+         fairness={is}, or change it while no call of the queue runs or waits for a retry, and the \
+         queue is suspended or has no worker"
     )]
     OtherFairness {
         /// The stream.
