@@ -11,7 +11,7 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    lanes::Fairness,
+    fairness::Fairness,
     names::{FunctionName, QueueName},
     retry::RetryOverrides,
 };

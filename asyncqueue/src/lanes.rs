@@ -11,30 +11,24 @@
 //! filters and never gets another one: nats-server does not deliver messages to a consumer that
 //! were stored before a filter was added and that lie before its position (`docs/adr/0023`).
 
-use serde::{Deserialize, Serialize};
-use strum::{Display, EnumString, VariantNames};
-
-use crate::retry::policy::UnknownValue;
-
 mod ensure;
 mod ensurer;
-mod filters;
 mod names;
 mod plan;
 mod sweep;
 
-pub(crate) use self::filters::rest_filters;
 pub(crate) use self::names::is_group;
+pub use crate::{
+    fairness::{Fairness, SETTING},
+    lane_filters::{has_lanes, matches_filter},
+};
+
 pub use self::{
     ensure::{LaneOutcome, ensure_lane},
     ensurer::LaneEnsurer,
-    filters::{has_lanes, matches_filter},
     names::{is_lane, lane_name},
     sweep::{SWEEP_INTERVAL, Sweeper},
 };
-
-/// The name of a worker's setting: the order in which calls of a queue are run.
-pub const SETTING: &str = "fairness";
 
 /// Maximum number of lanes of a queue. Each acknowledgement costs nats-server time for each
 /// consumer of the stream.
@@ -42,36 +36,3 @@ pub const MAX_LANES: usize = 100;
 
 /// Maximum number of lanes of one function each. The others are for lanes that functions share.
 const MAX_FUNCTION_LANES: usize = 90;
-
-/// The order in which the calls of a queue are run. Settings have the values in lower case.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    Display,
-    EnumString,
-    VariantNames,
-)]
-#[strum(serialize_all = "lowercase", parse_err_ty = UnknownValue, parse_err_fn = unknown_fairness)]
-#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(inline))]
-pub enum Fairness {
-    /// The order in which they were stored.
-    #[default]
-    Fifo,
-    /// Round robin between the functions of the queue.
-    Function,
-}
-
-impl Fairness {
-    /// All values of the setting.
-    pub const VALUES: &[&str] = <Self as strum::VariantNames>::VARIANTS;
-}
-
-fn unknown_fairness(value: &str) -> UnknownValue {
-    UnknownValue::new(value, Fairness::VALUES)
-}

@@ -97,6 +97,8 @@ pub mod duration;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
+pub mod fairness;
+#[doc(hidden)]
 pub mod function_namespaces;
 #[doc(hidden)]
 pub mod hop_by_hop;
@@ -140,3 +142,4 @@ pub mod unknown_functions;
 pub mod worker_requests;
 
 mod end_state;
+mod lane_filters;

@@ -10,12 +10,12 @@ use futures::TryStreamExt;
 
 use super::{
     MAX_FUNCTION_LANES,
-    filters::{has_lanes, lane_filter, rest_filters},
     names::lane_name,
     plan::{NewLane, filters, lane_config},
 };
 use crate::{
     jetstream::NatsError,
+    lane_filters::{has_lanes, lane_filter, rest_filters},
     names::{FunctionName, QueueName},
 };
 

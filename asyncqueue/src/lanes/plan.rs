@@ -7,10 +7,13 @@ use jiff::Timestamp;
 
 use super::{
     MAX_FUNCTION_LANES,
-    filters::{function_of, matches_filter},
     names::{group_name, is_group, lane_name},
 };
-use crate::{jetstream::timestamp_from_server, names::QueueName};
+use crate::{
+    jetstream::timestamp_from_server,
+    lane_filters::{function_of, matches_filter},
+    names::QueueName,
+};
 
 /// A lane that is to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::lanes::filters::{filter_of, rest_filters};
+    use crate::lane_filters::{filter_of, rest_filters};
 
     fn queue() -> QueueName {
         "jobs".parse().unwrap()

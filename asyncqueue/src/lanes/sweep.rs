@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use super::{
     LaneOutcome,
     ensure::{create, find_consumer, is_rest, list},
-    filters::{all_calls, filter_of},
     names::{is_group, is_lane},
     plan::{NewLane, filters, is_covered, is_drained, is_idle, lane_config, plan_lanes},
 };
 use crate::{
     depth::ConsumerTotals,
     jetstream::{NatsError, count_messages, timestamp_from_server},
+    lane_filters::{all_calls, filter_of},
     names::QueueName,
     stream::{Plan, QueueSpec, plan_consumer},
 };

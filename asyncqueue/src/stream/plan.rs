@@ -3,7 +3,7 @@
 use async_nats::jetstream::{consumer::pull, stream::Config};
 
 use super::spec::{META_OWNER, META_OWNER_UID, META_RELEASED, META_RELEASED_TO, Owner};
-use crate::lanes::Fairness;
+use crate::fairness::Fairness;
 
 /// The plan for a stream or consumer.
 #[derive(Clone, Debug, PartialEq)]

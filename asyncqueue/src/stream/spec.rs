@@ -13,10 +13,8 @@ use async_nats::{
 };
 
 use crate::{
-    lanes::{Fairness, rest_filters},
-    message::RESERVED_HEADER_BYTES,
-    names::QueueName,
-    subject::stream_subjects,
+    fairness::Fairness, lane_filters::rest_filters, message::RESERVED_HEADER_BYTES,
+    names::QueueName, subject::stream_subjects,
 };
 
 /// The default lease: how long a worker may go without renewing it before another worker gets the

@@ -66,7 +66,9 @@ async fn sweep(
     let mut sweeper = sweeper.unwrap_or_else(|| new_sweeper(&connection, &spec));
     match timeout(SWEEP_INTERVAL, sweeper.sweep()).await {
         Ok(Ok(changes)) => {
-            changes.iter().for_each(|change| info!(queue = %spec.queue, "{change}"));
+            for change in changes {
+                info!(queue = %spec.queue, "{change}");
+            }
         }
         Ok(Err(error)) => {
             debug!(queue = %spec.queue, "failed to sweep the lanes: {}", chain(&error));

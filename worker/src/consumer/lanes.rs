@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, Message, Subject, Subscriber,
+    Client, Message, Subscriber,
     jetstream::consumer::{
         Consumer, FromConsumer, Info, PullConsumer,
         pull::{BatchConfig, Config},
@@ -35,7 +35,7 @@ use super::{
         nak_now,
     },
     scheduler::{LaneId, LaneRequest, Scheduler},
-    session::max_message_bytes,
+    session::{LaneSession, max_message_bytes},
 };
 
 /// Maximum time for which a request stays open. It is short, because the requests of a worker that
@@ -52,17 +52,6 @@ const SLACK: Duration = Duration::from_secs(1);
 /// Interval between checks whether requests were answered, and whether the connection is another
 /// one.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// What belongs to the inbox of the lanes.
-pub(super) struct LaneSession<'a> {
-    pub(super) client: Client,
-    /// Each lane has a subject below it, so that an answer without a message names its lane.
-    pub(super) inbox: Subject,
-    /// Hands back messages.
-    pub(super) acks: AckBatcher,
-    /// Cancelled when all messages must be handed back at once.
-    pub(super) nak_now: &'a CancellationToken,
-}
 
 /// The lanes that this worker knows.
 #[derive(Default)]

@@ -29,10 +29,9 @@ use super::{
     demand::Demand,
     event::{Event, classify},
     in_flight::{InFlight, InFlightPermit, InFlightSet, SequenceGuard},
-    lanes::LaneSession,
     lease,
     poison_headers::{self, ScanResult, UndecodableMessage},
-    session::PullSession,
+    session::{LaneSession, PullSession},
     settle::settle,
 };
 use crate::live_settings::LiveSettings;

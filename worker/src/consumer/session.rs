@@ -41,6 +41,17 @@ pub(super) struct PullSession<'a> {
     pub(super) nak_now: &'a CancellationToken,
 }
 
+/// What belongs to the inbox of the lanes.
+pub(super) struct LaneSession<'a> {
+    pub(super) client: Client,
+    /// Each lane has a subject below it, so that an answer without a message names its lane.
+    pub(super) inbox: Subject,
+    /// Hands back messages.
+    pub(super) acks: AckBatcher,
+    /// Cancelled when all messages must be handed back at once.
+    pub(super) nak_now: &'a CancellationToken,
+}
+
 // === impl PullSession ===
 
 impl PullSession<'_> {

@@ -10,7 +10,8 @@ use futures::TryStreamExt;
 
 use super::{EnsureError, unavailable};
 use crate::{
-    lanes::{Fairness, has_lanes},
+    fairness::Fairness,
+    lane_filters::has_lanes,
     stream::{
         plan::{Plan, PlanError, plan_consumer},
         spec::{META_OWNER_UID, Owner},

@@ -18,18 +18,18 @@ pub fn has_lanes(filters: &[String]) -> bool {
 }
 
 /// Returns the filter for all calls of all functions.
-pub(super) fn all_calls(subject: &str) -> String {
+pub(crate) fn all_calls(subject: &str) -> String {
     format!("{subject}.*.*.*")
 }
 
 /// Returns the filter of a function's lane.
-pub(super) fn lane_filter(subject: &str, function: &FunctionName) -> String {
+pub(crate) fn lane_filter(subject: &str, function: &FunctionName) -> String {
     format!("{subject}.{}.{}.*", function.namespace(), function.name())
 }
 
 /// Returns the filter of the lane to which the message on a subject belongs; `None` for a subject
 /// that is not of a call.
-pub(super) fn filter_of(subject: &str, queue_subject: &str) -> Option<String> {
+pub(crate) fn filter_of(subject: &str, queue_subject: &str) -> Option<String> {
     let below = subject.strip_prefix(queue_subject)?.strip_prefix('.')?;
     let (function, id) = below.rsplit_once('.')?;
     let is_call = function.split('.').count() == 2 && !id.is_empty();
@@ -37,7 +37,7 @@ pub(super) fn filter_of(subject: &str, queue_subject: &str) -> Option<String> {
 }
 
 /// Returns the function of a lane's filter; `None` if no function can have such a name.
-pub(super) fn function_of(filter: &str, queue_subject: &str) -> Option<FunctionName> {
+pub(crate) fn function_of(filter: &str, queue_subject: &str) -> Option<FunctionName> {
     let below = filter.strip_prefix(queue_subject)?.strip_prefix('.')?.strip_suffix(".*")?;
     let (namespace, name) = below.split_once('.')?;
     FunctionName::new(name, namespace).ok()
