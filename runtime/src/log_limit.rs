@@ -1,6 +1,8 @@
 //! Limits how often something is logged.
 
 use std::{
+    collections::HashMap,
+    hash::Hash,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,11 +14,22 @@ pub struct LogLimit {
     state: Mutex<State>,
 }
 
+/// A [`LogLimit`] for each of several things. When there are too many, all are forgotten: each of
+/// them then has another line.
+#[derive(Debug)]
+pub struct LogLimits<K> {
+    interval: Duration,
+    limits: Mutex<HashMap<K, LogLimit>>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     logged_at: Option<Instant>,
     suppressed: u64,
 }
+
+/// Number of things that [`LogLimits`] remembers.
+const MAX_KEYS: usize = 10_000;
 
 // === impl LogLimit ===
 
@@ -41,6 +54,27 @@ impl LogLimit {
     }
 }
 
+// === impl LogLimits ===
+
+impl<K: Clone + Eq + Hash> LogLimits<K> {
+    /// Allows at most one line about each thing per `interval`.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, limits: Mutex::default() }
+    }
+
+    /// Does for `key` what [`LogLimit::allow`] does.
+    #[must_use]
+    pub fn allow(&self, key: &K, now: Instant) -> Option<u64> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if limits.len() >= MAX_KEYS && !limits.contains_key(key) {
+            limits.clear();
+        }
+        let new = || LogLimit::new(self.interval);
+        limits.entry(key.clone()).or_insert_with(new).allow(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +85,16 @@ mod tests {
         let pass = |seconds| limit.allow(start + Duration::from_secs(seconds));
         assert_eq!((pass(0), pass(1), pass(9)), (Some(0), None, None));
         assert_eq!((pass(10), pass(19), pass(30)), (Some(2), None, Some(1)));
+    }
+
+    #[test]
+    fn each_of_several_things_has_its_own_limit() {
+        let (limits, now) = (LogLimits::new(Duration::from_secs(10)), Instant::now());
+        let pass = |key: usize| limits.allow(&key, now);
+        assert_eq!((pass(1), pass(2), pass(1)), (Some(0), Some(0), None));
+        for key in 0..MAX_KEYS * 3 {
+            let _ = pass(key);
+        }
+        assert!(limits.limits.lock().unwrap().len() <= MAX_KEYS);
     }
 }

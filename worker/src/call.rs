@@ -28,7 +28,7 @@ use crate::{
 pub(crate) mod attempt_offsets;
 pub(crate) mod cancellations;
 pub(crate) mod finish;
-mod log;
+pub(crate) mod log;
 pub(crate) mod policies;
 pub(crate) mod prepare;
 pub(crate) mod results;

@@ -15,7 +15,6 @@ mod dead_letter;
 mod documented;
 pub mod function;
 mod live_settings;
-mod log_limit;
 mod metrics;
 mod provisioner;
 mod queue_metrics;

@@ -15,6 +15,7 @@ use asyncqueue::{
     status::request_worker_report,
     tombstone::{self, Mark, WriteOutcome},
 };
+use asyncqueue_runtime::log_limit::LogLimits;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -32,7 +33,6 @@ use crate::{
     consumer::{InFlightPermit, LEASES_UNTIL_ABANDONED, delivery::Delivery},
     dead_letter::DeadLetterWriter,
     function::client::Reply,
-    log_limit::LogLimits,
     metrics::Metrics,
     record::Record,
     record_store::RecordStore,

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use asyncqueue::{FunctionName, Rounded, headers::X_OPENFAAS_INTERNAL};
+use asyncqueue_runtime::log_limit::LogLimits;
 use jiff::Timestamp;
 use tracing::{debug, error, info, warn};
 
 use super::Call;
-use crate::{function::client::Reply, log_limit::LogLimits, retry::outcome::Outcome};
+use crate::{function::client::Reply, retry::outcome::Outcome};
+
+/// Minimum time between two lines at info level about a function whose calls are put off.
+pub(crate) const PUT_OFF_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Maximum length of a platform's error that is logged, in bytes.
 const MAX_PLATFORM_ERROR: usize = 200;
@@ -59,7 +63,7 @@ pub(super) fn log_attempt(call: &Call, reply: &Reply, outcome: &Outcome) {
 pub(super) fn log_put_off(call: &Call, wait: Duration, limits: &LogLimits<FunctionName>) {
     let (function, call_id) = call.function_and_id();
     let (name, wait) = (function.name(), Rounded(wait));
-    if limits.is_due(function, Instant::now()) {
+    if limits.allow(function, Instant::now()).is_some() {
         info!(
             %call_id, %function,
             "{name} is scaled to zero: its calls are put off, which is no attempt, this one for \

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use asyncqueue_runtime::log_limit::LogLimit;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -15,7 +16,6 @@ use tracing::warn;
 use url::Url;
 
 use super::CONCURRENCY;
-use crate::log_limit::LogLimit;
 
 /// Maximum number of results that are posted to one host at once.
 pub(crate) const MAX_PER_HOST: usize = CONCURRENCY / 4;
@@ -23,6 +23,9 @@ pub(crate) const MAX_PER_HOST: usize = CONCURRENCY / 4;
 /// Time without a free permit after which a host counts as slow: results for it then wait in their
 /// stream. For a shorter time they wait here, since nearly all hosts answer within it.
 const SLOW_HOST_AFTER: Duration = Duration::from_millis(250);
+
+/// Minimum time between two warnings about one host.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Number of hosts that are kept before those to which nothing is posted any more are removed.
 const PRUNE_THRESHOLD: usize = 4 * CONCURRENCY;
@@ -58,7 +61,7 @@ impl HostLimits {
         if let Ok(Ok(permit)) = timeout(max_wait, host.permits.clone().acquire_owned()).await {
             return Some(HostPermit { host, _permit: permit });
         }
-        if host.warnings.is_due(Instant::now()) {
+        if host.warnings.allow(Instant::now()).is_some() {
             let host = authority(url);
             warn!(
                 host,
@@ -102,7 +105,8 @@ fn authority(url: &Url) -> String {
 
 impl HostLimit {
     fn new(permits: Arc<Semaphore>) -> Self {
-        Self { permits, last_release: Mutex::new(Instant::now()), warnings: LogLimit::default() }
+        let warnings = LogLimit::new(WARNING_INTERVAL);
+        Self { permits, last_release: Mutex::new(Instant::now()), warnings }
     }
 
     /// Returns how long to wait for a permit: zero for a host that has not responded for a while.
