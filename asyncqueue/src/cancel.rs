@@ -201,6 +201,13 @@ struct Canceller<'a> {
     deadline: Instant,
 }
 
+/// A call whose message was on the queue's stream.
+struct StoredCall {
+    call: CallRef,
+    subject: String,
+    headers: NatsHeaders,
+}
+
 /// What was observed of a call while it was cancelled.
 #[derive(Clone, Copy, Debug)]
 struct Observation {
@@ -231,16 +238,15 @@ impl<'a> Canceller<'a> {
         query: &CallQuery,
     ) -> Result<(&'a QueueLocation, Vec<(CallRef, CallOutcome)>), NatsError> {
         let stored = self.stored(query).await?;
-        let cancelling: Vec<_> =
-            stored.iter().map(|(call, headers)| self.cancel(call, headers)).collect();
+        let cancelling: Vec<_> = stored.iter().map(|stored| self.cancel(stored)).collect();
         // Keeps the order of the calls, to which the outcomes belong.
         let outcomes: Vec<_> =
             stream::iter(cancelling).buffered(MAX_CONCURRENT_CALLS).try_collect().await?;
-        Ok((self.location, stored.into_iter().map(|(call, _)| call).zip(outcomes).collect()))
+        Ok((self.location, stored.into_iter().map(|stored| stored.call).zip(outcomes).collect()))
     }
 
-    /// Returns the calls with an id that are stored now, with their headers, oldest first.
-    async fn stored(&self, query: &CallQuery) -> Result<Vec<(CallRef, NatsHeaders)>, NatsError> {
+    /// Returns the calls with an id that are stored now, oldest first.
+    async fn stored(&self, query: &CallQuery) -> Result<Vec<StoredCall>, NatsError> {
         let CallQuery { id, function } = query;
         let stream = &self.location.entry.stream;
         let filter = call_filter(&self.location.entry.subject, function.as_ref(), id);
@@ -254,7 +260,11 @@ impl<'a> Canceller<'a> {
             && message.sequence <= last.sequence
         {
             next = message.sequence + 1;
-            calls.push((CallRef { id: id.clone(), sequence: message.sequence }, message.headers));
+            calls.push(StoredCall {
+                call: CallRef { id: id.clone(), sequence: message.sequence },
+                subject: message.subject.into_string(),
+                headers: message.headers,
+            });
         }
         Ok(calls)
     }
@@ -262,8 +272,7 @@ impl<'a> Canceller<'a> {
     /// Cancels a call whose message is on the queue's stream, or was when it was searched for.
     async fn cancel(
         &self,
-        call: &CallRef,
-        headers: &NatsHeaders,
+        StoredCall { call, subject, headers }: &StoredCall,
     ) -> Result<CallOutcome, NatsError> {
         let write = || tombstone::write_once(self.js, &self.location.queue, call, Mark::Cancelling);
         let written = reserve::with_space(self.js, write).await?.ok_or_else(bucket_not_found)?;
@@ -279,8 +288,7 @@ impl<'a> Canceller<'a> {
             StoredResult::NotRequested | StoredResult::Delivered => false,
             StoredResult::Other(end) => return self.record_ended(call, end).await,
         };
-        let was_undelivered =
-            Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence);
+        let was_undelivered = self.is_undelivered(call, subject).await?;
         // Only this message: a call that gets the id later is another call.
         let is_removed = delete_message(
             self.js,
@@ -293,7 +301,7 @@ impl<'a> Canceller<'a> {
             return Ok(CallOutcome::AlreadyCancelled);
         }
         let seen = Observation { was_undelivered, is_removed, is_result_stored };
-        let (outcome, is_certain) = self.confirm(call, seen).await?;
+        let (outcome, is_certain) = self.confirm(call, subject, seen).await?;
         if is_result_stored && outcome == CallOutcome::Unconfirmed {
             // A worker does the same before it posts that result, but a worker of an earlier
             // version does not.
@@ -307,6 +315,7 @@ impl<'a> Canceller<'a> {
     async fn confirm(
         &self,
         call: &CallRef,
+        subject: &str,
         seen: Observation,
     ) -> Result<(CallOutcome, bool), NatsError> {
         let Observation { was_undelivered, is_removed, is_result_stored } = seen;
@@ -315,7 +324,7 @@ impl<'a> Canceller<'a> {
             WorkerRequest::send(&self.js.client(), cancel_subject(&self.location.queue), payload)
                 .await?;
         // The message is not on the stream any more.
-        if Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence) {
+        if self.is_undelivered(call, subject).await? {
             return Ok((CallOutcome::Queued, true));
         }
         let answer =
@@ -356,7 +365,9 @@ impl<'a> Canceller<'a> {
                 Some(Mark::Ended(EndState::Cancelled)) => return Ok(WaitOutcome::Confirmed),
                 Some(Mark::Ended(end)) => return Ok(WaitOutcome::Ended(end)),
             }
-            let progress = self.progress().await?;
+            let progress =
+                consumer_progress::read(self.js, &self.location.entry.stream, &self.location.queue)
+                    .await?;
             let is_safe_by_now = tombstone.zip(progress).is_some_and(|(tombstone, progress)| {
                 tombstone.is_safe(progress.now, progress.lease)
             });
@@ -376,8 +387,12 @@ impl<'a> Canceller<'a> {
         }
     }
 
-    async fn progress(&self) -> Result<Option<Progress>, NatsError> {
-        consumer_progress::read(self.js, &self.location.entry.stream, &self.location.queue).await
+    /// Returns whether the call on a subject was not delivered yet.
+    async fn is_undelivered(&self, call: &CallRef, subject: &str) -> Result<bool, NatsError> {
+        let QueueLocation { queue, entry } = self.location;
+        let progress =
+            consumer_progress::read_for_call(self.js, &entry.stream, queue, subject).await?;
+        Ok(Progress::is_undelivered(progress.as_ref(), call.sequence))
     }
 
     /// Confirms the cancellation of a call that an earlier request removed from its stream.

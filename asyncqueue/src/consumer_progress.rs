@@ -1,4 +1,5 @@
-//! Reads the progress of the consumer of a queue's calls.
+//! Reads the progress of the consumer that takes a call: that of its queue, or the lane of its
+//! function.
 
 use std::time::Duration;
 
@@ -7,7 +8,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{jetstream::NatsError, names::QueueName};
+use crate::{
+    jetstream::NatsError,
+    lanes::{has_lanes, is_group, is_lane, lane_name, matches_filter},
+    names::QueueName,
+    subject::parse_function,
+};
 
 /// The progress of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +26,8 @@ pub struct Progress {
     pub lease: Duration,
     /// The server's time.
     pub now: Timestamp,
+    /// Whether this is the consumer of a queue whose functions have lanes.
+    pub has_lanes: bool,
 }
 
 /// The server's answer. The client library leaves out its time.
@@ -37,6 +45,10 @@ struct Config {
     /// Lease in nanoseconds.
     #[serde(default)]
     ack_wait: u64,
+    #[serde(default)]
+    filter_subjects: Vec<String>,
+    #[serde(default)]
+    filter_subject: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,33 +78,85 @@ impl From<ConsumerInfo> for Progress {
             pending: info.num_pending,
             lease: Duration::from_nanos(info.config.ack_wait),
             now: info.ts.unwrap_or_else(Timestamp::now),
+            has_lanes: has_lanes(&info.config.filter_subjects),
         }
     }
 }
 
-/// Returns the progress of a queue's consumer; `None` if the stream has no consumer.
+// === impl ConsumerInfo ===
+
+impl ConsumerInfo {
+    fn takes(&self, subject: &str) -> bool {
+        let Config { filter_subject, filter_subjects, .. } = &self.config;
+        let mut filters = filter_subjects.iter().chain(filter_subject);
+        filters.any(|filter| matches_filter(filter, subject))
+    }
+}
+
+/// Returns the progress of the consumer that takes the call on a subject; `None` if no consumer
+/// does.
+pub async fn read_for_call(
+    js: &Context,
+    stream: &str,
+    queue: &QueueName,
+    subject: &str,
+) -> Result<Option<Progress>, NatsError> {
+    let Some(of_queue) = find_of_queue(js, stream, queue).await? else { return Ok(None) };
+    if !has_lanes(&of_queue.config.filter_subjects) || of_queue.takes(subject) {
+        return Ok(Some(of_queue.into()));
+    }
+    if let Some(function) = parse_function(subject)
+        && let Some(lane) = request_info(js, stream, &lane_name(queue, &function)).await?
+    {
+        return Ok(Some(lane.into()));
+    }
+    for name in names(js, stream).await?.iter().filter(|name| is_group(queue, name)) {
+        if let Some(lane) = request_info(js, stream, name).await?.filter(|lane| lane.takes(subject))
+        {
+            return Ok(Some(lane.into()));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the progress of a queue's consumer; `None` if the stream has no consumer. With lanes, it
+/// says nothing about the calls of functions, but its lease and its time are those of all lanes.
 pub async fn read(
     js: &Context,
     stream: &str,
     queue: &QueueName,
 ) -> Result<Option<Progress>, NatsError> {
-    if let Some(progress) = read_consumer(js, stream, &queue.durable()).await? {
-        return Ok(Some(progress));
+    Ok(find_of_queue(js, stream, queue).await?.map(ConsumerInfo::into))
+}
+
+async fn find_of_queue(
+    js: &Context,
+    stream: &str,
+    queue: &QueueName,
+) -> Result<Option<ConsumerInfo>, NatsError> {
+    if let Some(info) = request_info(js, stream, &queue.durable()).await? {
+        return Ok(Some(info));
     }
-    // The only consumer of a stream may have another name.
+    // The consumer of the queue may have another name.
+    for name in names(js, stream).await?.iter().filter(|name| !is_lane(queue, name)) {
+        if let Some(info) = request_info(js, stream, name).await? {
+            return Ok(Some(info));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the names of the consumers of a stream, at most those of the server's first answer.
+async fn names(js: &Context, stream: &str) -> Result<Vec<String>, NatsError> {
     let action = "list the consumers";
-    let names = match js
+    match js
         .request(format!("CONSUMER.NAMES.{stream}"), &json!({}))
         .await
         .map_err(NatsError::during(action))?
     {
-        Response::Ok(ConsumerNames { consumers }) => consumers.unwrap_or_default(),
-        Response::Err { error } if is_not_found(&error) => Vec::new(),
-        Response::Err { error } => return Err(NatsError::during(action)(error)),
-    };
-    match names.first() {
-        Some(name) => read_consumer(js, stream, name).await,
-        None => Ok(None),
+        Response::Ok(ConsumerNames { consumers }) => Ok(consumers.unwrap_or_default()),
+        Response::Err { error } if is_not_found(&error) => Ok(Vec::new()),
+        Response::Err { error } => Err(NatsError::during(action)(error)),
     }
 }
 
@@ -102,13 +166,21 @@ pub async fn read_consumer(
     stream: &str,
     consumer: &str,
 ) -> Result<Option<Progress>, NatsError> {
+    Ok(request_info(js, stream, consumer).await?.map(ConsumerInfo::into))
+}
+
+async fn request_info(
+    js: &Context,
+    stream: &str,
+    consumer: &str,
+) -> Result<Option<ConsumerInfo>, NatsError> {
     let action = "read the progress of the consumer";
     match js
         .request(format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({}))
         .await
         .map_err(NatsError::during(action))?
     {
-        Response::Ok(info) => Ok(Some(ConsumerInfo::into(info))),
+        Response::Ok(info) => Ok(Some(info)),
         Response::Err { error } if is_not_found(&error) => Ok(None),
         Response::Err { error } => Err(NatsError::during(action)(error)),
     }

@@ -8,9 +8,10 @@
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
+    fairness::Fairness,
     names::{FunctionName, QueueName},
     retry::RetryOverrides,
 };
@@ -61,6 +62,10 @@ pub struct QueueEntry {
     /// Maximum size of a body, in bytes. Default: the limit of the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_payload: Option<u64>,
+    /// The order in which its calls are run. Default: the order in which they were stored. A value
+    /// that this program does not know is left out: the rest of the entry is read.
+    #[serde(default, deserialize_with = "known_fairness", skip_serializing_if = "Option::is_none")]
+    pub fairness: Option<Fairness>,
     /// The settings that its workers follow. Default: those of each worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<StoredSettings>,
@@ -96,6 +101,8 @@ pub struct QueueRoute {
     pub max_payload: Option<u64>,
     /// Whether the directory lists the function.
     pub known: bool,
+    /// Name of the queue's stream, if each function of the queue has a lane.
+    pub lanes_of: Option<String>,
 }
 
 /// The key of a function or a queue.
@@ -111,6 +118,12 @@ pub enum Key {
 /// An entry as the bucket holds it; `None` removes it.
 #[doc(hidden)]
 pub type Change = (Key, Option<Vec<u8>>);
+
+/// Reads a fairness; `None` for one that this program does not know.
+fn known_fairness<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Fairness>, D::Error> {
+    let value = serde_json::Value::deserialize(json)?;
+    Ok(serde_json::from_value(value).ok())
+}
 
 // === impl Directory ===
 
@@ -147,12 +160,13 @@ impl Directory {
             .filter(|queue| self.queues.contains_key(queue))
             .unwrap_or(default_queue)
             .clone();
-        let QueueEntry { subject, max_payload, .. } = self
+        let QueueEntry { stream, subject, max_payload, fairness, .. } = self
             .queues
             .get(&queue)
             .cloned()
             .unwrap_or_else(|| QueueEntry::with_default_names(&queue));
-        QueueRoute { queue, subject, max_payload, known: entry.is_some() }
+        let lanes_of = (fairness == Some(Fairness::Function)).then_some(stream);
+        QueueRoute { queue, subject, max_payload, known: entry.is_some(), lanes_of }
     }
 
     /// Applies one entry of the bucket; `None` removes it. An entry that can't be read is an error
@@ -225,7 +239,13 @@ impl QueueEntry {
     /// Creates the entry of a queue with this stream and subject and no limit.
     #[must_use]
     pub fn new(stream: impl Into<String>, subject: impl Into<String>) -> Self {
-        Self { stream: stream.into(), subject: subject.into(), max_payload: None, settings: None }
+        Self {
+            stream: stream.into(),
+            subject: subject.into(),
+            max_payload: None,
+            fairness: None,
+            settings: None,
+        }
     }
 }
 
@@ -360,6 +380,24 @@ mod tests {
         let written = Directory::default().changes_to(&sample()).unwrap();
         let json = br#"{"stream":"SLOW","subject":"jobs.slow"}"#.to_vec();
         assert!(written.contains(&(key, Some(json))));
+    }
+
+    #[test]
+    fn an_unknown_fairness_does_not_spoil_the_entry() {
+        let mut directory = sample();
+        let key = Key::parse("queue.slow-queue").unwrap();
+        for (fairness, expected) in [
+            (r#""Function""#, Some(Fairness::Function)),
+            (r#""Fifo""#, Some(Fairness::Fifo)),
+            (r#""ByTenant""#, None),
+            (r#"{"by":"tenant"}"#, None),
+            ("null", None),
+        ] {
+            let json =
+                format!(r#"{{"stream":"SLOW","subject":"jobs.slow","fairness":{fairness}}}"#);
+            directory.apply(&key, Some(json.as_bytes())).unwrap();
+            assert_eq!(directory.queues.values().next().unwrap().fairness, expected, "{json}");
+        }
     }
 
     #[test]

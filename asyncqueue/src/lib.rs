@@ -97,6 +97,8 @@ pub mod duration;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
+pub mod fairness;
+#[doc(hidden)]
 pub mod function_namespaces;
 #[doc(hidden)]
 pub mod hop_by_hop;
@@ -108,6 +110,8 @@ pub mod invocation;
 pub mod jetstream;
 #[doc(hidden)]
 pub mod kv;
+#[doc(hidden)]
+pub mod lanes;
 #[doc(hidden)]
 pub mod message;
 #[doc(hidden)]
@@ -140,3 +144,4 @@ pub mod unknown_functions;
 pub mod worker_requests;
 
 mod end_state;
+mod lane_filters;

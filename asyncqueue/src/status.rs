@@ -44,7 +44,12 @@ pub async fn status_of_pending(
     let PendingCall { location, message } = pending;
     let call = CallRef { id: query.id.clone(), sequence: message.sequence };
     let (progress, tombstone) = futures::try_join!(
-        consumer_progress::read(js, &location.entry.stream, &location.queue),
+        consumer_progress::read_for_call(
+            js,
+            &location.entry.stream,
+            &location.queue,
+            &message.subject
+        ),
         tombstone::read(js, &location.queue, &call)
     )?;
     // A cancelled or expired call is stored until the program that ends it has finished. A call
@@ -107,7 +112,9 @@ mod tests {
     #[test]
     fn undelivered_call_is_queued_with_or_without_a_consumer() {
         let (lease, now) = (Duration::from_secs(30), Timestamp::now());
-        let at = |delivered, pending| Some(Progress { delivered, pending, lease, now });
+        let at = |delivered, pending| {
+            Some(Progress { delivered, pending, lease, now, has_lanes: false })
+        };
         let position = |position| Some(CallState::Queued { position });
         assert_eq!(queued(None, 7), position(None));
         assert_eq!(queued(at(0, 3), 1), position(Some(0)));

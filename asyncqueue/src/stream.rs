@@ -25,6 +25,7 @@ pub use names::{
     parse_subject,
 };
 pub use overlap::{Overlap, find_overlap};
+pub(crate) use plan::plan_consumer;
 pub use plan::{Adopt, Plan, PlanError, plan_stream};
 pub use sequence::{ClockError, has_unique_sequences, total_stored};
 pub use spec::{

@@ -3,6 +3,7 @@
 //! ```yaml
 //! queues:
 //!   slow-queue: {}             # or with `stream` and `subject`; the default is the queue's name
+//!   shared: {fairness: Function}   # round robin between its functions; the default is Fifo
 //! functions:
 //!   figlet:                    # or name.namespace
 //!     queue: slow-queue        # the default queue where absent
@@ -27,6 +28,7 @@ use asyncqueue::{
     FunctionName, NameError, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry},
     function_namespaces::check_system,
+    lanes::Fairness,
     reserved_names,
     retry::{RetryError, RetryOverrides, parse_wait},
     stream::{Overlap, find_overlap, parse_new_stream, parse_new_subject},
@@ -68,6 +70,7 @@ struct NewQueueName(QueueName);
 struct Queue {
     stream: Option<String>,
     subject: Option<String>,
+    fairness: Option<Fairness>,
 }
 
 #[derive(Default, Deserialize)]
@@ -228,7 +231,10 @@ fn parse_values(
 }
 
 /// Converts a queue, by the same rules that the API server applies to an `AsyncQueue`.
-fn queue_entry(name: &QueueName, Queue { stream, subject }: Queue) -> anyhow::Result<QueueEntry> {
+fn queue_entry(
+    name: &QueueName,
+    Queue { stream, subject, fairness }: Queue,
+) -> anyhow::Result<QueueEntry> {
     reserved_names::check_queue(name, subject.is_some())?;
     if let Some(stream) = &stream {
         parse_new_stream(stream)?;
@@ -239,7 +245,8 @@ fn queue_entry(name: &QueueName, Queue { stream, subject }: Queue) -> anyhow::Re
         reserved_names::check_subject(subject)?;
     }
     let named = || name.to_string();
-    Ok(QueueEntry::new(stream.unwrap_or_else(named), subject.unwrap_or_else(named)))
+    let entry = QueueEntry::new(stream.unwrap_or_else(named), subject.unwrap_or_else(named));
+    Ok(QueueEntry { fairness, ..entry })
 }
 
 /// Rejects two queues that use the same stream or subject. The default queue is included, though it

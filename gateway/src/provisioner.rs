@@ -53,6 +53,7 @@ pub(crate) fn queue_specs(directory: &Directory, default_queue: &QueueName) -> V
         .map(|(queue, entry)| QueueSpec {
             stream: entry.stream.clone(),
             subject: entry.subject.clone(),
+            fairness: entry.fairness.unwrap_or_default(),
             ..spec(queue)
         })
         .collect();

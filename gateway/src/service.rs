@@ -13,6 +13,7 @@ use asyncqueue::{
     cancel::CancelCounts,
     directory::{Directory, QueueRoute},
     function_namespaces::FunctionNamespaces,
+    lanes::LaneEnsurer,
     message::dead_letter,
     submit::{SubmitError, SubmitOutcome, Submitter},
 };
@@ -67,6 +68,7 @@ pub(crate) struct Service {
     /// The directory. `None` until it was read for the first time.
     directory: watch::Receiver<Option<Arc<Directory>>>,
     submitter: Submitter,
+    lanes: LaneEnsurer,
     lookups: Lookups,
     /// The NATS connection, for its state and for the server's payload limit.
     nats: async_nats::Client,
@@ -171,6 +173,7 @@ impl Service {
             exchange_bytes: proxy_body::max_exchange_memory(max_header_bytes.0),
             metrics,
             directory,
+            lanes: LaneEnsurer::new(lookup_context.clone()),
             lookups: Lookups::new(lookup_context, cancel_timeout.0),
             submitter: submitter(&nats, publish_timeout.0, max_publishing),
             nats,
@@ -438,16 +441,17 @@ impl Service {
         context.call_id.clone_from(&client_id);
         let key = submission::client_key(&headers)?;
         let submission = self.parse_submission(&target, &headers)?;
-        let QueueRoute { queue, subject, max_payload, .. } =
-            self.route_submission(submission.function())?;
+        let route = self.route_submission(submission.function())?;
+        let QueueRoute { queue, subject, max_payload, .. } = &route;
         let generate = || match &key {
-            Some(key) => key.call_id(&queue, submission.function()),
-            None => CallId::generate(&queue),
+            Some(key) => key.call_id(queue, submission.function()),
+            None => CallId::generate(queue),
         };
         let call_id = context.call_id.get_or_insert_with(generate).clone();
         self.check_nats()?;
         submission.check_dead_letter(dead_letter::max_target(self.nats.max_payload()))?;
-        let limit = BodyLimit::new(self.max_payload, self.nats.max_payload()).min_with(max_payload);
+        let limit =
+            BodyLimit::new(self.max_payload, self.nats.max_payload()).min_with(*max_payload);
         let memory = self.call_memory.try_take(head_bytes(&target, &headers));
         let memory = memory
             .ok_or_else(|| Rejection::MemoryExhausted { budget: self.call_memory.budget() })?;
@@ -459,13 +463,14 @@ impl Service {
         let length = bytes.len();
         let invocation =
             submission.into_invocation(call_id, context.started_at, headers, forwarded, bytes);
+        let function = route.lanes_of.is_some().then(|| invocation.function.clone());
         let _permit = self.publish_limit.try_acquire()?;
         let in_flight = self.metrics.track_publish();
         let started = Instant::now();
         let result = match (key, client_id) {
-            (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, &subject).await,
-            (None, Some(_)) => self.submitter.submit(&invocation, &subject).await,
-            (None, None) => self.submitter.submit_generated(invocation, &subject).await,
+            (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, subject).await,
+            (None, Some(_)) => self.submitter.submit(&invocation, subject).await,
+            (None, None) => self.submitter.submit_generated(invocation, subject).await,
         };
         drop(in_flight);
         if result.is_ok() {
@@ -473,7 +478,11 @@ impl Service {
         }
         let call_id = context.logged_call_id();
         debug!(call_id, %queue, bytes = length, ?result, "submitted");
-        let submitted = result.map_err(|error: SubmitError| Rejection::Submit { queue, error })?;
+        let submitted = result
+            .map_err(|error: SubmitError| Rejection::Submit { queue: queue.clone(), error })?;
+        if let Some(function) = function {
+            self.lanes.ensure(&route, &function);
+        }
         if let SubmitOutcome::Duplicate { of } = &submitted {
             context.call_id = Some(of.clone());
         }

@@ -7,7 +7,7 @@
 //! Each field has an effect. Each string has a maximum length: without one, CEL rules on it are
 //! refused as too costly. Numbers are signed, since the schema has no other integers.
 
-use asyncqueue::GoDuration;
+use asyncqueue::{GoDuration, lanes::Fairness};
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -216,6 +216,17 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub consumer: OrDefault<ConsumerSpec>,
 
+    /// Order in which calls are run. Fifo: the order in which they were stored. Function: workers
+    /// take turns between the functions of the queue, so that a burst of one function does not
+    /// delay the others. Default: Fifo.
+    ///
+    /// With Function, each function with calls has a consumer of its own, at most 90 of them;
+    /// functions beyond share one. To change it, suspend the queue and wait until no call runs or
+    /// waits for a retry: until then the change is refused, and the condition Ready says so. All
+    /// workers and gateways must have this version before Function is set. Example: Function
+    #[serde(default)]
+    pub fairness: Fairness,
+
     /// Suspends the queue: calls are accepted but not delivered. Running calls finish, and their
     /// results are posted. Default: false.
     ///
@@ -328,6 +339,7 @@ impl Default for AsyncQueueSpec {
             replicas: default::replicas(),
             stream: OrDefault::default(),
             consumer: OrDefault::default(),
+            fairness: Fairness::default(),
             suspend: false,
             retry: OrDefault::default(),
             dead_letter: OrDefault::default(),

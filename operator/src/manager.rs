@@ -40,7 +40,7 @@ use crate::{
         unknown,
     },
     labels::{MANAGED_BY_LABEL, OPERATOR_NAME, QUEUE_LABEL},
-    nats::{advisories, connections::NatsPool, reserve},
+    nats::{advisories, connections::NatsPool, lanes, reserve},
     pods::{PodWatch, WorkerPod},
     queue_stats::collector::StatsCollector,
     trigger::{self, ReconcileTrigger},
@@ -302,6 +302,7 @@ impl Background {
             collector.run(),
             trigger::resync(queues, &triggers),
             reserve::run(nats_pool, queues),
+            lanes::run(nats_pool, queues),
             default_queue::ensure(&app.client, queues, &app.settings),
         );
     }

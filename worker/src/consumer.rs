@@ -1,9 +1,10 @@
 //! Pulls messages from a durable consumer, never more than there are free slots, handles each in a
 //! task of its own under a renewed lease, and settles it.
 //!
-//! There is one inbox, one task that counts ([`demand`]), and one task for each message. The pull
-//! requests are sent here, and not by the client library's stream of messages, which requests
-//! ahead. What is requested ahead waits in one worker while another is idle.
+//! There is one inbox, one task that counts ([`demand`]), and one task for each message. A queue
+//! with lanes has several consumers, and [`scheduler`] decides which is asked. The pull requests
+//! are sent here, and not by the client library's stream of messages, which requests ahead. What is
+//! requested ahead waits in one worker while another is idle.
 
 use std::time::Duration;
 
@@ -21,9 +22,12 @@ pub(crate) mod delivery;
 mod demand;
 mod event;
 mod in_flight;
+mod lane_list;
+mod lanes;
 mod lease;
 mod poison_headers;
 mod puller;
+mod scheduler;
 mod session;
 mod settle;
 

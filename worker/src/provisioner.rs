@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
-    buckets, reserved_names,
+    buckets,
+    lanes::{Fairness, SWEEP_INTERVAL, Sweeper},
+    reserved_names,
     stream::{
         DeadLetterSettings, EnsureError, Limits, Owner, QueueSpec, RequiredStream, ensure_buckets,
         ensure_queue, first_missing, required_bucket, required_by_workers,
@@ -110,6 +112,23 @@ impl StreamProvisioner {
         }
     }
 
+    /// Sweeps the lanes of the queue, for as long as it is polled: creates those that are missing,
+    /// and removes those that are not used.
+    pub(crate) async fn sweep_lanes(&self) {
+        if self.spec.fairness == Fairness::Fifo {
+            return;
+        }
+        let mut sweeper = Sweeper::new(self.js.clone(), &self.spec);
+        loop {
+            sleep(SWEEP_INTERVAL).await;
+            nats::wait_connected(&self.js.client()).await;
+            match sweeper.sweep().await {
+                Ok(changes) => changes.iter().for_each(|change| info!("{change}")),
+                Err(error) => warn!("failed to sweep the lanes: {}", error_chain(&error)),
+            }
+        }
+    }
+
     async fn ensure(&self) -> Result<(), BoxError> {
         // The buckets come first: without them no call can be cancelled.
         ensure_buckets(&self.js, self.spec.replicas).await?;
@@ -147,10 +166,11 @@ fn check_names(settings: &Settings) -> Result<(), UsageError> {
 
 /// Returns whether an error persists, however often the operation is repeated.
 fn is_final(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. })
-    )
+    match error.downcast_ref() {
+        Some(EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. }) => true,
+        Some(EnsureError::Consumer(of_consumer)) => is_final(&**of_consumer),
+        _ => false,
+    }
 }
 
 /// Returns the specification of the queue for JetStream.
@@ -166,6 +186,7 @@ fn spec(settings: &Settings) -> QueueSpec {
         subject: settings.subject(),
         durable: settings.durable(),
         ack_wait: settings.ack_wait.0,
+        fairness: settings.fairness,
         ..QueueSpec::new(settings.queue_name.clone(), Owner::standalone())
     }
 }

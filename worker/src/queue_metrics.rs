@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{Context, stream::State};
-use asyncqueue::{QueueName, consumer_progress, directory::Directory, stream::total_stored};
+use asyncqueue::{
+    QueueName, consumer_progress, depth::ConsumerTotals, directory::Directory, stream::total_stored,
+};
 use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
@@ -52,11 +54,16 @@ async fn update(
         return Ok(());
     };
     clock.set(consumer.now);
+    let pending = if consumer.has_lanes {
+        ConsumerTotals::read(js, stream).await?.pending
+    } else {
+        consumer.pending
+    };
     let stream = js.get_stream(stream).await?;
     let info = stream.cached_info();
     let (state, config) = (&info.state, &info.config);
     metrics.set_oldest_age(oldest_age(state, consumer.now));
-    metrics.set_queue_counts(consumer.pending, total_stored(config, state));
+    metrics.set_queue_counts(pending, total_stored(config, state));
     metrics.set_utilization(
         utilization(state.messages, config.max_messages)
             .max(utilization(state.bytes, config.max_bytes)),

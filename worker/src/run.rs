@@ -163,7 +163,9 @@ impl Worker {
             }
         }
         let _provisioner = provisioner.map(|provisioner| {
-            AbortOnDropHandle::new(tokio::spawn(async move { provisioner.run().await }))
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                tokio::join!(provisioner.run(), provisioner.sweep_lanes())
+            }))
         });
         let client = self.js.client();
         let result = Box::pin(self.work(shutdown)).await;

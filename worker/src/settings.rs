@@ -12,6 +12,7 @@ use asyncqueue::{
     GoDuration, QueueName,
     directory::{MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, Rate},
     function_namespaces::{self, NamespaceList},
+    lanes::{self, Fairness},
     names::parse_namespace,
     retry::{Backoff, Jitter, QueueRetry, parse_codes, policy},
     stream::{DEFAULT_ACK_WAIT, parse_durable, parse_stream, parse_subject},
@@ -87,6 +88,17 @@ pub struct Settings {
         default_missing_value = "true"
     )]
     pub ensure_stream: bool,
+
+    /// Order in which calls are run: fifo, or function for round robin between the functions of the
+    /// queue. Takes effect only with `ensure_stream`: otherwise the consumers exist already
+    #[arg(
+        long,
+        env = lanes::SETTING,
+        default_value_t,
+        value_parser = PossibleValuesParser::new(Fairness::VALUES)
+            .try_map(|value| value.parse::<Fairness>())
+    )]
+    pub fairness: Fairness,
 
     /// Wait for the settings of the queue in the directory before calls are taken. The operator
     /// sets this. Otherwise the worker starts with its own settings where the directory has none

@@ -121,6 +121,14 @@ pub struct UnknownValue {
     values: &'static [&'static str],
 }
 
+// === impl UnknownValue ===
+
+impl UnknownValue {
+    pub(crate) fn new(value: &str, values: &'static [&'static str]) -> Self {
+        Self { value: value.to_owned(), values }
+    }
+}
+
 // === impl QueueRetry ===
 
 impl Default for QueueRetry {
@@ -168,7 +176,7 @@ impl Backoff {
 }
 
 fn unknown_backoff(value: &str) -> UnknownValue {
-    UnknownValue { value: value.to_owned(), values: Backoff::VALUES }
+    UnknownValue::new(value, Backoff::VALUES)
 }
 
 // === impl Jitter ===
@@ -179,7 +187,7 @@ impl Jitter {
 }
 
 fn unknown_jitter(value: &str) -> UnknownValue {
-    UnknownValue { value: value.to_owned(), values: Jitter::VALUES }
+    UnknownValue::new(value, Jitter::VALUES)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use async_nats::jetstream::{consumer::pull, stream::Config};
 
 use super::spec::{META_OWNER, META_OWNER_UID, META_RELEASED, META_RELEASED_TO, Owner};
+use crate::fairness::Fairness;
 
 /// The plan for a stream or consumer.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +94,21 @@ pub enum PlanError {
     Unowned {
         /// The stream.
         stream: String,
+    },
+    /// The consumer of calls has been used with another fairness. Calls that run would be delivered
+    /// again if it was changed.
+    #[error(
+        "stream `{stream}` is used with fairness={is}, and fairness={wanted} is set: set \
+         fairness={is}, or change it while no call of the queue runs or waits for a retry, and the \
+         queue is suspended or has no worker"
+    )]
+    OtherFairness {
+        /// The stream.
+        stream: String,
+        /// The order in which its calls are run.
+        is: Fairness,
+        /// The order that is wanted.
+        wanted: Fairness,
     },
     /// `JetStream` can't change this field of an existing stream.
     #[error(

@@ -12,7 +12,10 @@ use async_nats::{
     },
 };
 
-use crate::{message::RESERVED_HEADER_BYTES, names::QueueName, subject::stream_subjects};
+use crate::{
+    fairness::Fairness, lane_filters::rest_filters, message::RESERVED_HEADER_BYTES,
+    names::QueueName, subject::stream_subjects,
+};
 
 /// The default lease: how long a worker may go without renewing it before another worker gets the
 /// call.
@@ -118,6 +121,8 @@ pub struct QueueSpec {
     pub duplicate_window: Duration,
     /// Lease of a call.
     pub ack_wait: Duration,
+    /// The order in which its calls are run.
+    pub fairness: Fairness,
     /// Limits of its stream.
     pub limits: Limits,
     /// Settings for its dead letters.
@@ -203,6 +208,7 @@ impl QueueSpec {
             replicas: 1,
             duplicate_window: DEFAULT_DUPLICATE_WINDOW,
             ack_wait: DEFAULT_ACK_WAIT,
+            fairness: Fairness::default(),
             limits: Limits::default(),
             dead_letters: DeadLetterSettings::default(),
             suspended: false,
@@ -290,7 +296,8 @@ impl QueueSpec {
         }
     }
 
-    /// Returns the configuration of the durable consumer of the queue's workers.
+    /// Returns the configuration of the durable consumer of the queue's workers. With lanes, it
+    /// takes only what is no call of a function.
     ///
     /// Deliveries are unlimited: the worker counts, and a dead call becomes a dead letter instead
     /// of staying in the stream indefinitely. Unacknowledged messages are unlimited too: a call
@@ -309,6 +316,10 @@ impl QueueSpec {
             max_deliver: -1,
             max_ack_pending: -1,
             max_waiting: MAX_WAITING,
+            filter_subjects: match self.fairness {
+                Fairness::Fifo => Vec::new(),
+                Fairness::Function => rest_filters(&self.subject),
+            },
             pause_until: self.suspended.then(|| parse_rfc3339(SUSPENDED_UNTIL).ok()).flatten(),
             metadata: self.owner.metadata(),
             ..pull::Config::default()
@@ -321,6 +332,7 @@ impl QueueSpec {
     pub(crate) fn callback_consumer_config(&self) -> pull::Config {
         pull::Config {
             durable_name: Some(self.queue.callback_durable()),
+            filter_subjects: Vec::new(),
             pause_until: None,
             ..self.consumer_config()
         }

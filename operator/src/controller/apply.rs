@@ -149,7 +149,7 @@ impl StreamError {
                 | PlanError::Released { .. }
                 | PlanError::NotAllowed { .. }
                 | PlanError::Unowned { .. } => true,
-                PlanError::ImmutableField { .. } => false,
+                PlanError::ImmutableField { .. } | PlanError::OtherFairness { .. } => false,
             },
             Self::Ensure(_)
             | Self::Disconnected { .. }

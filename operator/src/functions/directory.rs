@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use asyncqueue::{
     FunctionName, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry, StoredSettings},
+    lanes::Fairness,
 };
 
 use super::{FunctionIndex, admission::Admission};
@@ -65,6 +66,8 @@ pub(crate) fn directory<'a>(
                 stream: spec.stream,
                 subject: spec.subject,
                 max_payload: spec.limits.max_payload,
+                // Absent for the default, as before there were others.
+                fairness: Some(spec.fairness).filter(|fairness| *fairness != Fairness::default()),
                 settings: StoredSettings::new(&queue_settings(&queue.spec)).ok(),
             };
             Some((spec.queue, entry))

@@ -51,6 +51,7 @@ pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
         replicas: usize::try_from(stream.replicas).unwrap_or(1),
         duplicate_window: stream.duplicate_window.0,
         ack_wait: consumer.ack_wait.0,
+        fairness: object.spec.fairness,
         limits: limits(&object.spec.limits),
         dead_letters: DeadLetterSettings {
             enabled: dead.enabled,

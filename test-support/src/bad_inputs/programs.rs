@@ -63,6 +63,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     wrong(WORKER, "retry_http_codes", "200,abc", "must be HTTP statuses from 100 to 599"),
     wrong(WORKER, "backoff", "linear", "[possible values: exponential, static]"),
+    wrong(WORKER, "fairness", "random", "[possible values: fifo, function]"),
     wrong(
         WORKER,
         "queue_name",
@@ -215,6 +216,10 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
     file("queues: {a: {stream: a.b}}", &["queues.a: stream `a.b` is not valid"]),
     file("queues: {a: {subject: a.>}}", &["queues.a: subject `a.>` is not valid"]),
     file("queues: {a: {}, a: {}}", &["line 1", "duplicate"]),
+    file(
+        "queues: {a: {fairness: random}}",
+        &["line 1", "unknown variant `random`, expected one of Fifo, Function"],
+    ),
     file("functions: {a.b.c: {}}", &["line 1", "function name `a.b` is not valid"]),
     file(
         "functions: {dns.kube-system: {}}",

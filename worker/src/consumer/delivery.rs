@@ -63,6 +63,14 @@ impl Delivery {
         }
     }
 
+    /// Returns the consumer that delivered the message, and how many others it had then.
+    pub(crate) fn lane(&self) -> Option<(&str, u64)> {
+        let subject = self.message.reply.as_deref()?;
+        let mut tokens = ack_tokens(subject)?;
+        let consumer = tokens.next()?;
+        Some((consumer, tokens.nth(4)?.parse().ok()?))
+    }
+
     /// Returns whether each renewal of the lease was confirmed so far.
     pub(crate) fn is_lease_certain(&self) -> bool {
         !self.has_unconfirmed_renewal.load(Ordering::Relaxed)
@@ -84,17 +92,7 @@ impl AckMetadata {
     /// The client library is not used for this: its message must hold a handle of its connection,
     /// which would be copied for each call.
     fn parse(subject: &str) -> Option<Self> {
-        /// Number of tokens of the short form, two of which come before the stream.
-        const SHORT: usize = 9;
-        /// Minimum number of tokens of the long form, four of which come before the stream.
-        const LONG: usize = 11;
-        let acknowledges = subject.strip_prefix("$JS.ACK.")?;
-        let before_the_count = match 2 + acknowledges.split('.').count() {
-            SHORT => 2,
-            LONG.. => 4,
-            _ => return None,
-        };
-        let mut tokens = acknowledges.split('.').skip(before_the_count);
+        let mut tokens = ack_tokens(subject)?.skip(1);
         let mut next = || tokens.next()?.parse().ok();
         Some(Self {
             num_delivered: next()?,
@@ -105,9 +103,36 @@ impl AckMetadata {
     }
 }
 
+/// Returns the tokens of the subject on which a delivery is acknowledged, from the consumer on.
+fn ack_tokens(subject: &str) -> Option<impl Iterator<Item = &str>> {
+    /// Number of tokens of the short form, two of which come before the stream.
+    const SHORT: usize = 9;
+    /// Minimum number of tokens of the long form, four of which come before the stream.
+    const LONG: usize = 11;
+    let acknowledges = subject.strip_prefix("$JS.ACK.")?;
+    let before_the_consumer = match 2 + acknowledges.split('.').count() {
+        SHORT => 1,
+        LONG.. => 3,
+        _ => return None,
+    };
+    Some(acknowledges.split('.').skip(before_the_consumer))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn message() -> Message {
+        Message {
+            subject: "q".into(),
+            reply: None,
+            payload: bytes::Bytes::new(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
 
     #[test]
     fn each_form_of_the_subject_has_the_same_metadata() {
@@ -136,17 +161,20 @@ mod tests {
     }
 
     #[test]
+    fn a_delivery_names_its_lane_and_what_is_pending() {
+        for (reply, lane) in [
+            ("$JS.ACK.q.q-fn-ns=f.2.1070.1071.1795514400123456789.3", Some(("q-fn-ns=f", 3))),
+            ("$JS.ACK._.h.q.q-workers.2.10.11.1795514400123456789.0.t", Some(("q-workers", 0))),
+            ("_INBOX.1", None),
+        ] {
+            let message = Message { reply: Some(reply.into()), ..message() };
+            assert_eq!(Delivery::from_message(message).lane(), lane, "{reply}");
+        }
+    }
+
+    #[test]
     fn a_message_from_no_stream_is_a_first_delivery() {
-        let message = Message {
-            subject: "q".into(),
-            reply: None,
-            payload: bytes::Bytes::new(),
-            headers: None,
-            status: None,
-            description: None,
-            length: 0,
-        };
-        let delivery = Delivery::from_message(message);
+        let delivery = Delivery::from_message(message());
         assert_eq!(
             (delivery.num_delivered, delivery.sequence, delivery.headers().len()),
             (1, 0, 0)

@@ -239,7 +239,7 @@ impl InFlightSet {
 // === impl SequenceGuard ===
 
 impl SequenceGuard {
-    fn redeliveries(&self) -> u64 {
+    pub(super) fn redeliveries(&self) -> u64 {
         self.sequences.lock().get(&self.sequence).copied().unwrap_or_default()
     }
 }

@@ -35,11 +35,13 @@ pub(super) struct ScanResult {
 /// Checks the messages that a consumer has delivered and that are not acknowledged.
 pub(super) async fn scan(js: &Context, consumer: &Info) -> ScanResult {
     let (mut result, mut next) = (ScanResult::default(), consumer.ack_floor.stream_sequence + 1);
+    let filter = filter(consumer);
     if consumer.num_ack_pending == 0 {
         return result;
     }
     for _ in 0..MAX_SCANNED {
-        let Ok(Some(message)) = next_raw_message(js, &consumer.stream_name, ">", next).await else {
+        let Ok(Some(message)) = next_raw_message(js, &consumer.stream_name, filter, next).await
+        else {
             break;
         };
         if message.sequence > consumer.delivered.stream_sequence {
@@ -58,6 +60,13 @@ pub(super) async fn scan(js: &Context, consumer: &Info) -> ScanResult {
         }
     }
     result
+}
+
+/// Returns the filter for the messages of a consumer: that of the lane of a function. A lane that
+/// functions share has several, and messages of other lanes among its own are checked too.
+fn filter(consumer: &Info) -> &str {
+    let filter = consumer.config.filter_subject.as_str();
+    if filter.is_empty() { ">" } else { filter }
 }
 
 /// Returns the message with these headers, as if it had been delivered.

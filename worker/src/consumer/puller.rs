@@ -9,7 +9,7 @@ use async_nats::{
         consumer::{Info, PullConsumer},
     },
 };
-use asyncqueue::{connection::Connection, jetstream::delete_message};
+use asyncqueue::{connection::Connection, jetstream::delete_message, lanes::has_lanes};
 use asyncqueue_runtime::{
     error::error_chain, health::Health, memory::Account, nats::jetstream_check::JetStreamOff,
     shutdown::Shutdown,
@@ -31,35 +31,35 @@ use super::{
     in_flight::{InFlight, InFlightPermit, InFlightSet, SequenceGuard},
     lease,
     poison_headers::{self, ScanResult, UndecodableMessage},
-    session::PullSession,
+    session::{LaneSession, PullSession},
     settle::settle,
 };
 use crate::{live_settings::LiveSettings, shared_limits::Gate};
 
 /// Wait between attempts to find the consumer or to request messages again. A random time of up to
 /// the same length is added, so that the workers of a queue do not all come at once.
-const RESUBSCRIBE_DELAY: Duration = Duration::from_millis(250);
+pub(super) const RESUBSCRIBE_DELAY: Duration = Duration::from_millis(250);
 
 /// Wait between checks whether a consumer keeps another request, while it has its maximum of them.
 const FULL_CONSUMER_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Memory that a message takes in addition to its own size, in bytes. It is for its task, a second
 /// copy of its headers as they are sent on, and a connection.
-const HANDLING_BYTES: usize = 28 * 1024;
+pub(super) const HANDLING_BYTES: usize = 28 * 1024;
 
 /// The part of the memory budget, as a divisor, for messages of a consumer that were requested and
 /// have not arrived, or that wait for memory.
 pub(crate) const REQUESTED_BUDGET_DIVISOR: usize = 16;
 
 /// Wait between checks whether there is memory again, and whether the rate permits more.
-const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const RESOURCE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Maximum time for the work before a message is handed back, which takes a round trip or two.
 const BEFORE_NAK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum time for the work on messages that came too late. It takes a round trip or two, for
 /// several messages at once.
-const LATE_DELIVERIES_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LATE_DELIVERIES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum number of messages that are processed at once because their deliveries were lost or came
 /// too late.
@@ -90,16 +90,16 @@ pub(crate) struct Puller<H> {
 }
 
 /// What outlives an inbox.
-struct State {
-    tasks: InFlight,
-    settings: watch::Receiver<LiveSettings>,
+pub(super) struct State {
+    pub(super) tasks: InFlight,
+    pub(super) settings: watch::Receiver<LiveSettings>,
     /// Number of slots.
-    max: usize,
-    demand: Demand,
+    pub(super) max: usize,
+    pub(super) demand: Demand,
     /// Whether requests were lost recently.
-    is_recovering: bool,
+    pub(super) is_recovering: bool,
     /// Whether the last inbox ended because the client had reconnected to the same server.
-    was_reconnected: bool,
+    pub(super) was_reconnected: bool,
     /// Whether the server drops requests because too many wait at the consumer. It does not report
     /// that.
     is_consumer_full: bool,
@@ -108,8 +108,16 @@ struct State {
     idle_inbox: Option<(Option<Box<Message>>, Subscriber)>,
 }
 
+/// How the deliveries of a consumer are settled.
+pub(super) struct Source<'a> {
+    pub(super) lease: Duration,
+    pub(super) acks: AckBatcher,
+    /// Cancelled when all messages must be handed back at once.
+    pub(super) out_of_time: &'a CancellationToken,
+}
+
 /// Says why the loop over one inbox stopped.
-enum StopReason {
+pub(super) enum StopReason {
     Shutdown,
     /// The inbox must be replaced, for this reason.
     Resubscribe(String),
@@ -160,7 +168,8 @@ impl<H: Handler> Puller<H> {
                 self.wait_for_full_consumer(&mut state, max_waiting, requested).await;
                 continue;
             }
-            let (inbox, subscriber) = match self.subscribe().await {
+            let has_lanes = has_lanes(&consumer.cached_info().config.filter_subjects);
+            let (inbox, subscriber) = match self.subscribe(has_lanes).await {
                 Ok(pair) => pair,
                 Err(error) => {
                     debug!(%error, "failed to subscribe");
@@ -170,12 +179,18 @@ impl<H: Handler> Puller<H> {
             };
             state.demand.reset_outstanding();
             let (client, acks) = (self.js.client(), AckBatcher::start(self.js.client()));
-            let session = PullSession { client, consumer, inbox, lease, acks, nak_now: &nak_now };
             let started = Instant::now();
-            let Some(reason) = self.pull(&session, subscriber, &mut state, requested).await else {
-                break;
+            let stopped = if has_lanes {
+                let session = LaneSession { client, inbox, acks, nak_now: &nak_now };
+                self.pull_from_lanes(&session, subscriber, &mut state, requested).await
+            } else {
+                let session =
+                    PullSession { client, consumer, inbox, lease, acks, nak_now: &nak_now };
+                let stopped = self.pull(&session, subscriber, &mut state, requested).await;
+                session.acks.confirm_individually();
+                stopped
             };
-            session.acks.confirm_individually();
+            let Some(reason) = stopped else { break };
             state.is_recovering = started.elapsed() < lease * 2 + RECENT_FAILURE;
             state.is_consumer_full &= started.elapsed() < RECENT_FAILURE;
             if state.is_consumer_full {
@@ -190,7 +205,7 @@ impl<H: Handler> Puller<H> {
 
     /// Handles what the last inbox has left behind: late deliveries, and messages that break the
     /// connection.
-    async fn recover(&self, state: &mut State, consumer: &Info) {
+    pub(super) async fn recover(&self, state: &mut State, consumer: &Info) {
         // The server has answered, so what it sent before has arrived.
         if let Some((read, inbox)) = state.idle_inbox.take() {
             let late = late_deliveries(read, inbox, &state.tasks.in_flight());
@@ -261,7 +276,7 @@ impl<H: Handler> Puller<H> {
         }
     }
 
-    async fn on_late_deliveries(&self, late: &[Delivery]) {
+    pub(super) async fn on_late_deliveries(&self, late: &[Delivery]) {
         futures::stream::iter(late)
             .for_each_concurrent(MAX_CONCURRENT_CHECKS, |delivery| {
                 self.handler.on_late_delivery(delivery)
@@ -324,11 +339,13 @@ impl<H: Handler> Puller<H> {
         }
     }
 
-    async fn subscribe(&self) -> Result<(Subject, Subscriber), async_nats::Error> {
+    /// Subscribes to a new inbox. With lanes, each has a subject of its own below it.
+    async fn subscribe(&self, has_lanes: bool) -> Result<(Subject, Subscriber), async_nats::Error> {
         let client = self.js.client();
-        let inbox: Subject = client.new_inbox().into();
-        let subscriber = client.subscribe(inbox.clone()).await?;
-        Ok((inbox, subscriber))
+        let inbox = client.new_inbox();
+        let subject = if has_lanes { format!("{inbox}.*") } else { inbox.clone() };
+        let subscriber = client.subscribe(subject).await?;
+        Ok((inbox.into(), subscriber))
     }
 
     /// Pulls through one inbox until it must be replaced, and returns why. Returns `None` on
@@ -341,12 +358,24 @@ impl<H: Handler> Puller<H> {
         shutdown: &CancellationToken,
     ) -> Option<String> {
         let stop = self.pull_until_stopped(session, &mut subscriber, state, shutdown).await;
+        self.end_inbox(stop, subscriber, &session.acks, state).await
+    }
+
+    /// Ends the subscription of an inbox, and returns why it is replaced. Returns `None` on
+    /// shutdown.
+    pub(super) async fn end_inbox(
+        &self,
+        stop: StopReason,
+        subscriber: Subscriber,
+        acks: &AckBatcher,
+        state: &mut State,
+    ) -> Option<String> {
         state.was_reconnected = matches!(stop, StopReason::Reconnected);
         if let StopReason::IdleTimeout(read) = stop {
             state.idle_inbox = Some((read, subscriber));
             return Some("no message or heartbeat from the server in time".to_owned());
         }
-        self.drain_subscription(subscriber, &session.acks, &state.tasks.in_flight()).await;
+        self.drain_subscription(subscriber, acks, &state.tasks.in_flight()).await;
         match stop {
             StopReason::Resubscribe(reason) => Some(reason),
             StopReason::TooManyRequested => Some("the number of slots was lowered".to_owned()),
@@ -384,7 +413,8 @@ impl<H: Handler> Puller<H> {
             let has_memory = state.demand.running() == 0 || self.memory.free() >= HANDLING_BYTES;
             let waits_for_rate = self.set_ahead(&mut state.demand);
             if has_memory && let Some(batch) = state.demand.next_batch() {
-                if let Err(error) = self.request(session, batch, state.max).await {
+                let max_bytes = self.max_bytes(session.max_message_bytes(), batch, state.max);
+                if let Err(error) = session.request(batch, max_bytes).await {
                     return StopReason::Resubscribe(error.to_string());
                 }
                 idle_deadline = Instant::now() + session.idle_timeout();
@@ -397,7 +427,7 @@ impl<H: Handler> Puller<H> {
                 Ok(()) = state.settings.changed() => if self.update_slots(state) {
                     return StopReason::TooManyRequested;
                 },
-                () = sleep(CHECK_INTERVAL), if !has_memory || waits_for_rate => {}
+                () = sleep(RESOURCE_CHECK_INTERVAL), if !has_memory || waits_for_rate => {}
                 first = subscriber.next() => {
                     let received =
                         self.receive(first, subscriber, session, state, &mut idle_deadline);
@@ -424,24 +454,25 @@ impl<H: Handler> Puller<H> {
         self.gate.as_ref().is_some_and(|gate| demand.set_ahead(gate.calls_ahead()))
     }
 
+    /// Returns how many of the free slots may be requested: as many calls as may wait for the rate.
+    pub(super) fn limit_to_rate(&self, free: usize) -> usize {
+        self.gate.as_ref().map_or(free, |gate| free.min(gate.calls_ahead()))
+    }
+
     /// Applies the number of slots that the settings say. Returns whether more was requested than
     /// is free now. Running tasks continue in any case.
     #[must_use]
-    fn update_slots(&self, state: &mut State) -> bool {
+    pub(super) fn update_slots(&self, state: &mut State) -> bool {
         state.max = (self.slots)(&state.settings.borrow_and_update());
         state.tasks.set_max(state.max);
         state.demand.set_max(state.max)
     }
 
-    async fn request(
-        &self,
-        session: &PullSession<'_>,
-        batch: usize,
-        max: usize,
-    ) -> Result<(), async_nats::Error> {
+    /// Returns the maximum size of a batch of messages, in bytes. It has room for one message in
+    /// any case.
+    pub(super) fn max_bytes(&self, max_message_bytes: usize, batch: usize, max: usize) -> usize {
         let budget = self.memory.budget().0 / REQUESTED_BUDGET_DIVISOR;
-        let max_bytes = session.max_message_bytes().max(budget / max * batch);
-        session.request(batch, max_bytes).await
+        max_message_bytes.max(budget / max * batch)
     }
 
     /// Processes the first message that has arrived on the inbox, and all that arrived together
@@ -481,21 +512,22 @@ impl<H: Handler> Puller<H> {
         let sequence = delivery.sequence;
         let Some(claim) = state.tasks.claim(sequence) else { return state.demand.expired(1) };
         if state.demand.received() {
-            self.spawn(&mut state.tasks, claim, delivery, session);
+            let PullSession { lease, acks, nak_now, .. } = session;
+            let source = Source { lease: *lease, acks: acks.clone(), out_of_time: nak_now };
+            self.spawn(&mut state.tasks, claim, delivery, source);
         } else {
             nak_now(&*self.handler, &session.acks, &delivery, 0).await;
         }
     }
 
-    fn spawn(
+    pub(super) fn spawn(
         &self,
         tasks: &mut InFlight,
         claim: SequenceGuard,
         delivery: Delivery,
-        session: &PullSession<'_>,
+        Source { lease, acks, out_of_time }: Source<'_>,
     ) {
-        let (handler, lease) = (self.handler.clone(), session.lease);
-        let (acks, out_of_time) = (session.acks.clone(), session.nak_now.clone());
+        let (handler, out_of_time) = (self.handler.clone(), out_of_time.clone());
         let account = self.memory.clone();
         tasks.spawn(claim, async move |mut permit| {
             let bytes = handling_bytes(delivery.message.length);
@@ -610,7 +642,7 @@ fn late_deliveries(
 }
 
 /// Hands a message back without a delay, so that the next request gets it at once.
-async fn nak_now(
+pub(super) async fn nak_now(
     handler: &impl Handler,
     acks: &AckBatcher,
     delivery: &Delivery,

@@ -41,6 +41,17 @@ pub(super) struct PullSession<'a> {
     pub(super) nak_now: &'a CancellationToken,
 }
 
+/// What belongs to the inbox of the lanes.
+pub(super) struct LaneSession<'a> {
+    pub(super) client: Client,
+    /// Each lane has a subject below it, so that an answer without a message names its lane.
+    pub(super) inbox: Subject,
+    /// Hands back messages.
+    pub(super) acks: AckBatcher,
+    /// Cancelled when all messages must be handed back at once.
+    pub(super) nak_now: &'a CancellationToken,
+}
+
 // === impl PullSession ===
 
 impl PullSession<'_> {
@@ -62,10 +73,9 @@ impl PullSession<'_> {
         self.heartbeat_interval() * 2 + HEARTBEAT_SLACK.min(self.lease / 4)
     }
 
-    /// Returns the maximum size of a message as it is delivered, with its subjects, in bytes.
+    /// Returns the maximum size of a message as it is delivered, in bytes.
     pub(super) fn max_message_bytes(&self) -> usize {
-        const SUBJECTS: usize = 4 * 1024;
-        self.client.max_payload() + SUBJECTS
+        max_message_bytes(&self.client)
     }
 
     /// Requests this many messages, of at most this many bytes together.
@@ -83,4 +93,10 @@ impl PullSession<'_> {
         };
         Ok(self.consumer.request_batch(config, self.inbox.clone()).await?)
     }
+}
+
+/// Returns the maximum size of a message as it is delivered, with its subjects, in bytes.
+pub(super) fn max_message_bytes(client: &Client) -> usize {
+    const SUBJECTS: usize = 4 * 1024;
+    client.max_payload() + SUBJECTS
 }

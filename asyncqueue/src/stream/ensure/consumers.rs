@@ -9,9 +9,13 @@ use async_nats::jetstream::{
 use futures::TryStreamExt;
 
 use super::{EnsureError, unavailable};
-use crate::stream::{
-    plan::{Plan, plan_consumer},
-    spec::{META_OWNER_UID, Owner},
+use crate::{
+    fairness::Fairness,
+    lane_filters::has_lanes,
+    stream::{
+        plan::{Plan, PlanError, plan_consumer},
+        spec::{META_OWNER_UID, Owner},
+    },
 };
 
 /// Ensures a consumer.
@@ -22,11 +26,24 @@ pub(super) async fn ensure(
 ) -> Result<consumer::Info, EnsureError> {
     let name = wanted.durable_name.as_deref().unwrap_or_default();
     let what = format!("for consumer {name}");
-    let existing = match stream.consumer_info(name).await {
+    let mut existing = match stream.consumer_info(name).await {
         Ok(info) => Some(info),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
         Err(error) => return Err(unavailable(&what, error)),
     };
+    if let Some(info) = &existing
+        && fairness(&info.config.filter_subjects) != fairness(&wanted.filter_subjects)
+    {
+        if !remove_if(stream, wanted, is_replaceable, changes).await? {
+            return Err(PlanError::OtherFairness {
+                stream: info.stream_name.clone(),
+                is: fairness(&info.config.filter_subjects),
+                wanted: fairness(&wanted.filter_subjects),
+            }
+            .into());
+        }
+        existing = None;
+    }
     let config =
         existing.as_ref().map(|info| pull::Config::try_from_consumer_config(info.config.clone()));
     let config = config.transpose().map_err(|e| unavailable(&what, e))?;
@@ -77,22 +94,70 @@ async fn remove_unused(
     wanted: &pull::Config,
     changes: &mut Vec<String>,
 ) -> Result<bool, EnsureError> {
-    let what = "to replace an unused consumer";
+    let ours = consumers_of_owner(stream, wanted).await?;
+    let unused: Vec<_> = ours.into_iter().filter(is_unused).collect();
+    remove(stream, &unused, "removed unused consumer", changes).await?;
+    Ok(!unused.is_empty())
+}
+
+/// Removes all consumers of the same owner, or of no operator, if a condition holds for each of
+/// them. Returns whether it does.
+async fn remove_if(
+    stream: &Stream<()>,
+    wanted: &pull::Config,
+    condition: fn(&consumer::Info) -> bool,
+    changes: &mut Vec<String>,
+) -> Result<bool, EnsureError> {
+    let ours = consumers_of_owner(stream, wanted).await?;
+    let holds = ours.iter().all(condition);
+    if holds {
+        remove(stream, &ours, "removed consumer", changes).await?;
+    }
+    Ok(holds)
+}
+
+async fn remove(
+    stream: &Stream<()>,
+    consumers: &[consumer::Info],
+    change: &str,
+    changes: &mut Vec<String>,
+) -> Result<(), EnsureError> {
+    for info in consumers {
+        let removed = stream.delete_consumer(&info.name).await;
+        removed.map_err(|error| unavailable("to replace a consumer", error))?;
+        changes.push(format!("{change} {}", info.name));
+    }
+    Ok(())
+}
+
+/// Returns the consumers of the owner of `wanted`, and those that were created without an operator.
+async fn consumers_of_owner(
+    stream: &Stream<()>,
+    wanted: &pull::Config,
+) -> Result<Vec<consumer::Info>, EnsureError> {
+    let what = "to list the consumers";
     let consumers: Vec<consumer::Info> =
         stream.consumers().try_collect().await.map_err(|error| unavailable(what, error))?;
     let standalone = Owner::standalone().uid;
     let owners = [wanted.metadata.get(META_OWNER_UID), Some(&standalone)];
     let is_ours =
         |info: &consumer::Info| owners.contains(&info.config.metadata.get(META_OWNER_UID));
-    let is_unused =
-        |info: &consumer::Info| info.delivered.consumer_sequence == 0 && info.num_waiting == 0;
-    let unused = consumers.iter().filter(|info| is_ours(info) && is_unused(info));
-    let names: Vec<&str> = unused.map(|info| info.name.as_str()).collect();
-    for name in &names {
-        stream.delete_consumer(name).await.map_err(|error| unavailable(what, error))?;
-        changes.push(format!("removed unused consumer {name}"));
-    }
-    Ok(!names.is_empty())
+    Ok(consumers.into_iter().filter(is_ours).collect())
+}
+
+/// Returns whether a consumer can be replaced by others that take its messages: it has delivered no
+/// call that has not ended, and delivers none now. The others deliver what it has not delivered.
+fn is_replaceable(info: &consumer::Info) -> bool {
+    info.num_ack_pending == 0 && (info.paused || info.num_waiting == 0)
+}
+
+/// Returns whether no worker uses a consumer, and none has.
+fn is_unused(info: &consumer::Info) -> bool {
+    info.delivered.consumer_sequence == 0 && info.num_waiting == 0
+}
+
+fn fairness(filters: &[String]) -> Fairness {
+    if has_lanes(filters) { Fairness::Function } else { Fairness::Fifo }
 }
 
 /// Pauses or resumes a consumer, if it is not in its desired state.

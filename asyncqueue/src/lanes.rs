@@ -1,0 +1,38 @@
+//! Lanes: one consumer for each function of a queue, so that the backlog of one function does not
+//! delay the calls of the others.
+//!
+//! A queue with [`Fairness::Fifo`] has one consumer, which takes all calls in their order. With
+//! [`Fairness::Function`], that consumer takes only messages whose subject names no function, and
+//! each function with calls has a consumer: its lane. So the filters of that consumer say which
+//! form a queue has ([`has_lanes`]), and each new lane is a copy of it with another filter.
+//!
+//! A lane is created by the program that stores a call of its function ([`ensure_lane`]), or by the
+//! sweep ([`Sweeper`]), which finds messages that no consumer takes. A lane is created with its
+//! filters and never gets another one: nats-server does not deliver messages to a consumer that
+//! were stored before a filter was added and that lie before its position (`docs/adr/0023`).
+
+mod ensure;
+mod ensurer;
+mod names;
+mod plan;
+mod sweep;
+
+pub(crate) use self::names::is_group;
+pub use crate::{
+    fairness::{Fairness, SETTING},
+    lane_filters::{has_lanes, matches_filter},
+};
+
+pub use self::{
+    ensure::{LaneOutcome, ensure_lane},
+    ensurer::LaneEnsurer,
+    names::{is_lane, lane_name},
+    sweep::{SWEEP_INTERVAL, Sweeper},
+};
+
+/// Maximum number of lanes of a queue. Each acknowledgement costs nats-server time for each
+/// consumer of the stream.
+pub const MAX_LANES: usize = 100;
+
+/// Maximum number of lanes of one function each. The others are for lanes that functions share.
+const MAX_FUNCTION_LANES: usize = 90;
