@@ -19,8 +19,8 @@ use crate::{
 /// How long a lane is known to exist. A lane without calls stays much longer.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// Number of functions from which those that are not known any more are forgotten.
-const MAX_KNOWN: usize = 1_000;
+/// Number of functions that are known at most: as many lanes as an installation is made for.
+const MAX_KNOWN: usize = 5_000;
 
 /// Ensures lanes in the background, once a minute for each function. Clones share what they know.
 #[derive(Clone, Debug)]
@@ -72,6 +72,10 @@ impl LaneEnsurer {
         }
         if known.len() >= MAX_KNOWN {
             known.retain(|_, since| now < *since + KNOWN_FOR);
+        }
+        // Too many functions for so short a time: the sweep creates the lanes of the others.
+        if known.len() >= MAX_KNOWN {
+            return false;
         }
         known.insert(key.clone(), now);
         true
