@@ -16,6 +16,7 @@ use std::{
 };
 
 use async_nats::jetstream::{AckKind, consumer::PullConsumer};
+use asyncqueue::{FunctionName, Invocation};
 use asyncqueue_bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile};
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -49,6 +50,10 @@ const HELD: usize = 10_000;
 /// So many of them begin together: each is a new connection, of which a listener keeps a thousand
 /// that it has not accepted.
 const AT_ONCE: usize = 500;
+/// Calls of a function that is scaled to zero, next to which others run.
+const AT_ZERO: usize = 20_000;
+/// Until each of these waits for up to a minute.
+const SETTLED: Duration = Duration::from_secs(100);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The first argument of the process that is the limit.
@@ -70,6 +75,9 @@ async fn main() -> Result<(), Error> {
 
 async fn measure() -> Result<(), Error> {
     let bench = Bench::start().await?;
+    if std::env::var_os("bench_at_zero").is_some() {
+        return bench.report_next_to_zero().await;
+    }
     println!(
         "{CALLS} calls of {} bytes, {IN_FLIGHT} at once, file storage, {RUNS} runs of each\n",
         BODY.len()
@@ -99,7 +107,8 @@ async fn measure() -> Result<(), Error> {
     let worker = bench.memory(bench.start_worker(HELD)).await?;
     print_pair("resident MB, idle", [worker.0, limit.0], 1);
     print_pair(&format!("resident MB, {HELD} calls in flight"), [worker.1, limit.1], 1);
-    Ok(())
+    println!();
+    bench.report_next_to_zero().await
 }
 
 /// The row of a figure that both have, with so many decimals.
@@ -155,6 +164,8 @@ struct Bench {
     queue: Queue,
     function: Arc<Function>,
     url: String,
+    /// Calls that stay in the queue.
+    kept: AtomicUsize,
 }
 
 /// The function: counts, and holds its answers back on demand.
@@ -173,13 +184,46 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         tokio::spawn(serve(listener, function.clone()));
-        Ok(Self { queue, function, url })
+        Ok(Self { queue, function, url, kept: AtomicUsize::new(0) })
     }
 
     /// The real worker.
     async fn worker(&self) -> Result<Costs, Error> {
         self.queue.fill(CALLS, &BODY).await;
         self.measure(self.start_worker(IN_FLIGHT)).await
+    }
+
+    /// How fast it is next to the calls of a function at zero, and without them: before and after.
+    async fn report_next_to_zero(&self) -> Result<(), Error> {
+        let mut without = Vec::new();
+        for _ in 0..RUNS {
+            without.push(self.worker().await?.rate);
+        }
+        let idle = FunctionName::new("idle", "openfaas-fn")?;
+        self.queue.scale_to_zero(&idle).await;
+        let call_of_idle = || Invocation { function: idle.clone(), ..call(BODY) };
+        self.queue.fill_with(AT_ZERO, call_of_idle).await;
+        self.kept.store(AT_ZERO, Ordering::SeqCst);
+        let worker = self.start_worker(IN_FLIGHT);
+        tokio::time::sleep(SETTLED).await;
+        self.ends(worker).await;
+        let mut with = Vec::new();
+        for _ in 0..RUNS {
+            with.push(self.worker().await?.rate);
+        }
+        self.queue.purge().await;
+        self.kept.store(0, Ordering::SeqCst);
+        for _ in 0..RUNS {
+            without.push(self.worker().await?.rate);
+        }
+        let (with, without) = (median(&with), median(&without));
+        println!("| | next to them | without | ratio |\n|---|---|---|---|");
+        println!(
+            "| calls/s next to {AT_ZERO} calls of a function at zero | {with:.0} | {without:.0} | \
+             {:.2} |",
+            with / without
+        );
+        Ok(())
     }
 
     /// The least that does it.
@@ -290,7 +334,8 @@ impl Bench {
 
     async fn empties(&self) {
         until_in(WAIT_TIMEOUT, "the queue is empty", async || {
-            (self.queue.messages().await? == 0).then_some(())
+            let kept = self.kept.load(Ordering::SeqCst) as u64;
+            (self.queue.messages().await? <= kept).then_some(())
         })
         .await;
     }

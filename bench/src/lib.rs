@@ -76,11 +76,25 @@ impl Queue {
 
     /// Stores so many calls.
     pub async fn fill(&self, calls: usize, body: &Bytes) {
+        self.fill_with(calls, || call(body.clone())).await;
+    }
+
+    /// Stores so many calls that are as this says.
+    pub async fn fill_with(&self, calls: usize, next: impl Fn() -> Invocation) {
         futures::stream::iter(0..calls)
-            .map(async |_| self.publish(&call(body.clone())).await.await.expect("a call is stored"))
+            .map(async |_| self.publish(&next()).await.await.expect("a call is stored"))
             .buffer_unordered(FILLING)
             .for_each(|_| std::future::ready(()))
             .await;
+    }
+
+    /// Scales a function to zero, as an operator writes it into the directory.
+    pub async fn scale_to_zero(&self, function: &FunctionName) {
+        let mut directory = Directory::default();
+        let entry = FunctionEntry { scaled_to_zero: true, ..FunctionEntry::default() };
+        directory.functions.insert(function.clone(), entry);
+        let store = DirectoryStore::open(&self.js, 1).await.expect("the directory is there");
+        store.sync(&directory).await.expect("the directory is written");
     }
 
     /// Sends a call to the stream, and returns what waits for the stream's word.

@@ -34,7 +34,7 @@ const RATE_64: &str = "calls/s, 64 connections, 256 bytes";
 const RATE_256: &str = "calls/s, 256 connections, 256 bytes";
 
 /// All of them.
-pub const GOALS: [Goal; 16] = [
+pub const GOALS: [Goal; 17] = [
     goal(
         "gateway: calls/s, 64 connections",
         "gateway",
@@ -79,6 +79,13 @@ pub const GOALS: [Goal; 16] = [
         "p99 from submit to arrival at the function, ms, 1000 calls/s",
         "worker",
         Bound::AtMost(2.0),
+    ),
+    goal(
+        "worker: next to 20,000 calls of a function at zero, of the rate without them",
+        "worker",
+        "calls/s next to 20000 calls of a function at zero",
+        "ratio",
+        Bound::AtLeast(0.9),
     ),
     goal("worker: idle, MB", "worker", "resident MB, idle", "worker", Bound::AtMost(10.0)),
     goal(
