@@ -4,15 +4,18 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 /// A program of a group, as the script `cluster/tools` names both.
 #[must_use]
 pub fn program(group: &'static str, name: &str) -> PathBuf {
-    static FOLDERS: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    static FOLDERS: Mutex<BTreeMap<&str, Arc<OnceLock<PathBuf>>>> = Mutex::new(BTreeMap::new());
+    // While one group is built, tests that need another one go on.
     let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
-    folders.entry(group).or_insert_with(|| folder(group)).join(name)
+    let known = folders.entry(group).or_default().clone();
+    drop(folders);
+    known.get_or_init(|| folder(group)).join(name)
 }
 
 /// Runs a program without input to its end and returns what it prints. A failure is a failure of

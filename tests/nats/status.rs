@@ -39,8 +39,6 @@ async fn status_of_a_running_call_has_worker_and_attempt() {
 
 #[tokio::test]
 async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
-    let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[]).await;
     let failing = HttpServer::answering(|_| respond(500, "a secret in the body")).await;
     let hanging =
         HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
@@ -56,6 +54,9 @@ async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
         (&failing, Some(("function_url", gone_url.as_str())), 503, "the function did not answer: "),
         (&hanging, None, 504, "the time limit was reached"),
     ] {
+        // Each with a server of its own: a request of the worker before could take the call.
+        let queue = Queue::start().await;
+        let gateway = Gateway::before(&queue, &[]).await;
         let settings: Vec<_> = settings.into_iter().chain(also).collect();
         let _worker = queue.worker(function, &settings);
         let id = gateway.submit(&[], "hi").await;
