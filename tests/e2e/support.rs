@@ -13,6 +13,10 @@ use test_support::{
     raw::{self, RawResponse},
     wait::until_in,
 };
+use tokio::time::timeout;
+
+/// Maximum time of an answer. The tunnel to a pod that ends may stay open, and answer no more.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A namespace with a queue, both of the same name, since queues share one broker.
 pub(crate) struct Queue {
@@ -199,8 +203,9 @@ impl Gateway {
     ) -> Answer {
         let what = format!("{method} {target} is answered");
         until_in(Duration::from_secs(30), &what, async || {
+            let sent = raw::try_request(self.addr(), method, target, headers, body.as_bytes());
             let answer =
-                raw::try_request(self.addr(), method, target, headers, body.as_bytes()).await;
+                timeout(ANSWER_TIMEOUT, sent).await.unwrap_or_else(|elapsed| Err(elapsed.into()));
             answer.inspect_err(|_| self.reconnect()).ok()
         })
         .await
