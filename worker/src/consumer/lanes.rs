@@ -21,7 +21,7 @@ use asyncqueue::{connection::Connection, lanes::has_lanes};
 use futures::{FutureExt, StreamExt};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     Handler, Puller,
@@ -402,9 +402,11 @@ impl<H: Handler> Puller<H> {
     ) -> Option<HeldMessage> {
         let (name, pending) = delivery.lane()?;
         let Some(id) = lanes.ids.get(name).copied() else {
-            debug!(
+            warn!(
                 lane = name,
-                "message of an unknown lane: it is delivered again after the lease"
+                sequence = delivery.sequence,
+                "received a call from a lane that is not listed: it is delivered again after the \
+                 lease"
             );
             return None;
         };

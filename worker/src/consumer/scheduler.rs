@@ -165,7 +165,7 @@ impl Scheduler {
     fn request_pending(&mut self, mut room: usize, now: Instant, requests: &mut Vec<LaneRequest>) {
         let mut batches = vec![0; self.lanes.len()];
         let mut passed = 0;
-        // The lane whose turn has just ended may be the only one.
+        // The lane that was served last may be the only one.
         while room > 0 && !self.lanes.is_empty() && passed <= self.lanes.len() {
             self.turn %= self.lanes.len();
             let lane = &mut self.lanes[self.turn];
