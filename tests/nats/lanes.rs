@@ -29,16 +29,16 @@ use crate::{
 const SWEPT: Duration = Duration::from_secs(30);
 
 /// A queue with lanes.
-async fn laned() -> Queue {
+pub(crate) async fn laned() -> Queue {
     Queue::start_with(QueueSpec { fairness: Fairness::Function, ..spec() }).await
 }
 
-fn function(name: &str) -> FunctionName {
+pub(crate) fn function(name: &str) -> FunctionName {
     FunctionName::new(name, "openfaas-fn").unwrap()
 }
 
 impl Queue {
-    async fn start_with(spec: QueueSpec) -> Self {
+    pub(crate) async fn start_with(spec: QueueSpec) -> Self {
         let nats = NatsServer::start().await;
         let js = nats.jetstream().await;
         ensure_queue(&js, &spec, false).await.unwrap();
@@ -47,7 +47,7 @@ impl Queue {
     }
 
     /// Stores a call of this function, and ensures its lane, as producers do.
-    async fn submit_to(&self, name: &str, body: &str) -> CallId {
+    pub(crate) async fn submit_to(&self, name: &str, body: &str) -> CallId {
         let id = self
             .submit(|call| {
                 call.function = function(name);
@@ -64,7 +64,7 @@ impl Queue {
     }
 
     /// Stores a call of this function as a program that knows no lanes does.
-    async fn publish_to(&self, name: &str) {
+    pub(crate) async fn publish_to(&self, name: &str) {
         let mut call = call();
         call.function = function(name);
         let subject = format!("{}.openfaas-fn.{name}.{}", self.spec.subject, call.call_id);
@@ -91,7 +91,7 @@ fn called(received: &Received) -> String {
 }
 
 /// A worker of which each function has a path of its own at this server.
-fn worker(queue: &Queue, server: &HttpServer, settings: &[(&str, &str)]) -> Program {
+pub(crate) fn worker(queue: &Queue, server: &HttpServer, settings: &[(&str, &str)]) -> Program {
     let url = format!("{}/{{function}}", server.url());
     let mut all = vec![("function_url", url.as_str())];
     all.extend_from_slice(settings);

@@ -22,6 +22,7 @@ mod drain;
 mod drain_jetstream;
 mod environment;
 mod expiry;
+mod function_limits;
 mod gateway;
 mod gateway_calls;
 mod gateway_clients;

@@ -8,6 +8,7 @@ use asyncqueue::{
     GoDuration, consumer_progress,
     directory::{self, Directory},
     function_namespaces::FunctionNamespaces,
+    shares::WorkerShare,
 };
 use asyncqueue_runtime::{
     admin,
@@ -45,7 +46,7 @@ use crate::{
     queue_metrics,
     record_store::RecordStore,
     server_clock::ServerClock,
-    shared_limits::{Gate, ShareKeeper},
+    shared_limits::{FunctionGate, Gate, ShareKeeper},
     stats::WorkerStatistics,
 };
 
@@ -92,6 +93,7 @@ struct Shared {
     directory: watch::Receiver<Option<Arc<Directory>>>,
     settings: SettingsFollower,
     gate: Gate,
+    functions: FunctionGate,
     /// The settings, with as many slots as this worker has a share of.
     limited: watch::Sender<LiveSettings>,
 }
@@ -235,10 +237,13 @@ impl Worker {
             key: self.settings.queue_name.to_string(),
             worker: format!("{}-{:08x}", self.settings.worker_name, rand::random::<u32>()),
             settings: shared.settings.subscribe(),
+            directory: shared.directory.clone(),
             gate: shared.gate.clone(),
+            functions: shared.functions.clone(),
             limited: shared.limited.clone(),
             metrics: self.metrics.clone(),
             leaving: shutdown.graceful.clone(),
+            last: WorkerShare::default(),
         }
     }
 
@@ -296,6 +301,7 @@ impl Worker {
         let cancellations = Cancellations::new(js.client(), statuses.clone());
         let clock = ServerClock::default();
         let gate = Gate::new(live.subscribe(), metrics.clone());
+        let functions = FunctionGate::new(live.subscribe(), directory.clone());
         // The keeper adds the limits when it has a share in them.
         let settings = live.subscribe().borrow().clone();
         let limited = watch::Sender::new(settings.with_shared_limits(None, None));
@@ -309,6 +315,7 @@ impl Worker {
             directory,
             settings: live,
             gate,
+            functions,
             limited,
         }
     }
@@ -327,6 +334,7 @@ impl Worker {
             settings: shared.limited.subscribe(),
             slots: |settings| settings.max_inflight.into(),
             gate: Some(shared.gate.clone()),
+            functions: Some(shared.functions.clone()),
             handler: Arc::new(self.call_handler(shared)),
             running: in_flight_tx,
             readiness: Some((self.health.clone(), CONSUMER_CONDITION)),
@@ -359,6 +367,7 @@ impl Worker {
                 queue: queue.clone(),
                 function_client: self.function_client(),
                 gate: shared.gate.clone(),
+                functions: shared.functions.clone(),
                 offsets: offsets.clone(),
                 settings: shared.settings.subscribe(),
                 directory: shared.directory.clone(),
@@ -413,6 +422,7 @@ impl Worker {
             settings: shared.settings.subscribe(),
             slots: |_| callback::CONCURRENCY,
             gate: None,
+            functions: None,
             handler: Arc::new(handler),
             running: watch::Sender::new(0),
             // Without this stream, results are posted directly.
