@@ -59,11 +59,13 @@ impl Queue {
     }
 }
 
-/// A function that fails, and one that succeeds after a while.
+/// A function that fails, a slow one, and others.
 async fn functions() -> HttpServer {
     HttpServer::answering(|request| {
-        let fails = request.target.contains("failing");
-        respond_after(Duration::from_millis(200), if fails { 503 } else { 200 }, "")
+        let status = if request.target.contains("failing") { 503 } else { 200 };
+        let is_slow = request.target.contains("slow");
+        let time = if is_slow { LEASE } else { Duration::from_millis(200) };
+        respond_after(time, status, "")
     })
     .await
 }
@@ -248,7 +250,6 @@ async fn a_queue_of_an_operator_is_not_changed_by_a_command() {
 async fn the_operator_changes_the_fairness_of_a_queue_in_use() {
     let queue = Queue::standalone().await;
     let server = functions().await;
-    let slow = HttpServer::answering(|_| respond_after(LEASE, 200, "")).await;
     let url = queue.nats.url();
     let address = format!("127.0.0.1:{}", free_port());
     let settings = [("nats_url", url.as_str()), ("http_addr", &address)];
@@ -261,12 +262,11 @@ async fn the_operator_changes_the_fairness_of_a_queue_in_use() {
     let _worker = worker(&queue, &server, &[]);
     queue.submit_to("failing", "hi").await;
     until("the first attempt fails", async || failed_at(&server).first().copied()).await;
-    let second = worker(&queue, &slow, &[]);
-    second.logged("taking calls").await;
-    while slow.received().is_empty() {
-        queue.submit_to("other", "hi").await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    queue.submit_to("slow", "hi").await;
+    until("the slow call runs", async || {
+        server.received().iter().any(|call| called(call).contains("slow")).then_some(())
+    })
+    .await;
     operator.signal("TERM");
     operator.ended().await;
     let api = ApiServer::with_spec(spec("Function")).await;

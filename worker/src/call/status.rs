@@ -320,10 +320,12 @@ mod tests {
                 failure,
             );
         };
-        let many = 2 * MANY_ENTRIES;
-        (0..many as u64).for_each(fail);
-        assert_eq!(statuses.waiting().len(), many, "they are due now");
+        (0..MANY_ENTRIES as u64).for_each(fail);
+        assert_eq!(statuses.waiting().len(), MANY_ENTRIES, "they are due now");
+        assert_eq!(statuses.lock().many, 2 * MANY_ENTRIES);
+        (0..2 * MANY_ENTRIES as u64).for_each(fail);
         let later = Timestamp::now() + KEEP_OVERDUE + Duration::from_secs(1);
+        statuses.lock().many = MANY_ENTRIES;
         statuses.lock().make_room(later);
         assert_eq!((statuses.waiting().len(), statuses.lock().many), (0, MANY_ENTRIES));
     }
