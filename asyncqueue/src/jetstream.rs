@@ -5,9 +5,7 @@ use async_nats::{
     datetime::DateTime,
     jetstream::{
         Context, ErrorCode, consumer,
-        context::{
-            ConsumerInfoError, ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind,
-        },
+        context::{ConsumerInfoError, ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind},
         message::StreamMessage,
         response::Response,
         stream::{DeleteStatus, Info, RawMessageError, RawMessageErrorKind, Stream},

@@ -29,11 +29,11 @@ use crate::{
 const SWEPT: Duration = Duration::from_secs(30);
 
 /// A queue with lanes.
-async fn laned() -> Queue {
+pub(crate) async fn laned() -> Queue {
     Queue::start_with(QueueSpec { fairness: Fairness::Function, ..spec() }).await
 }
 
-fn function(name: &str) -> FunctionName {
+pub(crate) fn function(name: &str) -> FunctionName {
     FunctionName::new(name, "openfaas-fn").unwrap()
 }
 
@@ -47,7 +47,7 @@ impl Queue {
     }
 
     /// Stores a call of this function, and ensures its lane, as producers do.
-    async fn submit_to(&self, name: &str, body: &str) -> CallId {
+    pub(crate) async fn submit_to(&self, name: &str, body: &str) -> CallId {
         let id = self
             .submit(|call| {
                 call.function = function(name);
