@@ -29,11 +29,11 @@ use crate::{
 const SWEPT: Duration = Duration::from_secs(30);
 
 /// A queue with lanes.
-async fn laned() -> Queue {
+pub(crate) async fn laned() -> Queue {
     Queue::start_with(QueueSpec { fairness: Fairness::Function, ..spec() }).await
 }
 
-fn function(name: &str) -> FunctionName {
+pub(crate) fn function(name: &str) -> FunctionName {
     FunctionName::new(name, "openfaas-fn").unwrap()
 }
 

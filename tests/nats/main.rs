@@ -38,6 +38,7 @@ mod gateway_routing;
 mod gateway_submit;
 mod ip_families;
 mod jetstream_off;
+mod lane_producers;
 mod lanes;
 mod live_settings;
 mod memory;

@@ -3,7 +3,6 @@
 use async_nats::jetstream::{
     ErrorCode,
     consumer::{self, FromConsumer, pull},
-    context::ConsumerInfoErrorKind,
     stream::{ConsumerCreateStrictErrorKind, ConsumerError, ConsumerErrorKind, Stream},
 };
 use futures::TryStreamExt;
@@ -11,6 +10,7 @@ use futures::TryStreamExt;
 use super::{EnsureError, unavailable};
 use crate::{
     fairness::Fairness,
+    jetstream::find_consumer,
     lane_filters::has_lanes,
     stream::{
         plan::{Plan, PlanError, plan_consumer},
@@ -26,11 +26,8 @@ pub(super) async fn ensure(
 ) -> Result<consumer::Info, EnsureError> {
     let name = wanted.durable_name.as_deref().unwrap_or_default();
     let what = format!("for consumer {name}");
-    let mut existing = match stream.consumer_info(name).await {
-        Ok(info) => Some(info),
-        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
-        Err(error) => return Err(unavailable(&what, error)),
-    };
+    let found = find_consumer(stream, name).await;
+    let mut existing = found.map_err(|error| unavailable(&what, error))?;
     if let Some(info) = &existing
         && fairness(&info.config) != fairness_of(&wanted.filter_subjects)
     {
