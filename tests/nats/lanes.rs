@@ -86,7 +86,7 @@ impl Queue {
 }
 
 /// The function that a request calls.
-fn called(received: &Received) -> String {
+pub(crate) fn called(received: &Received) -> String {
     received.headers["host"].to_str().unwrap().to_owned() + &received.target
 }
 
@@ -379,7 +379,7 @@ async fn changes_fairness(from: Fairness, to: Fairness) {
     server.receives(2).await;
     ensure(from, true).await.unwrap();
     let error = ensure(to, true).await.unwrap_err();
-    assert!(error.to_string().contains("is suspended or has no worker"), "{error}");
+    assert!(error.to_string().contains("`kubectl aq fairness`"), "{error}");
     until("the running calls have ended", async || {
         (queue.info("jobs").await.state.messages <= 4).then_some(())
     })

@@ -22,9 +22,11 @@ use asyncqueue::{
     FunctionName,
     connection::Connection,
     directory::Directory,
+    jetstream::timestamp_from_server,
     lanes::{function_of, has_lanes},
 };
 use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -79,6 +81,8 @@ struct Lane {
     /// The functions whose calls it has. None: it has what is no call of a function.
     functions: Vec<FunctionName>,
     consumer: PullConsumer,
+    /// When the consumer was created.
+    created: Timestamp,
     lease: Duration,
     acks: AckBatcher,
 }
@@ -108,11 +112,11 @@ impl Lane {
         js: &async_nats::jetstream::Context,
     ) -> Option<Self> {
         let config = Config::try_from_consumer_config(info.config.clone()).ok()?;
-        let lease = info.config.ack_wait;
+        let (created, lease) = (timestamp_from_server(info.created), info.config.ack_wait);
         let filters = info.config.filter_subjects.iter().chain([&info.config.filter_subject]);
         let functions = filters.filter_map(|filter| function_of(filter, queue_subject)).collect();
         let consumer = Consumer::new(config, info, js.clone());
-        Some(Self { functions, consumer, lease, acks: AckBatcher::start(client) })
+        Some(Self { functions, consumer, created, lease, acks: AckBatcher::start(client) })
     }
 
     /// Returns how long a request stays open. The answer comes well within the lease.
@@ -158,6 +162,7 @@ impl Lanes {
                 Some(id) => {
                     self.scheduler.set_pending(id, info.num_pending);
                     if let Some(lane) = self.by_id.get_mut(&id) {
+                        lane.created = timestamp_from_server(info.created);
                         lane.lease = info.config.ack_wait;
                     }
                 }
@@ -514,6 +519,7 @@ impl<H: Handler> Puller<H> {
             lease: lane.lease,
             origin: Some(held.lane),
             acks: lane.acks.clone(),
+            created: lane.created,
             out_of_time: session.nak_now,
         };
         self.spawn(&mut state.tasks, held.claim, held.delivery, source);

@@ -7,9 +7,11 @@ use std::{
 };
 
 use asyncqueue::{
+    attempt_offset::AttemptOffset,
     function_namespaces::NamespaceRefused,
     retry::{QueueRetry, RetryOverrides},
 };
+use jiff::Timestamp;
 
 use super::{
     backoff::{BackoffPolicy, PUT_OFF},
@@ -74,7 +76,8 @@ pub enum InvocationEnd {
 pub struct AttemptCount {
     /// Number of this attempt, from 1.
     pub number: u64,
-    /// Number of deliveries, including those that did not count as attempts.
+    /// Number of deliveries, including those that did not count as attempts and those by an earlier
+    /// consumer that were attempts.
     pub deliveries: u64,
     /// How long the call has been in the queue.
     pub age: Duration,
@@ -100,6 +103,8 @@ pub(crate) enum PutOffReason {
     NoShare,
     /// The function is at its limit in this worker.
     FunctionLimit,
+    /// Its next attempt is not due: an earlier consumer of the queue had it wait.
+    NotDue,
 }
 
 /// What follows for the call.
@@ -167,12 +172,21 @@ impl PutOff {
         let wait = PUT_OFF.wait_after(1, chance);
         Self { reason: PutOffReason::NoShare, wait, not_counted_for: None }
     }
+
+    /// Creates what follows for a call whose next attempt is not due. `None`: it is due.
+    pub(crate) fn until_due(recorded: AttemptOffset, now: Timestamp) -> Option<Self> {
+        let AttemptOffset::Waiting { not_before, .. } = recorded else { return None };
+        let wait = Duration::try_from(not_before.duration_since(now)).ok()?;
+        let reason = PutOffReason::NotDue;
+        (!wait.is_zero()).then_some(Self { reason, wait, not_counted_for: None })
+    }
 }
 
 // === impl PutOffReason ===
 
 impl PutOffReason {
-    pub(crate) const ALL: [Self; 3] = [Self::ScaledToZero, Self::NoShare, Self::FunctionLimit];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::ScaledToZero, Self::NoShare, Self::FunctionLimit, Self::NotDue];
 
     /// Returns the reason as a label.
     pub(crate) fn as_str(self) -> &'static str {
@@ -180,6 +194,7 @@ impl PutOffReason {
             Self::ScaledToZero => "scaled_to_zero",
             Self::NoShare => "no_share",
             Self::FunctionLimit => "function_limit",
+            Self::NotDue => "not_due",
         }
     }
 
@@ -189,6 +204,7 @@ impl PutOffReason {
             Self::ScaledToZero => "the function is scaled to zero",
             Self::NoShare => "its worker had no share of the queue's concurrency and rate",
             Self::FunctionLimit => "the function was at its limit of invocations in its worker",
+            Self::NotDue => "it waited for its next attempt when the fairness of the queue changed",
         }
     }
 }

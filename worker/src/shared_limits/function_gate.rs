@@ -11,14 +11,14 @@ use std::{
 use asyncqueue::{
     FunctionName,
     directory::{Directory, FunctionLimits},
-    shares::FunctionShare,
+    shares::{FunctionShare, division::FunctionClaim},
 };
 use tokio::{
     sync::{Notify, watch},
     time::sleep,
 };
 
-use super::{division::FunctionClaim, gate::refill, token_bucket::TokenBucket};
+use super::{gate::refill, token_bucket::TokenBucket};
 use crate::live_settings::LiveSettings;
 
 /// Time after which a function without a lane is forgotten, if none of its calls has come.

@@ -1,56 +1,56 @@
 //! Divides the limits of a queue among its workers. Pure.
+//!
+//! The workers of a queue have to agree on this, also while they are of different versions.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-use asyncqueue::{
-    FunctionName,
-    shares::{FunctionShare, Shares, WHOLE_RATE, WorkerShare},
-};
+use super::{FunctionShare, Shares, WHOLE_RATE, WorkerShare};
+use crate::names::FunctionName;
 
 /// What a worker needs to know to renew its share.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Claim<'a> {
+pub struct Claim<'a> {
     /// The id of the worker.
-    pub(super) worker: &'a str,
+    pub worker: &'a str,
     /// Total number of open invocations, if it is limited.
-    pub(super) concurrency: Option<u32>,
+    pub concurrency: Option<u32>,
     /// Whether the rate is limited.
-    pub(super) has_rate: bool,
+    pub has_rate: bool,
     /// Maximum number of calls that the worker runs.
-    pub(super) max_inflight: u32,
+    pub max_inflight: u32,
     /// Number of invocations that it has open.
-    pub(super) open: u32,
+    pub open: u32,
     /// Whether it shuts down.
-    pub(super) leaving: bool,
+    pub leaving: bool,
     /// Whether long calls use all its slots.
-    pub(super) busy: bool,
+    pub busy: bool,
     /// The functions with limits.
-    pub(super) functions: &'a BTreeMap<FunctionName, FunctionClaim>,
+    pub functions: &'a BTreeMap<FunctionName, FunctionClaim>,
 }
 
 /// What a worker needs to know to renew its share in the limits of a function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FunctionClaim {
+pub struct FunctionClaim {
     /// Total number of open invocations, if it is limited.
-    pub(super) concurrency: Option<u32>,
+    pub concurrency: Option<u32>,
     /// Whether the rate is limited.
-    pub(super) has_rate: bool,
+    pub has_rate: bool,
     /// Number of invocations that the worker has open.
-    pub(super) open: u32,
+    pub open: u32,
 }
 
 /// What follows when a worker renews its share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Renewal {
+pub struct Renewal {
     /// The shares to write.
-    pub(super) shares: Shares,
+    pub shares: Shares,
     /// The share of this worker in them.
-    pub(super) own: WorkerShare,
+    pub own: WorkerShare,
     /// Number of invocations that may be open from now on. It is less than the share while more
     /// are open than the worker is entitled to.
-    pub(super) slots: u32,
+    pub slots: u32,
     /// The same for each function.
-    pub(super) function_slots: BTreeMap<FunctionName, u32>,
+    pub function_slots: BTreeMap<FunctionName, u32>,
 }
 
 /// The workers that share something in equal parts, seen from one of them.
@@ -63,11 +63,13 @@ struct Members {
 
 /// Returns the shares after this worker has renewed its own, without those of the `dead` workers.
 ///
-/// Each worker is entitled to an equal part. It takes no more than what is free, and gives up at
-/// once what is above its part, except for invocations that are open. So the sum exceeds the total
-/// only where it did before: a lower total, or a limit that did not exist, applies as invocations
-/// end.
-pub(super) fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) -> Renewal {
+/// Each worker is entitled to an equal part. It takes no more than what the others leave, and gives
+/// up at once what is above that, except for invocations that are open. So the sum exceeds the
+/// total only by invocations that are open already, and none starts before enough of them have
+/// ended. They are there after the total was lowered, where a limit is new, and in a worker that
+/// returns after its lease.
+#[must_use]
+pub fn renew(shares: &Shares, dead: &BTreeSet<String>, claim: &Claim<'_>) -> Renewal {
     let mut workers = shares.workers.clone();
     workers.retain(|worker, _| !dead.contains(worker));
     let own = workers.remove(claim.worker).unwrap_or_default();
@@ -75,15 +77,14 @@ pub(super) fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) 
     let members = Members::of(&workers, claim.worker, !claim.leaving, |share| !share.leaving);
     let slots = claim.concurrency.map_or(0, |total| {
         let target = members.part(total, 0).min(claim.max_inflight);
-        next_share(total, own.slots, sum(|share| share.slots), target)
+        next_share(total, sum(|share| share.slots), target)
     });
     let rate = if claim.has_rate {
-        let target = members.part(WHOLE_RATE, 0);
-        next_share(WHOLE_RATE, own.rate, sum(|share| share.rate), target)
+        next_share(WHOLE_RATE, sum(|share| share.rate), members.part(WHOLE_RATE, 0))
     } else {
         0
     };
-    let (functions, function_slots) = renew_functions(&workers, &own, claim);
+    let (functions, function_slots) = renew_functions(&workers, claim);
     let own = WorkerShare {
         beat: own.beat.wrapping_add(1),
         slots: claim.concurrency.map_or(0, |_| slots.max(claim.open)),
@@ -100,7 +101,6 @@ pub(super) fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) 
 /// may be open from now on. What can't be divided goes to another worker for each function.
 fn renew_functions(
     others: &BTreeMap<String, WorkerShare>,
-    own: &WorkerShare,
     claim: &Claim<'_>,
 ) -> (BTreeMap<String, FunctionShare>, BTreeMap<FunctionName, u32>) {
     let is_member = !claim.leaving && !claim.busy;
@@ -109,18 +109,17 @@ fn renew_functions(
     let (mut shares, mut allowed) = (BTreeMap::new(), BTreeMap::new());
     for (function, of) in claim.functions {
         let (name, rotation) = (function.to_string(), rotation(function));
-        let before = own.functions.get(&name).copied().unwrap_or_default();
         let sum = |of: fn(&FunctionShare) -> u32| {
             let shares = others.values().filter_map(|share| share.functions.get(&name));
             shares.map(of).fold(0, u32::saturating_add)
         };
         let slots = of.concurrency.map_or(0, |total| {
             let target = members.part(total, rotation).min(claim.max_inflight);
-            next_share(total, before.slots, sum(|share| share.slots), target)
+            next_share(total, sum(|share| share.slots), target)
         });
         let rate = if of.has_rate {
             let target = members.part(WHOLE_RATE, rotation);
-            next_share(WHOLE_RATE, before.rate, sum(|share| share.rate), target)
+            next_share(WHOLE_RATE, sum(|share| share.rate), target)
         } else {
             0
         };
@@ -168,19 +167,16 @@ fn rotation(function: &FunctionName) -> usize {
 }
 
 /// Returns the shares without this worker.
-pub(super) fn leave(shares: &Shares, worker: &str) -> Shares {
+#[must_use]
+pub fn leave(shares: &Shares, worker: &str) -> Shares {
     let mut workers = shares.workers.clone();
     workers.remove(worker);
     Shares { workers }
 }
 
-/// Returns what a worker that has `own` uses from now on.
-fn next_share(total: u32, own: u32, others: u32, target: u32) -> u32 {
-    if own > target {
-        return target;
-    }
-    let free = total.saturating_sub(others.saturating_add(own));
-    target.min(own.saturating_add(free))
+/// Returns what a worker uses from now on: no more than what the others leave.
+fn next_share(total: u32, others: u32, target: u32) -> u32 {
+    target.min(total.saturating_sub(others))
 }
 
 #[cfg(test)]
@@ -206,7 +202,7 @@ mod tests {
         }
     }
 
-    fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) -> Shares {
+    fn renew(shares: &Shares, dead: &BTreeSet<String>, claim: &Claim<'_>) -> Shares {
         super::renew(shares, dead, claim).shares
     }
 
@@ -216,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_gets_what_others_give_up() {
-        let none = HashSet::new();
+        let none = BTreeSet::new();
         let mut shares = renew(&Shares::default(), &none, &claim("a", 20));
         assert_eq!(slots(&shares), [20]);
         shares = renew(&shares, &none, &claim("b", 20));
@@ -236,11 +232,11 @@ mod tests {
 
     #[test]
     fn the_share_of_a_dead_worker_is_divided() {
-        let dead = HashSet::from(["b".to_owned()]);
+        let dead = BTreeSet::from(["b".to_owned()]);
         let mut shares = Shares::default();
         for _ in 0..2 {
             for worker in ["a", "b", "c"] {
-                shares = renew(&shares, &HashSet::new(), &claim(worker, 20));
+                shares = renew(&shares, &BTreeSet::new(), &claim(worker, 20));
             }
         }
         assert_eq!(slots(&shares), [7, 7, 6]);
@@ -251,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_leaves_keeps_what_runs() {
-        let none = HashSet::new();
+        let none = BTreeSet::new();
         let mut shares = renew(&Shares::default(), &none, &claim("a", 4));
         let leaving = Claim { leaving: true, open: 3, ..claim("a", 4) };
         shares = renew(&shares, &none, &leaving);
@@ -263,12 +259,12 @@ mod tests {
     #[test]
     fn a_worker_takes_no_more_than_it_runs() {
         let small = Claim { max_inflight: 2, ..claim("a", 20) };
-        assert_eq!(slots(&renew(&Shares::default(), &HashSet::new(), &small)), [2]);
+        assert_eq!(slots(&renew(&Shares::default(), &BTreeSet::new(), &small)), [2]);
     }
 
     #[test]
     fn a_limit_that_is_new_counts_what_is_open() {
-        let none = HashSet::new();
+        let none = BTreeSet::new();
         let open = Claim { open: 9, ..claim("a", 4) };
         let mut shares = renew(&Shares::default(), &none, &open);
         assert_eq!(slots(&shares), [9]);
@@ -293,7 +289,7 @@ mod tests {
 
     #[test]
     fn workers_share_the_limits_of_functions() {
-        let (none, functions) = (HashSet::new(), functions(&["f"], 10, 0));
+        let (none, functions) = (BTreeSet::new(), functions(&["f"], 10, 0));
         let mut shares = Shares::default();
         for _ in 0..2 {
             for worker in ["a", "b", "c"] {
@@ -312,7 +308,7 @@ mod tests {
 
     #[test]
     fn functions_that_run_one_call_at_a_time_have_different_workers() {
-        let (none, names) = (HashSet::new(), ["f1", "f2", "f3", "f4", "f5", "f6"]);
+        let (none, names) = (BTreeSet::new(), ["f1", "f2", "f3", "f4", "f5", "f6"]);
         let functions = functions(&names, 1, 0);
         let mut shares = Shares::default();
         for _ in 0..2 {
@@ -328,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_busy_worker_leaves_functions_to_others() {
-        let none = HashSet::new();
+        let none = BTreeSet::new();
         let (idle, running) = (functions(&["f", "g"], 1, 0), functions(&["f", "g"], 1, 1));
         let claims = |functions| Claim { functions, ..claim("a", 100) };
         let mut shares = renew(&Shares::default(), &none, &claims(&idle));
@@ -347,6 +343,30 @@ mod tests {
             (slots_of(&shares, "f.ns"), slots_of(&shares, "g.ns")),
             (vec![0, 1], vec![0, 1])
         );
+    }
+
+    #[test]
+    fn a_worker_that_returns_starts_nothing_above_the_total() {
+        let (none, dead) = (BTreeSet::new(), BTreeSet::from(["b".to_owned()]));
+        let mut shares = Shares::default();
+        for _ in 0..2 {
+            shares = renew(&shares, &none, &claim("a", 2));
+            shares = renew(&shares, &none, &claim("b", 2));
+        }
+        shares = renew(&shares, &dead, &claim("a", 2));
+        assert_eq!(slots(&shares), [2]);
+        // An invocation of `b` is still open, and `a` has two.
+        for _ in 0..2 {
+            let renewal = super::renew(&shares, &none, &Claim { open: 1, ..claim("b", 2) });
+            assert_eq!((renewal.own.slots, renewal.slots), (1, 0));
+            shares = renewal.shares;
+        }
+        let renewal = super::renew(&shares, &none, &Claim { open: 2, ..claim("a", 2) });
+        assert_eq!((renewal.own.slots, renewal.slots), (2, 1));
+        shares = renew(&renewal.shares, &none, &claim("b", 2));
+        shares = renew(&shares, &none, &claim("a", 2));
+        shares = renew(&shares, &none, &claim("b", 2));
+        assert_eq!(slots(&shares), [1, 1]);
     }
 
     proptest! {
@@ -409,7 +429,7 @@ mod tests {
                 // The last ones come later.
                 for (index, worker) in WORKERS.iter().take(workers.min(round + 2)).enumerate() {
                     let claim = Claim { open: allowed[index], ..claim(worker, total) };
-                    let renewal = super::renew(&shares, &HashSet::new(), &claim);
+                    let renewal = super::renew(&shares, &BTreeSet::new(), &claim);
                     allowed[index] = renewal.slots;
                     shares = renewal.shares;
                 }
@@ -436,7 +456,7 @@ mod tests {
             }
             for _ in 0..2 {
                 for worker in WORKERS.iter().take(workers) {
-                    shares = renew(&shares, &HashSet::new(), &claim(worker, total));
+                    shares = renew(&shares, &BTreeSet::new(), &claim(worker, total));
                 }
             }
             let shares = slots(&shares);
