@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod adaptive;
 mod api_server;
 mod attempts;
 mod bad_inputs;

@@ -2,7 +2,8 @@
 //! have one.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -15,8 +16,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::inflight::InflightGauges;
 pub(crate) use self::inflight::InflightGuard;
+use self::inflight::{InflightGauges, OTHER_FUNCTIONS};
 use crate::{
     record::Record,
     retry::outcome::{Outcome, PutOffReason},
@@ -65,7 +66,11 @@ pub(crate) struct Metrics {
     queue: Arc<str>,
     processed: Family<OutcomeLabels, Counter>,
     inflight: InflightGauges,
+    /// The functions of which something was learned.
+    learned: Arc<Mutex<BTreeSet<FunctionName>>>,
     calls_put_off: Family<ReasonLabels, Counter>,
+    refusals: Family<FunctionLabels, Counter>,
+    function_limit: Family<FunctionLabels, Gauge>,
     concurrency: Family<QueueLabels, Gauge>,
     concurrency_share: Family<QueueLabels, Gauge>,
     rate_waits: Family<QueueLabels, Counter>,
@@ -118,7 +123,10 @@ impl Metrics {
             queue: queue.clone(),
             processed: Family::default(),
             inflight: InflightGauges::new(queue),
+            learned: Arc::default(),
             calls_put_off: Family::default(),
+            refusals: Family::default(),
+            function_limit: Family::default(),
             concurrency: Family::default(),
             concurrency_share: Family::default(),
             rate_waits: Family::default(),
@@ -152,6 +160,18 @@ impl Metrics {
             "Calls that were handed back without an invocation, by reason: scaled_to_zero, \
              no_share of concurrency and rate, or function_limit",
             metrics.calls_put_off.clone(),
+        );
+        registry.register(
+            "calls_refused",
+            "Invocations that a function refused for now, with perFunction.adaptive; function_name \
+             is `other` for functions that are not in the directory",
+            metrics.refusals.clone(),
+        );
+        registry.register(
+            "function_limit",
+            "Maximum number of open invocations of a function in this worker, as it was learned \
+             with perFunction.adaptive, of functions in the directory",
+            metrics.function_limit.clone(),
         );
         metrics.register_shared_limits(registry);
         registry.register(
@@ -315,6 +335,51 @@ impl Metrics {
     /// Removes the series of functions that the directory no longer has.
     pub(crate) fn retain_functions(&self, directory: &Directory) {
         self.inflight.retain(directory);
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        learned.retain(|function| {
+            let is_kept = directory.functions.contains_key(function);
+            if !is_kept {
+                let labels = self.function_labels(function.to_string());
+                self.refusals.remove(&labels);
+                self.function_limit.remove(&labels);
+            }
+            is_kept
+        });
+    }
+
+    /// Counts a call that its function has refused.
+    pub(crate) fn record_refusal(&self, function: &FunctionName, directory: Option<&Directory>) {
+        let is_known = self.learns_of(function, directory);
+        let name = if is_known { function.to_string() } else { OTHER_FUNCTIONS.to_owned() };
+        self.refusals.get_or_create(&self.function_labels(name)).inc();
+    }
+
+    /// Sets the learned limit of a function that the directory has.
+    pub(crate) fn set_function_limit(
+        &self,
+        function: &FunctionName,
+        directory: Option<&Directory>,
+        limit: u32,
+    ) {
+        if self.learns_of(function, directory) {
+            let labels = self.function_labels(function.to_string());
+            self.function_limit.get_or_create(&labels).set(limit.into());
+        }
+    }
+
+    /// Returns whether the directory has a function, which then has series of its own.
+    fn learns_of(&self, function: &FunctionName, directory: Option<&Directory>) -> bool {
+        let is_known =
+            directory.is_some_and(|directory| directory.functions.contains_key(function));
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_known && !learned.contains(function) {
+            learned.insert(function.clone());
+        }
+        is_known
+    }
+
+    fn function_labels(&self, function_name: String) -> FunctionLabels {
+        FunctionLabels { queue_name: self.queue.clone(), function_name }
     }
 
     /// Records the end of an attempt.

@@ -324,7 +324,7 @@ impl Worker {
         let cancellations = Cancellations::new(js.client(), statuses.clone());
         let clock = ServerClock::default();
         let gate = Gate::new(live.subscribe(), metrics.clone());
-        let functions = FunctionGate::new(live.subscribe(), directory.clone());
+        let functions = FunctionGate::new(live.subscribe(), directory.clone(), metrics.clone());
         // The keeper adds the limits when it has a share in them.
         let settings = live.subscribe().borrow().clone();
         let limited = watch::Sender::new(settings.with_shared_limits(None, None));

@@ -167,6 +167,20 @@ pub struct Settings {
     )]
     pub function_max_inflight: Optional<u32>,
 
+    /// Learn how many invocations a function takes at once, from the calls that it refuses with
+    /// 429, 503 and Retry-After, or X-OpenFaaS-Internal, if the queue has lanes. The directory
+    /// takes precedence
+    #[arg(
+        long,
+        env = setting::FUNCTION_ADAPTIVE,
+        default_value = "false",
+        action = clap::ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub function_adaptive: bool,
+
     /// Lease of a call, which is renewed after a third of it. Takes effect only with
     /// `ensure_stream`: otherwise the consumer exists already and has it
     #[arg(
@@ -459,7 +473,10 @@ impl Settings {
         let rate = rate.map(|per_second| Rate { per_second, burst: self.rate_burst.0 });
         LiveSettings::new(self.max_inflight, self.upstream_timeout, self.queue_retry())
             .with_shared_limits(self.concurrency.0, rate)
-            .with_per_function(PerFunction { max_inflight: self.function_max_inflight.0 })
+            .with_per_function(PerFunction {
+                max_inflight: self.function_max_inflight.0,
+                adaptive: self.function_adaptive,
+            })
     }
 
     /// Returns when a call is retried.

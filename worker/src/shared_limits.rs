@@ -2,14 +2,20 @@
 //! many start in a second (`rate`). Functions may have such limits too.
 //!
 //! [`gate`] decides in this worker whether an invocation may start, and [`function_gate`] whether
-//! one of a function may. [`keeper`] gets the worker's shares from NATS and renews them, and
-//! [`token_bucket`] spaces the starts. [`asyncqueue::shares::division`] divides the limits. Queues
-//! without these limits write nothing.
+//! one of a function may. [`adaptive_limit`] learns how many of these the function takes.
+//! [`keeper`] gets the worker's shares from NATS and renews them, and [`token_bucket`] spaces the
+//! starts. [`asyncqueue::shares::division`] divides the limits. Queues without these limits write
+//! nothing.
 
 use std::time::Duration;
 
-pub(crate) use self::{function_gate::FunctionGate, gate::Gate, keeper::ShareKeeper};
+pub(crate) use self::{
+    function_gate::{AtLimit, FunctionGate},
+    gate::Gate,
+    keeper::ShareKeeper,
+};
 
+mod adaptive_limit;
 mod function_gate;
 mod gate;
 mod keeper;

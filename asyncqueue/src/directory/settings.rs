@@ -51,6 +51,9 @@ pub struct PerFunction {
     /// own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_inflight: Option<u32>,
+    /// Whether workers learn how many invocations a function takes, from the calls that it refuses.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub adaptive: bool,
 }
 
 /// How many invocations start.
@@ -192,7 +195,7 @@ mod tests {
             retry: Some(QueueRetry { max_attempts: 3, ..QueueRetry::default() }),
             concurrency: Some(50),
             rate: Some(Rate { per_second: 10, burst: Some(20) }),
-            per_function: Some(PerFunction { max_inflight: Some(10) }),
+            per_function: Some(PerFunction { max_inflight: Some(10), adaptive: true }),
         };
         let stored = StoredSettings::new(&settings).unwrap();
         assert_eq!(stored.read().unwrap(), settings);
@@ -202,7 +205,8 @@ mod tests {
                 .to_owned()
                 + r#""maxBackoff":"2m","backoff":"Exponential","jitter":"Full","#
                 + r#""statusCodes":[408,429,500,502,503,504]},"concurrency":50,"#
-                + r#""rate":{"perSecond":10,"burst":20},"perFunction":{"maxInflight":10}}"#
+                + r#""rate":{"perSecond":10,"burst":20},"#
+                + r#""perFunction":{"maxInflight":10,"adaptive":true}}"#
         );
     }
 

@@ -18,6 +18,16 @@ pub struct PerFunctionSpec {
     #[schemars(with = "i32", range(min = 1, max = 1_000_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_inflight: Option<i32>,
+
+    /// Whether workers learn how many invocations a function takes at once, from the calls that it
+    /// refuses. Default: false.
+    ///
+    /// A call is refused with 429, with 503 and Retry-After, or with an error with
+    /// X-OpenFaaS-Internal. It is handed back and waits without a slot, and for a day after it was
+    /// accepted this is no attempt. Retry-After holds all calls of the function, for at most an
+    /// hour. Example: true
+    #[serde(default)]
+    pub adaptive: bool,
 }
 
 // === impl PerFunctionSpec ===
@@ -26,6 +36,9 @@ impl PerFunctionSpec {
     /// Returns what workers read in the directory.
     pub(crate) fn per_function(self) -> PerFunction {
         // `validate` refuses a number that is out of range.
-        PerFunction { max_inflight: self.max_inflight.and_then(|max| u32::try_from(max).ok()) }
+        PerFunction {
+            max_inflight: self.max_inflight.and_then(|max| u32::try_from(max).ok()),
+            adaptive: self.adaptive,
+        }
     }
 }

@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn limits_of_functions_need_a_fair_queue() {
-        let limits = Some(PerFunctionSpec { max_inflight: Some(10) });
+        let limits = Some(PerFunctionSpec { max_inflight: Some(10), adaptive: false });
         assert_says(refused(|spec| spec.per_function = limits), "needs fairness: Function");
         let with_lanes = refused(|spec| {
             spec.fairness = Fairness::Function;

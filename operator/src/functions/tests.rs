@@ -367,7 +367,7 @@ fn settings_of_workers_are_in_the_directory() {
     queue.spec.max_inflight = 5;
     queue.spec.concurrency = Some(20);
     queue.spec.rate = Some(RateSpec { per_second: 10, burst: None });
-    queue.spec.per_function = Some(PerFunctionSpec { max_inflight: Some(7) });
+    queue.spec.per_function = Some(PerFunctionSpec { max_inflight: Some(7), adaptive: true });
     queue.spec.timeout = "15m".parse().unwrap();
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.min_backoff = "1s".parse().unwrap();
@@ -391,7 +391,7 @@ fn settings_of_workers_are_in_the_directory() {
         rate: Some(Rate { per_second: 10, burst: None }),
         timeout: Some("15m".parse().unwrap()),
         retry: Some(retry),
-        per_function: Some(PerFunction { max_inflight: Some(7) }),
+        per_function: Some(PerFunction { max_inflight: Some(7), adaptive: true }),
     };
     assert_eq!(stored.read().unwrap(), settings);
 }

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use super::{
     Call,
     attempt_offsets::{AttemptOffsets, offset_after},
-    log::{log_attempt, log_put_off},
+    log::{log_attempt, log_put_off, log_refused},
     policies::RetryPolicies,
     prepare::Prepared,
     results::{ResultOutcome, ResultPublisher},
@@ -36,7 +36,7 @@ use crate::{
     metrics::Metrics,
     record::Record,
     record_store::RecordStore,
-    retry::outcome::{Outcome, PutOff, STATUS_UNREACHABLE},
+    retry::outcome::{Outcome, PutOff, Refusal, STATUS_UNREACHABLE},
 };
 
 /// Delay of a redelivery of a call if it can't be determined now whether the call is cancelled.
@@ -77,8 +77,8 @@ impl Finisher {
         permit: &mut InFlightPermit,
     ) -> AckKind {
         match result {
-            InvocationResult::Reply(reply) => {
-                self.finish_invoked(delivery, prepared, reply, permit).await
+            InvocationResult::Reply(reply, refusal) => {
+                self.finish_invoked(delivery, prepared, (reply, refusal), permit).await
             }
             InvocationResult::AlreadyEnded(mark) => {
                 self.finish_as_marked(delivery, prepared, mark, permit).await
@@ -153,14 +153,17 @@ impl Finisher {
         &self,
         delivery: &Delivery,
         prepared: &mut Prepared,
-        reply: Reply,
+        (reply, refusal): (Reply, Option<Refusal>),
         permit: &mut InFlightPermit,
     ) -> AckKind {
         // The call may have run for long: what applies now decides.
         prepared.call.policy = self.policies.for_call(&prepared.call.invocation);
         let Prepared { call, guard, status } = &*prepared;
-        let outcome =
-            call.policy.decide(&reply.end, call.attempts, SystemTime::now(), rand::random());
+        let refused = refusal.and_then(|refusal| call.attempts.refused(refusal, rand::random()));
+        let is_refused = refused.is_some();
+        let outcome = refused.unwrap_or_else(|| {
+            call.policy.decide(&reply.end, call.attempts, SystemTime::now(), rand::random())
+        });
         let is_cancelled = match &outcome {
             Outcome::Done => !guard.try_end(),
             Outcome::Retry { .. } => guard.is_cancelled(),
@@ -179,8 +182,13 @@ impl Finisher {
         if is_cancelled {
             return self.finish_as_marked(delivery, prepared, Mark::Cancelling, permit).await;
         }
-        self.metrics.record_attempt(reply.duration, &outcome);
-        log_attempt(call, &reply, &outcome);
+        if is_refused {
+            // The gate of its function has counted and logged it.
+            log_refused(call, &reply);
+        } else {
+            self.metrics.record_attempt(reply.duration, &outcome);
+            log_attempt(call, &reply, &outcome);
+        }
         match outcome {
             Outcome::Done => self.finish_done(prepared, reply, permit).await,
             Outcome::Retry { wait, not_counted_for } => {

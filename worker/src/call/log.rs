@@ -62,6 +62,13 @@ pub(super) fn log_attempt(call: &Call, reply: &Reply, outcome: &Outcome) {
     }
 }
 
+/// Logs that a function has refused a call, which is no attempt.
+pub(super) fn log_refused(call: &Call, reply: &Reply) {
+    let (function, call_id) = call.function_and_id();
+    let status = reply.end.status();
+    debug!(%call_id, %function, status, "{} has refused the call for now", function.name());
+}
+
 /// Logs that a call is put off: at info level once a minute for each function.
 pub(super) fn log_put_off(
     call: &Call,

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_nats::jetstream::Context;
@@ -25,9 +25,9 @@ use crate::{
     function::client::{FunctionClient, Reply},
     live_settings::LiveSettings,
     metrics::Metrics,
-    retry::outcome::PutOff,
+    retry::outcome::{PutOff, Refusal},
     server_clock::ServerClock,
-    shared_limits::{FunctionGate, Gate},
+    shared_limits::{AtLimit, FunctionGate, Gate},
 };
 
 /// Invokes the functions of a queue's calls.
@@ -54,8 +54,9 @@ pub(crate) struct Runner {
 
 /// Outcome of running a call.
 pub(crate) enum InvocationResult {
-    /// The function was invoked.
-    Reply(Reply),
+    /// The function was invoked. If it has refused the call, a limit of the function is learned
+    /// from that.
+    Reply(Reply, Option<Refusal>),
     /// The call has ended already, or was cancelled while it ran.
     AlreadyEnded(Mark),
     /// Whether the call has ended can't be determined now. It was not started.
@@ -129,7 +130,8 @@ impl Runner {
         let tokens = async {
             let function = &call.invocation.function;
             if self.functions.has_rate(function) && !self.functions.wait_for_token(function).await {
-                return Some(call.attempts.put_off_by_function_limit(rand::random()));
+                let at_limit = AtLimit::default();
+                return Some(call.attempts.put_off_by_function_limit(at_limit, rand::random()));
             }
             let has_token = self.gate.wait_for_token().await;
             (!has_token).then(|| PutOff::without_share(rand::random()))
@@ -160,10 +162,13 @@ impl Runner {
             guard.confirm_stopped(false, delivery.is_lease_certain()).await;
             return InvocationResult::AlreadyEnded(Mark::Cancelling);
         };
-        let Some(_open_function) = self.functions.open(&call.invocation.function) else {
-            guard.mark_idle();
-            let put_off = call.attempts.put_off_by_function_limit(rand::random());
-            return InvocationResult::PutOff(put_off);
+        let open_function = match self.functions.open(&call.invocation.function) {
+            Ok(open) => open,
+            Err(at_limit) => {
+                guard.mark_idle();
+                let put_off = call.attempts.put_off_by_function_limit(at_limit, rand::random());
+                return InvocationResult::PutOff(put_off);
+            }
         };
         let Some(_open) = self.gate.open() else {
             guard.mark_idle();
@@ -200,12 +205,13 @@ impl Runner {
             return InvocationResult::AlreadyEnded(Mark::Cancelling);
         };
         guard.mark_idle();
+        let refusal = open_function.record(&reply.end, SystemTime::now());
         if self.verbose {
             let (headers, body) = (&reply.headers, String::from_utf8_lossy(&reply.body));
             let (function, call_id) = call.function_and_id();
             info!(%call_id, %function, ?headers, %body, "Response");
         }
-        InvocationResult::Reply(reply)
+        InvocationResult::Reply(reply, refusal)
     }
 
     fn log_request(&self, call: &Call) {

@@ -5,7 +5,7 @@
 //! free rarely, the message is handed back, since another worker may have a free slot.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -204,9 +204,11 @@ impl Lanes {
             self.has_limits |= functions.has_limits(&lane.functions);
         }
         self.set_limits(functions);
-        let with_lane: BTreeSet<_> =
-            self.by_id.values().flat_map(|lane| &lane.functions).cloned().collect();
-        functions.set_lanes(Some(with_lane));
+        let with_lane = self.by_id.values().flat_map(|lane| {
+            let is_own = lane.functions.len() == 1;
+            lane.functions.iter().map(move |function| (function.clone(), is_own))
+        });
+        functions.set_lanes(Some(with_lane.collect()));
     }
 
     /// Returns the longest time without an answer from any lane that was asked.

@@ -13,7 +13,7 @@ use super::FunctionLabels;
 
 /// The label of all functions that the directory does not have. No function has this name: a
 /// function's name contains its namespace.
-const OTHER_FUNCTIONS: &str = "other";
+pub(super) const OTHER_FUNCTIONS: &str = "other";
 
 /// The calls that run now, by function.
 #[derive(Clone, Debug)]

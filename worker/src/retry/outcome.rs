@@ -13,6 +13,8 @@ use asyncqueue::{
 };
 use jiff::Timestamp;
 
+use crate::shared_limits::AtLimit;
+
 use super::{
     backoff::{BackoffPolicy, PUT_OFF},
     retry_after,
@@ -21,6 +23,16 @@ use super::{
 /// Maximum wait that a `Retry-After` can request. The maximum of the policy limits only the waits
 /// that the worker computes.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Wait of a refused call, before jitter. It does not grow: the limit that is learned from it says
+/// how many calls come.
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
+
+/// Status with which a function refuses a call for now (RFC 6585, 4).
+const STATUS_TOO_MANY_REQUESTS: u16 = 429;
+
+/// Status with which a function refuses a call for now, if it says until when.
+const STATUS_UNAVAILABLE: u16 = 503;
 
 /// Time in which failures of the platform do not count as attempts, nor a function that is scaled
 /// to zero. A platform that is unavailable for longer is not expected to return for this call.
@@ -107,6 +119,13 @@ pub(crate) enum PutOffReason {
     NotDue,
 }
 
+/// A function, or the platform in front of it, refuses a call for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// For how long it asks to be left alone, at most an hour.
+    pub(crate) retry_after: Option<Duration>,
+}
+
 /// What follows for the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -153,13 +172,21 @@ impl AttemptCount {
 
     /// Decides how long a call is put off whose function is at its limit. `chance`, from 0 to 1, is
     /// for the jitter.
-    pub(crate) fn put_off_by_function_limit(self, chance: f64) -> PutOff {
+    pub(crate) fn put_off_by_function_limit(self, at_limit: AtLimit, chance: f64) -> PutOff {
+        // If the lane is held back, few such calls come.
         let times = self.deliveries.saturating_sub(self.number).saturating_add(1);
-        PutOff {
-            reason: PutOffReason::FunctionLimit,
-            wait: PUT_OFF.wait_after(times, chance),
-            not_counted_for: None,
-        }
+        let times = if at_limit.has_own_lane { 1 } else { times };
+        let wait = PUT_OFF.wait_after(times, chance).max(at_limit.reopens_in);
+        PutOff { reason: PutOffReason::FunctionLimit, wait, not_counted_for: None }
+    }
+
+    /// Decides what follows for a call that its function refuses: for a day, this is no attempt.
+    /// `chance`, from 0 to 1, is for the jitter. `None`: the refusal is an attempt that has failed.
+    pub(crate) fn refused(self, refusal: Refusal, chance: f64) -> Option<Outcome> {
+        let not_counted_for = Some(self.not_counted_for()?);
+        let wait = refusal.retry_after.unwrap_or_default();
+        let wait = wait + REFUSED_WAIT.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0);
+        Some(Outcome::Retry { wait, not_counted_for })
     }
 }
 
@@ -206,6 +233,23 @@ impl PutOffReason {
             Self::FunctionLimit => "the function was at its limit of invocations in its worker",
             Self::NotDue => "it waited for its next attempt when the fairness of the queue changed",
         }
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// Returns the refusal that an invocation ended with, if it is one.
+    pub(crate) fn of(end: &InvocationEnd, now: SystemTime) -> Option<Self> {
+        let retry_after = requested_wait(end, now).map(|wait| wait.min(MAX_RETRY_AFTER));
+        let is_refused = match end {
+            InvocationEnd::Answered { status: STATUS_TOO_MANY_REQUESTS, .. } => true,
+            InvocationEnd::Answered { status: STATUS_UNAVAILABLE, .. } if retry_after.is_some() => {
+                true
+            }
+            end => end.is_platform_error(),
+        };
+        is_refused.then_some(Self { retry_after })
     }
 }
 
@@ -462,6 +506,54 @@ mod tests {
         assert_eq!(after(5, 400), put_off(4, 86_000));
         assert_eq!(after(2_000, 86_399), put_off(60, 1));
         assert_eq!(after(2_000, 86_400), None);
+    }
+
+    #[test]
+    fn a_function_refuses_with_429_and_503_and_the_platform() {
+        let refusal = |status, internal, retry_after: Option<&str>| {
+            let retry_after = retry_after.map(str::to_owned);
+            let end = InvocationEnd::Answered { status, internal, retry_after };
+            Refusal::of(&end, SystemTime::UNIX_EPOCH).map(|refusal| refusal.retry_after)
+        };
+        let seconds = |seconds| Some(Some(Duration::from_secs(seconds)));
+        assert_eq!(refusal(429, false, None), Some(None));
+        assert_eq!(refusal(429, false, Some("7")), seconds(7));
+        assert_eq!(refusal(503, false, Some("86400")), seconds(3600));
+        assert_eq!(refusal(500, true, None), Some(None));
+        for (status, retry_after) in
+            [(503, None), (503, Some("soon")), (500, Some("7")), (200, None)]
+        {
+            assert_eq!(refusal(status, false, retry_after), None, "{status}");
+        }
+        assert_eq!(Refusal::of(&InvocationEnd::TimedOut, SystemTime::UNIX_EPOCH), None);
+    }
+
+    #[test]
+    fn a_refused_call_makes_no_attempt_for_a_day() {
+        let after = |age, retry_after| {
+            let age = Duration::from_secs(age);
+            let attempts = AttemptCount { number: 3, deliveries: 9, age };
+            attempts.refused(Refusal { retry_after }, 1.0)
+        };
+        let retry = |wait, rest| {
+            let not_counted_for = Some(Duration::from_secs(rest));
+            Some(Outcome::Retry { wait: Duration::from_secs(wait), not_counted_for })
+        };
+        assert_eq!(after(0, None), retry(1, 86_400));
+        assert_eq!(after(86_399, Some(Duration::from_secs(30))), retry(31, 1));
+        assert_eq!(after(86_400, None), None);
+    }
+
+    #[test]
+    fn a_call_of_a_held_lane_is_put_off_for_a_moment() {
+        let attempts = AttemptCount { number: 1, deliveries: 9, age: Duration::ZERO };
+        let wait = |has_own_lane, seconds| {
+            let reopens_in = Duration::from_secs(seconds);
+            attempts.put_off_by_function_limit(AtLimit { reopens_in, has_own_lane }, 1.0).wait
+        };
+        assert_eq!(wait(true, 0).as_secs(), 1);
+        assert_eq!(wait(true, 30).as_secs(), 30);
+        assert_eq!(wait(false, 0).as_secs(), 60);
     }
 
     #[test]

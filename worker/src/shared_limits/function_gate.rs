@@ -3,13 +3,13 @@
 //! delay all others.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use asyncqueue::{
-    FunctionName,
+    FunctionName, Rounded,
     directory::{Directory, FunctionLimits},
     shares::{FunctionShare, division::FunctionClaim},
 };
@@ -17,12 +17,24 @@ use tokio::{
     sync::{Notify, watch},
     time::sleep,
 };
+use tracing::info;
 
-use super::{gate::refill, token_bucket::TokenBucket};
-use crate::live_settings::LiveSettings;
+use super::{
+    adaptive_limit::{AdaptiveLimit, Started},
+    gate::refill,
+    token_bucket::TokenBucket,
+};
+use crate::{
+    live_settings::LiveSettings,
+    metrics::Metrics,
+    retry::outcome::{InvocationEnd, Refusal},
+};
 
 /// Time after which a function without a lane is forgotten, if none of its calls has come.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// Time without a refusal after which a function refuses no more calls.
+const QUIET_TIME: Duration = Duration::from_secs(60);
 
 /// Maximum number of functions without a lane that are remembered. Clients choose their names.
 const MAX_WITHOUT_LANE: usize = 1000;
@@ -33,6 +45,7 @@ const MAX_WITHOUT_LANE: usize = 1000;
 pub(crate) struct FunctionGate {
     settings: watch::Receiver<LiveSettings>,
     directory: watch::Receiver<Option<Arc<Directory>>>,
+    metrics: Metrics,
     state: Arc<Mutex<State>>,
     /// Notified when the worker should renew its shares at once.
     claims_changed: Arc<Notify>,
@@ -55,6 +68,8 @@ struct State {
 #[derive(Debug)]
 struct Function {
     has_lane: bool,
+    /// Whether it shares its lane with no other function.
+    has_own_lane: bool,
     used_at: Instant,
     /// Number of open invocations.
     open: u32,
@@ -65,11 +80,31 @@ struct Function {
     /// The part of the rate.
     rate: u32,
     bucket: TokenBucket,
+    /// What is learned from the calls that it refuses.
+    adaptive: AdaptiveLimit,
+    /// When it has refused a call last, until it has refused none for a while.
+    refused_at: Option<Instant>,
 }
 
 /// An invocation of a function that is open until this is dropped.
 #[derive(Debug)]
-pub(crate) struct OpenFunction(Option<(Arc<Mutex<State>>, FunctionName)>);
+pub(crate) struct OpenFunction(Option<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    gate: FunctionGate,
+    name: FunctionName,
+    started: Started,
+}
+
+/// No invocation of a function may start now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AtLimit {
+    /// For how long the function wants no calls.
+    pub(crate) reopens_in: Duration,
+    /// Whether its lane is its own, and held back until another invocation may start.
+    pub(crate) has_own_lane: bool,
+}
 
 /// A call that waits for a token until this is dropped.
 struct Waiting<'a>(&'a FunctionGate, &'a FunctionName);
@@ -80,29 +115,32 @@ impl FunctionGate {
     pub(crate) fn new(
         settings: watch::Receiver<LiveSettings>,
         directory: watch::Receiver<Option<Arc<Directory>>>,
+        metrics: Metrics,
     ) -> Self {
         Self {
             settings,
             directory,
+            metrics,
             state: Arc::default(),
             claims_changed: Arc::default(),
             raised: watch::Sender::new(()),
         }
     }
 
-    /// Takes over which functions have lanes. `None`: the queue has no lanes.
-    pub(crate) fn set_lanes(&self, functions: Option<BTreeSet<FunctionName>>) {
+    /// Takes over which functions have lanes, and whether the lane is their own. `None`: the queue
+    /// has no lanes.
+    pub(crate) fn set_lanes(&self, functions: Option<BTreeMap<FunctionName, bool>>) {
         let (now, mut state) = (Instant::now(), self.lock());
         state.has_lanes = functions.is_some();
         let functions = functions.unwrap_or_default();
         for (name, function) in &mut state.functions {
-            function.has_lane = functions.contains(name);
+            function.has_lane = functions.contains_key(name);
         }
         let mut is_new = false;
-        for name in functions {
+        for (name, is_own) in functions {
             is_new |= !state.functions.contains_key(&name);
             let function = state.functions.entry(name).or_insert_with(|| Function::new(now));
-            function.has_lane = true;
+            (function.has_lane, function.has_own_lane) = (true, is_own);
         }
         if is_new {
             self.claims_changed.notify_one();
@@ -138,25 +176,29 @@ impl FunctionGate {
         true
     }
 
-    /// Opens an invocation. Returns `None` if that would exceed this worker's share of the limits
-    /// of the function, or if the share may have lapsed.
-    pub(crate) fn open(&self, name: &FunctionName) -> Option<OpenFunction> {
-        let limits = self.limits(name);
+    /// Opens an invocation. Refuses it if that would exceed this worker's share of the limits of
+    /// the function, if the share may have lapsed, or if the function would refuse it.
+    pub(crate) fn open(&self, name: &FunctionName) -> Result<OpenFunction, AtLimit> {
+        let (limits, is_adaptive) = (self.limits(name), self.is_adaptive());
         let (now, mut state) = (Instant::now(), self.lock());
         if !state.has_lanes {
-            return Some(OpenFunction(None));
+            return Ok(OpenFunction(None));
         }
         let is_valid = state.is_valid(now);
         let is_limited = has_shares(&limits);
         let Some(function) = self.used(&mut state, name, now) else {
-            return (!is_limited).then_some(OpenFunction(None));
+            return if is_limited { Err(AtLimit::default()) } else { Ok(OpenFunction(None)) };
         };
         let has_slot = limits.max_inflight.is_none() || function.open < function.slots;
-        if is_limited && !(is_valid && has_slot) {
-            return None;
+        let is_taken = !is_adaptive || function.open < function.adaptive.max_open(now);
+        if !is_taken || is_limited && !(is_valid && has_slot) {
+            let reopens_in =
+                if is_adaptive { function.adaptive.closed_for(now) } else { Duration::ZERO };
+            return Err(AtLimit { reopens_in, has_own_lane: function.has_own_lane });
         }
         function.open += 1;
-        Some(OpenFunction(Some((self.state.clone(), name.clone()))))
+        let started = function.adaptive.started(function.open);
+        Ok(OpenFunction(Some(Opened { gate: self.clone(), name: name.clone(), started })))
     }
 
     /// Returns how many calls of these functions this worker may have in hand, where it has so many
@@ -164,24 +206,35 @@ impl FunctionGate {
     pub(crate) fn max_in_hand(&self, functions: &[FunctionName], in_hand: usize) -> usize {
         let (now, state) = (Instant::now(), self.lock());
         let is_valid = state.is_valid(now);
+        let is_adaptive = self.is_adaptive();
         let max = |name| {
             let limits = self.limits(name);
-            if !has_shares(&limits) {
+            let is_limited = has_shares(&limits);
+            if !is_limited && !is_adaptive {
                 return usize::MAX;
             }
-            let Some(function) = state.functions.get(name).filter(|_| is_valid) else { return 0 };
+            let Some(function) = state.functions.get(name) else { return 0 };
+            let taken =
+                if is_adaptive { function.adaptive.max_open(now) as usize } else { usize::MAX };
+            if !is_limited {
+                return taken;
+            }
+            if !is_valid {
+                return 0;
+            }
             let slots = limits.max_inflight.map_or(usize::MAX, |_| function.slots as usize);
             let ahead = limits.rate.map_or(usize::MAX, |_| {
                 in_hand + function.bucket.soon(now).saturating_sub(function.waiting)
             });
-            slots.min(ahead)
+            slots.min(ahead).min(taken)
         };
         functions.iter().map(max).fold(0, usize::saturating_add)
     }
 
     /// Returns whether one of these functions has a limit.
     pub(crate) fn has_limits(&self, functions: &[FunctionName]) -> bool {
-        functions.iter().any(|name| has_shares(&self.limits(name)))
+        let has_shares = |name| has_shares(&self.limits(name));
+        !functions.is_empty() && (self.is_adaptive() || functions.iter().any(has_shares))
     }
 
     /// Returns the number of calls of one turn of these functions.
@@ -307,18 +360,19 @@ impl FunctionGate {
         own.or(&self.settings.borrow().per_function.limits())
     }
 
+    /// Returns whether the workers learn how many invocations a function takes.
+    fn is_adaptive(&self) -> bool {
+        self.settings.borrow().per_function.adaptive
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Returns whether workers share limits of the function.
 fn has_shares(limits: &FunctionLimits) -> bool {
     limits.max_inflight.is_some() || limits.rate.is_some()
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl State ===
@@ -340,7 +394,18 @@ impl State {
 impl Function {
     fn new(now: Instant) -> Self {
         let bucket = TokenBucket::empty(now);
-        Self { has_lane: false, used_at: now, open: 0, waiting: 0, slots: 0, rate: 0, bucket }
+        Self {
+            has_lane: false,
+            has_own_lane: false,
+            used_at: now,
+            open: 0,
+            waiting: 0,
+            slots: 0,
+            rate: 0,
+            bucket,
+            adaptive: AdaptiveLimit::new(),
+            refused_at: None,
+        }
     }
 
     fn is_kept(&self, now: Instant) -> bool {
@@ -356,12 +421,81 @@ impl Function {
     }
 }
 
+// === impl OpenFunction ===
+
+impl OpenFunction {
+    /// Records how the invocation has ended, and returns whether the function has refused the call.
+    /// What the platform or the network did to it otherwise says nothing of the function.
+    pub(crate) fn record(mut self, end: &InvocationEnd, now: SystemTime) -> Option<Refusal> {
+        let opened = self.0.take()?;
+        let refusal = Refusal::of(end, now).filter(|_| opened.gate.is_adaptive());
+        opened.close(refusal, matches!(end, InvocationEnd::Answered { status: ..500, .. }));
+        refusal
+    }
+}
+
+impl Opened {
+    /// Closes the invocation, and learns from its end.
+    fn close(self, refusal: Option<Refusal>, is_accepted: bool) {
+        let Self { gate, name, started } = self;
+        let (now, mut state) = (Instant::now(), gate.lock());
+        let Some(function) = state.functions.get_mut(&name) else { return };
+        function.open = function.open.saturating_sub(1);
+        if !gate.is_adaptive() {
+            return;
+        }
+        let (open, before) = (function.open, function.adaptive.limit());
+        let mut ended_after = None;
+        match refusal {
+            Some(Refusal { retry_after }) => {
+                function.adaptive.refused(started, open, retry_after, now);
+                let is_new = function.refused_at.replace(now).is_none();
+                let (limit, closed) =
+                    (function.adaptive.limit(), function.adaptive.closed_for(now));
+                if is_new {
+                    info!(
+                        function = %name,
+                        limit,
+                        "{} refuses calls, which is no attempt: this worker invokes it {limit} \
+                         times at once, and not for {}",
+                        name.name(),
+                        Rounded(closed)
+                    );
+                }
+            }
+            None if is_accepted => {
+                function.adaptive.accepted(started, open);
+                ended_after = function.refused_at.filter(|at| now.duration_since(*at) > QUIET_TIME);
+            }
+            None => {}
+        }
+        let limit = function.adaptive.limit();
+        if ended_after.is_some() {
+            function.refused_at = None;
+            info!(
+                function = %name,
+                limit,
+                "{} has refused no call for {}: this worker invokes it {limit} times at once",
+                name.name(),
+                Rounded(QUIET_TIME)
+            );
+        }
+        drop(state);
+        let directory = gate.directory.borrow();
+        gate.metrics.set_function_limit(&name, directory.as_deref(), limit);
+        if refusal.is_some() {
+            gate.metrics.record_refusal(&name, directory.as_deref());
+        }
+        if limit > before {
+            gate.raised.send_replace(());
+        }
+    }
+}
+
 impl Drop for OpenFunction {
     fn drop(&mut self) {
-        if let Some((state, name)) = &self.0
-            && let Some(function) = lock(state).functions.get_mut(name)
-        {
-            function.open = function.open.saturating_sub(1);
+        if let Some(opened) = self.0.take() {
+            opened.close(None, false);
         }
     }
 }
@@ -392,15 +526,21 @@ mod tests {
     /// A queue with lanes for `a` and `b`, of which each function has this limit, and `own` has
     /// limits of its own.
     fn gate(max_inflight: Option<u32>, own: Option<FunctionLimits>) -> FunctionGate {
+        gate_of(PerFunction { max_inflight, adaptive: false }, own)
+    }
+
+    fn gate_of(per_function: PerFunction, own: Option<FunctionLimits>) -> FunctionGate {
         let settings =
             LiveSettings::new(10, GoDuration(Duration::from_secs(1)), QueueRetry::default())
-                .with_per_function(PerFunction { max_inflight });
+                .with_per_function(per_function);
         let entry = FunctionEntry { limits: own.unwrap_or_default(), ..FunctionEntry::default() };
         let functions = [(name("own"), entry)].into();
         let directory = Directory { functions, ..Directory::default() };
         let directory = watch::channel(Some(Arc::new(directory))).1;
-        let gate = FunctionGate::new(watch::channel(settings).1, directory);
-        gate.set_lanes(Some([name("a"), name("b"), name("own")].into()));
+        let queue = "jobs".parse().unwrap();
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default(), &queue);
+        let gate = FunctionGate::new(watch::channel(settings).1, directory, metrics);
+        gate.set_lanes(Some(["a", "b", "own"].map(|function| (name(function), true)).into()));
         gate
     }
 
@@ -429,19 +569,19 @@ mod tests {
     #[test]
     fn a_function_has_no_more_open_than_its_share() {
         let gate = gate(Some(4), None);
-        assert!(gate.open(&name("a")).is_none(), "there is no share yet");
+        assert!(gate.open(&name("a")).is_err(), "there is no share yet");
         assert_eq!(gate.max_in_hand(&[name("a")], 0), 0);
         confirm(&gate, &[("a", 2), ("b", 1)], in_a_second());
         let open = [gate.open(&name("a")).unwrap(), gate.open(&name("a")).unwrap()];
-        assert!(gate.open(&name("a")).is_none());
-        assert!(gate.open(&name("b")).is_some(), "others have limits of their own");
+        assert!(gate.open(&name("a")).is_err());
+        assert!(gate.open(&name("b")).is_ok(), "others have limits of their own");
         assert_eq!(gate.claims()[&name("a")].open, 2);
         // A lane of several functions may have the sum in hand.
         assert_eq!(gate.max_in_hand(&[name("a"), name("b")], 0), 3);
         drop(open);
-        assert!(gate.open(&name("a")).is_some());
+        assert!(gate.open(&name("a")).is_ok());
         confirm(&gate, &[("a", 2)], Instant::now());
-        assert!(gate.open(&name("a")).is_none(), "the share has lapsed");
+        assert!(gate.open(&name("a")).is_err(), "the share has lapsed");
         assert_eq!(gate.max_in_hand(&[name("a")], 0), 0);
     }
 
@@ -464,7 +604,7 @@ mod tests {
         let none = BTreeMap::new();
         let lower = |slots: u32| [(name("a"), slots)].into();
         gate.prepare(|claims, _| (lower(claims[&name("a")].open), none), |of| (&of.0, &of.1));
-        assert!(gate.open(&name("a")).is_none());
+        assert!(gate.open(&name("a")).is_err());
     }
 
     #[tokio::test]
@@ -477,7 +617,7 @@ mod tests {
         assert!(gate.max_in_hand(&[name("own")], 0) > 0);
         let begun = Instant::now();
         for _ in 0..3 {
-            assert!(gate.wait_for_token(&name("own")).await && gate.open(&name("own")).is_some());
+            assert!(gate.wait_for_token(&name("own")).await && gate.open(&name("own")).is_ok());
         }
         assert!(begun.elapsed() >= Duration::from_millis(40), "{:?}", begun.elapsed());
     }
@@ -486,7 +626,7 @@ mod tests {
     fn functions_without_lanes_are_bounded_and_forgotten() {
         let gate = gate(Some(1), None);
         for number in 0..MAX_WITHOUT_LANE + 10 {
-            assert!(gate.open(&name(&format!("f{number}"))).is_none());
+            assert!(gate.open(&name(&format!("f{number}"))).is_err());
         }
         assert_eq!(gate.claims().len(), MAX_WITHOUT_LANE + 3);
         let past = Instant::now().checked_sub(FORGET_AFTER).unwrap();
@@ -496,6 +636,42 @@ mod tests {
         assert_eq!(gate.claims().len(), 3);
         // Without lanes, no function has a limit.
         gate.set_lanes(None);
-        assert!(gate.claims().is_empty() && gate.open(&name("a")).is_some());
+        assert!(gate.claims().is_empty() && gate.open(&name("a")).is_ok());
+    }
+
+    #[test]
+    fn a_function_that_refuses_has_fewer_invocations() {
+        let gate = gate_of(PerFunction { max_inflight: None, adaptive: true }, None);
+        let answered = |status, retry_after: Option<&str>| InvocationEnd::Answered {
+            status,
+            internal: false,
+            retry_after: retry_after.map(str::to_owned),
+        };
+        let now = SystemTime::now();
+        assert_eq!(gate.max_in_hand(&[name("a")], 0), 1);
+        assert_eq!(gate.open(&name("a")).unwrap().record(&answered(200, None), now), None);
+        assert_eq!(gate.max_in_hand(&[name("a")], 0), 2);
+        let open = [gate.open(&name("a")).unwrap(), gate.open(&name("a")).unwrap()];
+        let at_limit = gate.open(&name("a")).unwrap_err();
+        assert_eq!(at_limit, AtLimit { reopens_in: Duration::ZERO, has_own_lane: true });
+        let [first, second] = open;
+        assert!(first.record(&answered(429, Some("30")), now).is_some());
+        let closed_for = gate.open(&name("a")).unwrap_err().reopens_in;
+        assert!(closed_for > Duration::from_secs(28), "{closed_for:?}");
+        assert_eq!(gate.max_in_hand(&[name("a")], 1), 0);
+        // Another function is not affected.
+        assert!(gate.open(&name("b")).is_ok());
+        // A cancelled invocation says nothing.
+        drop(second);
+        assert_eq!(gate.lock().functions[&name("a")].open, 0);
+    }
+
+    #[test]
+    fn without_adaptive_limits_nothing_is_learned() {
+        let gate = gate(None, None);
+        let end = InvocationEnd::Answered { status: 429, internal: false, retry_after: None };
+        let open = gate.open(&name("a")).unwrap();
+        assert_eq!(open.record(&end, SystemTime::now()), None);
+        assert_eq!(gate.max_in_hand(&[name("a")], 0), usize::MAX);
     }
 }

@@ -70,7 +70,9 @@ fn shared_limits(settings: &QueueSettings) -> impl Iterator<Item = (&'static str
             settings.per_function.and_then(|functions| functions.max_inflight),
         ),
     ];
-    limits.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())))
+    let limits = limits.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())));
+    let is_adaptive = settings.per_function.is_some_and(|functions| functions.adaptive);
+    limits.chain(is_adaptive.then(|| (setting::FUNCTION_ADAPTIVE, true.to_string())))
 }
 
 /// Returns the namespaces whose functions the workers call, in addition to those of functions in
