@@ -58,7 +58,7 @@ async fn measure() -> Result<(), Error> {
         HEAVY.as_millis()
     );
     println!(
-        "| fairness | light calls that ran meanwhile | p50, ms | p99, ms | heavy calls/s | broker, \
+        "| fairness | light calls that ran | p50, ms | p99, ms | heavy calls/s | broker, \
          processor seconds |\n|---|---|---|---|---|---|"
     );
     for fairness in BOTH {
