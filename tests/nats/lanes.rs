@@ -64,7 +64,7 @@ impl Queue {
     }
 
     /// Stores a call of this function as a program that knows no lanes does.
-    async fn publish_to(&self, name: &str) {
+    pub(crate) async fn publish_to(&self, name: &str) {
         let mut call = call();
         call.function = function(name);
         let subject = format!("{}.openfaas-fn.{name}.{}", self.spec.subject, call.call_id);

@@ -206,6 +206,7 @@ pub(super) fn to_product(entry: &Entry) -> Shares {
         slots: share.slots.into(),
         rate: share.rate,
         leaving: share.leaving,
+        ..WorkerShare::default()
     };
     let workers = NAMES.iter().zip(entry);
     let workers: BTreeMap<_, _> = workers

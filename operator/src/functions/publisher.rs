@@ -139,7 +139,7 @@ impl DirectoryPublisher {
         let admission = Admission::new(&self.namespaces, default_queue, queues());
         let directory = directory::directory(functions, queues(), &admission);
         let counts = directory::count(&directory, default_queue, functions, &admission);
-        let issues = find_issues(functions, queues(), &admission);
+        let issues = find_issues(functions, queues(), &directory, default_queue, &admission);
         Computed { directory, counts, issues }
     }
 
