@@ -1,5 +1,5 @@
-//! `bench/run fairness`: how long calls of other functions wait next to the backlog of one function,
-//! and what lanes cost: with `fairness: Fifo` and with `fairness: Function`, in the same run.
+//! `bench/run fairness`: how long calls of other functions wait next to the backlog of one
+//! function, and what lanes cost: with `fairness: Fifo` and with `fairness: Function`, in one run.
 
 use std::{
     convert::Infallible,
