@@ -28,6 +28,8 @@ pub(crate) mod condition_type {
     pub(crate) const FUNCTIONS_REFUSED: &str = "FunctionsRefused";
     /// Workers do not have the settings of the spec yet. Absent if they do.
     pub(crate) const SETTINGS_PENDING: &str = "SettingsPending";
+    /// Functions share a lane, so that they can delay each other. Absent if none do.
+    pub(crate) const LANES_SHARED: &str = "LanesShared";
     /// Calls are accepted, and at least one worker runs or none is wanted.
     pub(crate) const READY: &str = "Ready";
 }
@@ -70,6 +72,14 @@ pub(crate) mod reason {
     pub(crate) const NAMESPACE_NOT_ADMITTED: &str = "NamespaceNotAdmitted";
     /// The directory can't be written.
     pub(crate) const DIRECTORY_NOT_WRITTEN: &str = "DirectoryNotWritten";
+    /// The queue has as many lanes as the operator's `max_lanes_per_queue` allows.
+    pub(crate) const MAX_LANES_PER_QUEUE: &str = "MaxLanesPerQueue";
+    /// All queues together have as many lanes as `max_lanes` allows.
+    pub(crate) const MAX_LANES: &str = "MaxLanes";
+    /// Queues with several replicas have as many lanes as `max_lanes_replicated` allows.
+    pub(crate) const MAX_LANES_REPLICATED: &str = "MaxLanesReplicated";
+    /// There is room for lanes again, and calls are in those that functions share.
+    pub(crate) const LANES_IN_USE: &str = "LanesInUse";
     /// Workers don't start in time, and no cause is known.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
     /// The image of the workers cannot be pulled.
@@ -92,8 +102,12 @@ pub(crate) mod reason {
     pub(crate) const PODS_REFUSED: &str = "PodsRefused";
 
     /// All reasons. `Ready` may have all of them except `Active`, `SequencesBeginAt1`,
-    /// `NamespaceNotAdmitted`, `DirectoryNotWritten` and `RecordsNotStored`.
-    pub(crate) const ALL: [&str; 28] = [
+    /// `NamespaceNotAdmitted`, `DirectoryNotWritten`, `RecordsNotStored` and those of lanes.
+    pub(crate) const ALL: [&str; 32] = [
+        MAX_LANES_PER_QUEUE,
+        MAX_LANES,
+        MAX_LANES_REPLICATED,
+        LANES_IN_USE,
         DIRECTORY_NOT_WRITTEN,
         NAMESPACE_NOT_ADMITTED,
         ACTIVE,

@@ -53,7 +53,7 @@ fn namespaces() -> FunctionNamespaces {
 }
 
 fn directory_of(functions: &FunctionIndex, queues: &[AsyncQueue]) -> Directory {
-    directory(functions, queues, &Admission::new(&namespaces(), None, queues))
+    directory(functions, queues, &Admission::new(&namespaces(), None, queues), |_| 90)
 }
 
 fn issues_of(functions: &FunctionIndex, queues: &[AsyncQueue]) -> Vec<FunctionIssue> {
@@ -282,7 +282,10 @@ fn the_default_queue_admits_all_functions() {
     let (namespaces, default) = (namespaces(), "faas-request".parse().unwrap());
     let admission = Admission::new(&namespaces, Some(&default), &queues);
     assert!(
-        directory(&functions, &queues, &admission).functions.values().all(|f| f.queue.is_some())
+        directory(&functions, &queues, &admission, |_| 90)
+            .functions
+            .values()
+            .all(|f| f.queue.is_some())
     );
     assert_eq!(find_issues(&functions, &queues, &admission), []);
 }
