@@ -101,6 +101,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod fairness;
 #[doc(hidden)]
+pub mod fairness_change;
+#[doc(hidden)]
 pub mod function_namespaces;
 #[doc(hidden)]
 pub mod hop_by_hop;
@@ -142,6 +144,8 @@ pub mod subject;
 pub mod tombstone;
 #[doc(hidden)]
 pub mod unknown_functions;
+#[doc(hidden)]
+pub mod waiting_calls;
 #[doc(hidden)]
 pub mod worker_requests;
 

@@ -16,6 +16,8 @@ use crate::{
     publish_failure::PublishFailure,
 };
 
+pub mod division;
+
 /// All of the rate, as [`WorkerShare::rate`] counts it.
 pub const WHOLE_RATE: u32 = 1_000_000;
 

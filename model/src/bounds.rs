@@ -230,7 +230,7 @@ fn combinations(kinds: u32) -> Vec<Faults> {
 }
 
 /// Returns the bounds in which the checker finds that a guard is missing. Returns `None` for a
-/// guard of submissions.
+/// guard of another part than the life of calls.
 #[must_use]
 pub fn without(guard: Guard) -> Option<Setup> {
     let faults = match guard {
@@ -259,10 +259,6 @@ pub fn without(guard: Guard) -> Option<Setup> {
     let retried = Setup { max_attempts: 2, ..one };
     let cancelled = Setup { cancels: 1, ..one };
     let setup = match guard {
-        Guard::SubmitExpectsNone
-        | Guard::SubmitMessageId
-        | Guard::SubmitComparesDigest
-        | Guard::SubmitSharesId => return None,
         Guard::StreamFirstSequence => Setup { calls: 2, workers: 2, callbacks: false, ..one },
         Guard::TombstoneKeyedBySequence => Setup { calls: 2, ..cancelled },
         Guard::TombstoneFirstWins => Setup { callbacks: false, ..cancelled },
@@ -288,6 +284,7 @@ pub fn without(guard: Guard) -> Option<Setup> {
         | Guard::PoisonIsNotInvoked
         | Guard::ResultBeforeAck
         | Guard::DeadLetterLookedUp => one,
+        _ => return None,
     };
     Some(setup)
 }

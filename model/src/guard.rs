@@ -66,11 +66,31 @@ pub enum Guard {
     CancelConfirmNeedsLease,
     /// A cancellation is confirmed only when the call can't start any more.
     CancelWaits,
+    /// A share is written only over the entry that was read.
+    ShareComparesRevision,
+    /// A share is raised only to what is free.
+    ShareFromFree,
+    /// A share that is lowered still counts the invocations that are open.
+    ShareCountsOpen,
+    /// A worker keeps within a lower share before it is written.
+    LowerShareFirst,
+    /// A worker uses a higher share only after it was written.
+    RaiseShareWhenWritten,
+    /// A share is taken from a worker only after the lease.
+    ShareHasLease,
+    /// The share of a worker that does not renew it is divided.
+    DeadShareReturns,
+    /// A worker starts nothing unless it has renewed its share recently.
+    ShareLapses,
+    /// The time in which a worker may start begins when its renewal is sent.
+    LeaseFromSending,
+    /// A worker keeps within a lower part of the rate before it is written.
+    LowerRateFirst,
 }
 
 impl Guard {
     /// All guards.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 40] = [
         Self::SubmitExpectsNone,
         Self::SubmitMessageId,
         Self::SubmitComparesDigest,
@@ -101,6 +121,16 @@ impl Guard {
         Self::CancelRemovesMessage,
         Self::CancelConfirmNeedsLease,
         Self::CancelWaits,
+        Self::ShareComparesRevision,
+        Self::ShareFromFree,
+        Self::ShareCountsOpen,
+        Self::LowerShareFirst,
+        Self::RaiseShareWhenWritten,
+        Self::ShareHasLease,
+        Self::DeadShareReturns,
+        Self::ShareLapses,
+        Self::LeaseFromSending,
+        Self::LowerRateFirst,
     ];
 
     /// Returns the rule that is broken without this guard.
@@ -135,6 +165,16 @@ impl Guard {
             Self::ResultRefusalIsFinal | Self::DeadLetterShrinks => Rule::Ends,
             Self::DeadLetterLookedUp => Rule::OneDeadLetter,
             Self::ConfirmByKind => Rule::NoDeliveryAfterAck,
+            Self::ShareComparesRevision
+            | Self::ShareFromFree
+            | Self::ShareCountsOpen
+            | Self::LowerShareFirst
+            | Self::RaiseShareWhenWritten
+            | Self::ShareHasLease => Rule::TotalKept,
+            Self::DeadShareReturns => Rule::ShareIsUsed,
+            Self::ShareLapses => Rule::OneShareAbove,
+            Self::LeaseFromSending => Rule::NoStartAfterLease,
+            Self::LowerRateFirst => Rule::RateKept,
         }
     }
 }

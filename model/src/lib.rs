@@ -1,6 +1,7 @@
 //! A checked model of the protocol between gateway, JetStream, workers and clients.
 //!
-//! [`life`] models a call from the stream to its end, [`submission`] how it gets onto the stream.
+//! [`life`] models a call from the stream to its end, [`submission`] how it gets onto the stream,
+//! and [`shares`] how workers divide the limits of a queue.
 //! [`search`] visits all their states within bounds. [`explain`] checks whether the model has a run
 //! with the observed steps of one call. The README has the assumptions.
 
@@ -11,4 +12,5 @@ pub mod life;
 pub mod places;
 pub mod rule;
 pub mod search;
+pub mod shares;
 pub mod submission;

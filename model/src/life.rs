@@ -7,6 +7,7 @@ use self::{
     setup::Setup,
     state::{CALLS, Call, Cancel, Message, Record, SEQUENCES, State, WORKERS, Worker},
 };
+use crate::{rule::Rule, search::Progress};
 
 pub mod action;
 mod ending;
@@ -101,6 +102,29 @@ impl Life {
         };
         calls.into_iter().all(is_over)
             && state.workers.iter().all(|worker| worker.tasks.iter().all(Option::is_none))
+    }
+}
+
+impl Progress for Life {
+    type State = State;
+    type Action = Action;
+
+    const RULE: Rule = Rule::Ends;
+
+    fn first(&self) -> State {
+        Self::first(self)
+    }
+
+    fn steps(&self, state: &State) -> Vec<(Action, State)> {
+        Self::steps(self, state).collect()
+    }
+
+    fn is_fault(action: Action) -> bool {
+        action.is_fault()
+    }
+
+    fn is_at_rest(&self, state: &State) -> bool {
+        Self::is_at_rest(self, state)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Searches the model within larger bounds than the tests.
 
-use std::{process::ExitCode, time::Instant};
+use std::{fmt::Debug, process::ExitCode, time::Instant};
 
 use asyncqueue_model::{
     bounds::{Bounds, broadcast, large},
@@ -9,11 +9,13 @@ use asyncqueue_model::{
         setup::{Faults, Setup},
     },
     search::{Found, search, search_stuck},
+    shares::{self, Sharing},
 };
 use clap::Parser;
 
 /// Searches the model of the protocol for a run that breaks a rule. Without options: each three
-/// kinds of faults with one call, and each two with two calls.
+/// kinds of faults with one call, each two with two calls, and each two with the shares of two
+/// workers. Options are for the life of calls.
 #[derive(Debug, Parser)]
 #[command(name = "asyncqueue-model")]
 struct Options {
@@ -75,21 +77,35 @@ fn budget<'a>(faults: &'a mut Faults, kind: &str) -> Option<&'a mut u8> {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let searches = if std::env::args().len() > 1 { vec![options.bounds()] } else { large() };
+    let is_asked = std::env::args().len() > 1;
     let mut is_whole = true;
-    for Bounds { name, setup } in searches {
-        println!("{name}: {:?}", setup.faults);
-        let begun = Instant::now();
-        let mut found = vec![search(Life::new(setup))];
-        if options.stuck {
-            found.push(search_stuck(&Life::new(setup)));
-        }
-        for found in found {
-            is_whole &= report(&found);
-        }
-        println!("  {:.1} s", begun.elapsed().as_secs_f64());
+    for Bounds { name, setup } in if is_asked { vec![options.bounds()] } else { large() } {
+        is_whole &= run(name, setup.faults, || {
+            let mut found = vec![search(Life::new(setup))];
+            if options.stuck {
+                found.push(search_stuck(&Life::new(setup)));
+            }
+            found
+        });
+    }
+    for shares::bounds::Bounds { name, setup } in
+        if is_asked { vec![] } else { shares::bounds::large() }
+    {
+        is_whole &= run(name, setup.faults, || vec![search(Sharing::new(setup))]);
     }
     if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs searches, and returns whether all rules are kept.
+fn run(name: &str, faults: impl Debug, searches: impl FnOnce() -> Vec<Found>) -> bool {
+    println!("{name}: {faults:?}");
+    let begun = Instant::now();
+    let mut is_whole = true;
+    for found in searches() {
+        is_whole &= report(&found);
+    }
+    println!("  {:.1} s", begun.elapsed().as_secs_f64());
+    is_whole
 }
 
 /// Prints what a search found, and returns whether all rules are kept.

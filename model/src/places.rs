@@ -55,6 +55,17 @@ impl Guard {
                 ("worker/src/call/cancellations.rs", "confirm_stopped")
             }
             Self::CancelWaits => ("asyncqueue/src/cancel.rs", "wait_for_reply"),
+            Self::ShareComparesRevision => ("asyncqueue/src/shares.rs", "write"),
+            Self::ShareFromFree => ("asyncqueue/src/shares/division.rs", "next_share"),
+            Self::ShareCountsOpen => ("asyncqueue/src/shares/division.rs", "renew"),
+            Self::LowerShareFirst => ("worker/src/shared_limits/gate.rs", "prepare"),
+            Self::RaiseShareWhenWritten => ("worker/src/shared_limits/gate.rs", "confirm"),
+            Self::ShareHasLease | Self::DeadShareReturns => {
+                ("worker/src/shared_limits/keeper.rs", "dead")
+            }
+            Self::ShareLapses => ("worker/src/shared_limits/gate.rs", "valid"),
+            Self::LeaseFromSending => ("worker/src/shared_limits/keeper.rs", "renew"),
+            Self::LowerRateFirst => ("worker/src/shared_limits/gate.rs", "lower_rate"),
         };
         Place { file, function }
     }

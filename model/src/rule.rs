@@ -36,9 +36,48 @@ pub enum Rule {
     AcceptedIsStored,
     /// Another call under a client's id is accepted, too.
     NewCallAccepted,
+    /// While each worker renews its share within the lease, no invocation is permitted above the
+    /// total. Invocations that a higher total permitted may still be open.
+    TotalKept,
+    /// A worker that was stopped, or cut off, for longer than the lease has at most its own share
+    /// open above the total.
+    OneShareAbove,
+    /// No invocation starts after the lease of its worker's share, unless the worker was stopped
+    /// between its last check and the request.
+    NoStartAfterLease,
+    /// The workers that may start invocations have the whole rate at most.
+    RateKept,
+    /// From each state, without further faults, the workers that are up can have the whole total
+    /// and the whole rate in equal parts.
+    ShareIsUsed,
+}
+
+/// A part of the model, with a search of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// How calls get onto the stream.
+    Submission,
+    /// The life of calls.
+    Life,
+    /// The shares of workers.
+    Shares,
 }
 
 impl Rule {
+    /// Returns the part of the model that has the rule.
+    #[must_use]
+    pub const fn part(self) -> Part {
+        match self {
+            Self::StoredOnce | Self::AcceptedIsStored | Self::NewCallAccepted => Part::Submission,
+            Self::TotalKept
+            | Self::OneShareAbove
+            | Self::NoStartAfterLease
+            | Self::RateKept
+            | Self::ShareIsUsed => Part::Shares,
+            _ => Part::Life,
+        }
+    }
+
     /// Returns the rule as text.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -57,6 +96,11 @@ impl Rule {
             Self::StoredOnce => "a repeated submission is stored once",
             Self::AcceptedIsStored => "an accepted submission is stored",
             Self::NewCallAccepted => "another call under an id is accepted",
+            Self::TotalKept => "no more invocations than `concurrency`",
+            Self::OneShareAbove => "a lapsed share exceeds `concurrency` at most by itself",
+            Self::NoStartAfterLease => "no start after the lease of a share",
+            Self::RateKept => "no more than the whole rate",
+            Self::ShareIsUsed => "each share can be used",
         }
     }
 }

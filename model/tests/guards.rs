@@ -6,8 +6,9 @@ use asyncqueue_model::{
     bounds,
     guard::Guard,
     life::Life,
-    rule::Rule,
+    rule::{Part, Rule},
     search::{search, search_stuck},
+    shares::{self, Sharing},
 };
 
 #[test]
@@ -26,10 +27,14 @@ fn guards_name_functions_that_exist() {
     }
 }
 
+fn guards_of(part: Part) -> impl Iterator<Item = Guard> {
+    Guard::ALL.into_iter().filter(move |guard| guard.protects().part() == part)
+}
+
 #[test]
 fn a_removed_guard_of_calls_breaks_its_rule() {
-    for guard in Guard::ALL {
-        let Some(setup) = bounds::without(guard) else { continue };
+    for guard in guards_of(Part::Life) {
+        let setup = bounds::without(guard).unwrap();
         let life = Life::new(setup);
         let rule = guard.protects();
         let found = if rule == Rule::Ends { search_stuck(&life) } else { search(life) };
@@ -42,10 +47,24 @@ fn a_removed_guard_of_calls_breaks_its_rule() {
 
 #[test]
 fn a_removed_guard_of_submissions_breaks_its_rule() {
-    for guard in Guard::ALL.into_iter().filter(|guard| bounds::without(*guard).is_none()) {
+    for guard in guards_of(Part::Submission) {
         let found: Vec<_> = bounds::submissions(Some(guard)).into_iter().map(search).collect();
         let is_found = found.iter().any(|found| found.breaks(guard.protects()));
         assert!(is_found, "without {guard:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_removed_guard_of_shares_breaks_its_rule() {
+    for guard in guards_of(Part::Shares) {
+        let setup = shares::bounds::without(guard);
+        let (rule, sharing) = (guard.protects(), Sharing::new(setup));
+        let found =
+            if rule == Rule::ShareIsUsed { search_stuck(&sharing) } else { search(sharing) };
+        assert!(found.breaks(rule), "without {guard:?}: {:?}", found.broken);
+        let whole = Sharing::new(shares::setup::Setup { without: None, ..setup });
+        assert_eq!(search_stuck(&whole).broken, [], "with {guard:?}");
+        assert_eq!(search(whole).broken, [], "with {guard:?}");
     }
 }
 

@@ -4,6 +4,7 @@ use asyncqueue_model::{
     bounds,
     life::Life,
     search::{search, search_stuck},
+    shares::{self, Sharing},
 };
 
 #[test]
@@ -30,5 +31,22 @@ fn submissions_keep_the_rules() {
         let found = search(submission);
         assert_eq!(found.broken, [], "{requests:?}");
         println!("{requests:?}: {} states", found.states);
+    }
+}
+
+#[test]
+fn shares_keep_the_rules_within_small_bounds() {
+    for bounds in shares::bounds::small() {
+        let found = search(Sharing::new(bounds.setup));
+        assert_eq!(found.broken, [], "{}", bounds.name);
+        println!("{}: {} states", bounds.name, found.states);
+    }
+}
+
+#[test]
+fn shares_can_be_used_within_small_bounds() {
+    for bounds in shares::bounds::small() {
+        let found = search_stuck(&Sharing::new(bounds.setup));
+        assert_eq!(found.broken, [], "{}", bounds.name);
     }
 }

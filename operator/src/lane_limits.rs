@@ -44,8 +44,8 @@ pub(crate) struct LaneUse {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) lanes: usize,
-    /// Whether no lanes are to be created. From the maximum on, until a twentieth of it is free: the
-    /// directory is not to change with each lane.
+    /// Whether no lanes are to be created. From the maximum on, until a twentieth of it is free:
+    /// the directory is not to change with each lane.
     pub(crate) is_full: bool,
 }
 

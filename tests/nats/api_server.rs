@@ -64,17 +64,15 @@ impl ApiServer {
         start_operator(&self.http.url(), &[&[("default_queue", "")][..], settings].concat())
     }
 
-    /// The status that the operator wrote last, as far as it differs from the one at the start.
-    pub(crate) fn status(&self) -> Option<Value> {
-        let received = self.http.received().into_iter().rev();
-        let mut written = received
-            .filter(|request| request.method == Method::PATCH)
-            .filter(|request| {
-                request.target.starts_with(&format!("{NAMESPACED_QUEUES}jobs/status"))
-            })
-            .filter_map(|request| serde_json::from_slice::<Value>(&request.body).ok())
-            .map(|patch| patch["status"].clone());
-        written.find(|status| !status["conditions"].is_null())
+    /// The statuses that were written, each as far as it changed.
+    pub(crate) fn statuses(&self) -> Vec<Value> {
+        let received = self.http.received().into_iter();
+        let written = received.filter(|request| {
+            request.target.starts_with(NAMESPACED_QUEUES) && request.target.contains("/status")
+        });
+        written
+            .map(|request| serde_json::from_slice::<Value>(&request.body).unwrap()["status"].take())
+            .collect()
     }
 
     /// The events that were created.

@@ -44,7 +44,8 @@ impl Operated {
 
     /// The condition that functions share a lane, in the status that was written last.
     fn lanes_shared(&self) -> Option<Value> {
-        let status = self.api.status()?;
+        let mut written = self.api.statuses().into_iter().rev();
+        let status = written.find(|status| status["conditions"].is_array())?;
         let conditions = status["conditions"].as_array()?;
         conditions.iter().find(|condition| condition["type"] == "LanesShared").cloned()
     }

@@ -22,6 +22,7 @@ mod drain;
 mod drain_jetstream;
 mod environment;
 mod expiry;
+mod fairness;
 mod gateway;
 mod gateway_calls;
 mod gateway_clients;

@@ -2,14 +2,13 @@
 //! many start in a second (`rate`).
 //!
 //! [`gate`] decides in this worker whether an invocation may start. [`keeper`] gets the worker's
-//! share from NATS and renews it, [`division`] divides the limits, and [`token_bucket`] spaces the
-//! starts. Queues without these limits write nothing.
+//! share from NATS and renews it, and [`token_bucket`] spaces the starts.
+//! [`asyncqueue::shares::division`] divides the limits. Queues without these limits write nothing.
 
 use std::time::Duration;
 
 pub(crate) use self::{gate::Gate, keeper::ShareKeeper};
 
-mod division;
 mod gate;
 mod keeper;
 mod token_bucket;

@@ -108,6 +108,11 @@ impl Sweeper {
         self.lanes
     }
 
+    /// Creates missing lanes at the first sweep: all of them are missing.
+    pub(crate) fn expecting_missing_lanes(self) -> Self {
+        Self { had_difference: true, ..self }
+    }
+
     /// Creates, updates and removes lanes. Returns what was changed, in words. Does nothing if the
     /// queue has no lanes. The program that creates the queue's streams is to call this at each
     /// [`SWEEP_INTERVAL`].

@@ -83,7 +83,7 @@ fn keeps_for(
         }
         Rule::OneDeadLetter => record.letters <= 1,
         // Checked in another way, or a rule of the other model.
-        Rule::Ends | Rule::StoredOnce | Rule::AcceptedIsStored | Rule::NewCallAccepted => true,
+        _ => true,
     }
 }
 

@@ -30,6 +30,9 @@ pub(crate) mod condition_type {
     pub(crate) const SETTINGS_PENDING: &str = "SettingsPending";
     /// Functions share a lane, so that they can delay each other. Absent if none do.
     pub(crate) const LANES_SHARED: &str = "LanesShared";
+    /// The fairness of the queue is being changed: no call is delivered until then. `False` says
+    /// what the change has cost. Absent if there is nothing to say.
+    pub(crate) const MIGRATING: &str = "Migrating";
     /// Calls are accepted, and at least one worker runs or none is wanted.
     pub(crate) const READY: &str = "Ready";
 }
@@ -48,6 +51,10 @@ pub(crate) mod reason {
     pub(crate) const SUSPENDED: &str = "Suspended";
     /// `spec.suspend` is false.
     pub(crate) const ACTIVE: &str = "Active";
+    /// The fairness of the queue is being changed.
+    pub(crate) const MIGRATING: &str = "Migrating";
+    /// The attempts of calls were not recorded when the fairness of the queue was changed.
+    pub(crate) const ATTEMPTS_NOT_RECORDED: &str = "AttemptsNotRecorded";
     /// The stream, the Deployment or the name belongs to something else.
     pub(crate) const RESOURCE_CONFLICT: &str = "ResourceConflict";
     /// Another stream has the subject, or one that overlaps.
@@ -102,12 +109,15 @@ pub(crate) mod reason {
     pub(crate) const PODS_REFUSED: &str = "PodsRefused";
 
     /// All reasons. `Ready` may have all of them except `Active`, `SequencesBeginAt1`,
-    /// `NamespaceNotAdmitted`, `DirectoryNotWritten`, `RecordsNotStored` and those of lanes.
-    pub(crate) const ALL: [&str; 32] = [
+    /// `NamespaceNotAdmitted`, `DirectoryNotWritten`, `RecordsNotStored`, `AttemptsNotRecorded` and
+    /// those of lanes.
+    pub(crate) const ALL: [&str; 34] = [
         MAX_LANES_PER_QUEUE,
         MAX_LANES,
         MAX_LANES_REPLICATED,
         LANES_IN_USE,
+        MIGRATING,
+        ATTEMPTS_NOT_RECORDED,
         DIRECTORY_NOT_WRITTEN,
         NAMESPACE_NOT_ADMITTED,
         ACTIVE,

@@ -1,14 +1,17 @@
 //! Gets the share of this worker from NATS, and renews it while it is needed.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
     jetstream::NatsError,
-    shares::{self, Shares, StoredShares, WorkerShare},
+    shares::{
+        self, Shares, StoredShares, WorkerShare,
+        division::{self, Claim, Renewal},
+    },
 };
 use asyncqueue_runtime::{error::error_chain, log_limit::LogLimit};
 use tokio::{
@@ -18,11 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    LEASE, RENEW_INTERVAL, STARTS_WITHIN,
-    division::{self, Claim, Renewal},
-    gate::Gate,
-};
+use super::{LEASE, RENEW_INTERVAL, STARTS_WITHIN, gate::Gate};
 use crate::{live_settings::LiveSettings, metrics::Metrics};
 
 /// Maximum time for one renewal.
@@ -209,9 +208,9 @@ impl ShareKeeper {
 impl Observed {
     /// Records the last writes of the workers. Returns the workers that have not written for the
     /// lease, as seen from here.
-    fn dead(&mut self, shares: &Shares, own: &str, now: Instant) -> HashSet<String> {
+    fn dead(&mut self, shares: &Shares, own: &str, now: Instant) -> BTreeSet<String> {
         self.0.retain(|worker, _| shares.workers.contains_key(worker));
-        let mut dead = HashSet::new();
+        let mut dead = BTreeSet::new();
         for (worker, share) in &shares.workers {
             let seen = self.0.entry(worker.clone()).or_insert((share.beat, now));
             if seen.0 != share.beat {
@@ -241,7 +240,7 @@ mod tests {
         assert!(dead(1, Duration::ZERO).is_empty());
         assert!(dead(2, LEASE / 2).is_empty());
         assert!(dead(2, LEASE.mul_f64(0.99)).is_empty());
-        assert_eq!(dead(2, LEASE), HashSet::from(["stops".to_owned()]));
-        assert_eq!(dead(3, LEASE * 2), HashSet::from(["stops".to_owned()]));
+        assert_eq!(dead(2, LEASE), BTreeSet::from(["stops".to_owned()]));
+        assert_eq!(dead(3, LEASE * 2), BTreeSet::from(["stops".to_owned()]));
     }
 }

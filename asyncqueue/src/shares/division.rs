@@ -1,45 +1,49 @@
 //! Divides the limits of a queue among its workers. Pure.
+//!
+//! The workers of a queue have to agree on this, also while they are of different versions.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-use asyncqueue::shares::{Shares, WHOLE_RATE, WorkerShare};
+use super::{Shares, WHOLE_RATE, WorkerShare};
 
 /// What a worker needs to know to renew its share.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Claim<'a> {
+pub struct Claim<'a> {
     /// The id of the worker.
-    pub(super) worker: &'a str,
+    pub worker: &'a str,
     /// Total number of open invocations, if it is limited.
-    pub(super) concurrency: Option<u32>,
+    pub concurrency: Option<u32>,
     /// Whether the rate is limited.
-    pub(super) has_rate: bool,
+    pub has_rate: bool,
     /// Maximum number of calls that the worker runs.
-    pub(super) max_inflight: u32,
+    pub max_inflight: u32,
     /// Number of invocations that it has open.
-    pub(super) open: u32,
+    pub open: u32,
     /// Whether it shuts down.
-    pub(super) leaving: bool,
+    pub leaving: bool,
 }
 
 /// What follows when a worker renews its share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Renewal {
+pub struct Renewal {
     /// The shares to write.
-    pub(super) shares: Shares,
+    pub shares: Shares,
     /// The share of this worker in them.
-    pub(super) own: WorkerShare,
+    pub own: WorkerShare,
     /// Number of invocations that may be open from now on. It is less than the share while more
     /// are open than the worker is entitled to.
-    pub(super) slots: u32,
+    pub slots: u32,
 }
 
 /// Returns the shares after this worker has renewed its own, without those of the `dead` workers.
 ///
-/// Each worker is entitled to an equal part. It takes no more than what is free, and gives up at
-/// once what is above its part, except for invocations that are open. So the sum exceeds the total
-/// only where it did before: a lower total, or a limit that did not exist, applies as invocations
-/// end.
-pub(super) fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) -> Renewal {
+/// Each worker is entitled to an equal part. It takes no more than what the others leave, and gives
+/// up at once what is above that, except for invocations that are open. So the sum exceeds the
+/// total only by invocations that are open already, and none starts before enough of them have
+/// ended. They are there after the total was lowered, where a limit is new, and in a worker that
+/// returns after its lease.
+#[must_use]
+pub fn renew(shares: &Shares, dead: &BTreeSet<String>, claim: &Claim<'_>) -> Renewal {
     let mut workers = shares.workers.clone();
     workers.retain(|worker, _| !dead.contains(worker));
     let own = workers.remove(claim.worker).unwrap_or_default();
@@ -54,10 +58,10 @@ pub(super) fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) 
     };
     let slots = claim.concurrency.map_or(0, |total| {
         let target = part(total).min(claim.max_inflight);
-        next_share(total, own.slots, sum(|share| share.slots), target)
+        next_share(total, sum(|share| share.slots), target)
     });
     let rate = if claim.has_rate {
-        next_share(WHOLE_RATE, own.rate, sum(|share| share.rate), part(WHOLE_RATE))
+        next_share(WHOLE_RATE, sum(|share| share.rate), part(WHOLE_RATE))
     } else {
         0
     };
@@ -72,7 +76,8 @@ pub(super) fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) 
 }
 
 /// Returns the shares without this worker.
-pub(super) fn leave(shares: &Shares, worker: &str) -> Shares {
+#[must_use]
+pub fn leave(shares: &Shares, worker: &str) -> Shares {
     let mut workers = shares.workers.clone();
     workers.remove(worker);
     Shares { workers }
@@ -86,13 +91,9 @@ fn equal_part(total: u32, workers: usize, position: usize) -> u32 {
     total / workers + u32::from(has_more)
 }
 
-/// Returns what a worker that has `own` uses from now on.
-fn next_share(total: u32, own: u32, others: u32, target: u32) -> u32 {
-    if own > target {
-        return target;
-    }
-    let free = total.saturating_sub(others.saturating_add(own));
-    target.min(own.saturating_add(free))
+/// Returns what a worker uses from now on: no more than what the others leave.
+fn next_share(total: u32, others: u32, target: u32) -> u32 {
+    target.min(total.saturating_sub(others))
 }
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ mod tests {
         }
     }
 
-    fn renew(shares: &Shares, dead: &HashSet<String>, claim: &Claim<'_>) -> Shares {
+    fn renew(shares: &Shares, dead: &BTreeSet<String>, claim: &Claim<'_>) -> Shares {
         super::renew(shares, dead, claim).shares
     }
 
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_gets_what_others_give_up() {
-        let none = HashSet::new();
+        let none = BTreeSet::new();
         let mut shares = renew(&Shares::default(), &none, &claim("a", 20));
         assert_eq!(slots(&shares), [20]);
         shares = renew(&shares, &none, &claim("b", 20));
@@ -144,11 +145,11 @@ mod tests {
 
     #[test]
     fn the_share_of_a_dead_worker_is_divided() {
-        let dead = HashSet::from(["b".to_owned()]);
+        let dead = BTreeSet::from(["b".to_owned()]);
         let mut shares = Shares::default();
         for _ in 0..2 {
             for worker in ["a", "b", "c"] {
-                shares = renew(&shares, &HashSet::new(), &claim(worker, 20));
+                shares = renew(&shares, &BTreeSet::new(), &claim(worker, 20));
             }
         }
         assert_eq!(slots(&shares), [7, 7, 6]);
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_leaves_keeps_what_runs() {
-        let none = HashSet::new();
+        let none = BTreeSet::new();
         let mut shares = renew(&Shares::default(), &none, &claim("a", 4));
         let leaving = Claim { leaving: true, open: 3, ..claim("a", 4) };
         shares = renew(&shares, &none, &leaving);
@@ -171,12 +172,12 @@ mod tests {
     #[test]
     fn a_worker_takes_no_more_than_it_runs() {
         let small = Claim { max_inflight: 2, ..claim("a", 20) };
-        assert_eq!(slots(&renew(&Shares::default(), &HashSet::new(), &small)), [2]);
+        assert_eq!(slots(&renew(&Shares::default(), &BTreeSet::new(), &small)), [2]);
     }
 
     #[test]
     fn a_limit_that_is_new_counts_what_is_open() {
-        let none = HashSet::new();
+        let none = BTreeSet::new();
         let open = Claim { open: 9, ..claim("a", 4) };
         let mut shares = renew(&Shares::default(), &none, &open);
         assert_eq!(slots(&shares), [9]);
@@ -185,6 +186,30 @@ mod tests {
         shares = renew(&shares, &none, &Claim { open: 1, ..claim("a", 4) });
         shares = renew(&shares, &none, &claim("b", 4));
         assert_eq!(slots(&shares), [2, 2]);
+    }
+
+    #[test]
+    fn a_worker_that_returns_starts_nothing_above_the_total() {
+        let (none, dead) = (BTreeSet::new(), BTreeSet::from(["b".to_owned()]));
+        let mut shares = Shares::default();
+        for _ in 0..2 {
+            shares = renew(&shares, &none, &claim("a", 2));
+            shares = renew(&shares, &none, &claim("b", 2));
+        }
+        shares = renew(&shares, &dead, &claim("a", 2));
+        assert_eq!(slots(&shares), [2]);
+        // An invocation of `b` is still open, and `a` has two.
+        for _ in 0..2 {
+            let renewal = super::renew(&shares, &none, &Claim { open: 1, ..claim("b", 2) });
+            assert_eq!((renewal.own.slots, renewal.slots), (1, 0));
+            shares = renewal.shares;
+        }
+        let renewal = super::renew(&shares, &none, &Claim { open: 2, ..claim("a", 2) });
+        assert_eq!((renewal.own.slots, renewal.slots), (2, 1));
+        shares = renew(&renewal.shares, &none, &claim("b", 2));
+        shares = renew(&shares, &none, &claim("a", 2));
+        shares = renew(&shares, &none, &claim("b", 2));
+        assert_eq!(slots(&shares), [1, 1]);
     }
 
     proptest! {
@@ -218,7 +243,7 @@ mod tests {
                 // The last ones come later.
                 for (index, worker) in WORKERS.iter().take(workers.min(round + 2)).enumerate() {
                     let claim = Claim { open: allowed[index], ..claim(worker, total) };
-                    let renewal = super::renew(&shares, &HashSet::new(), &claim);
+                    let renewal = super::renew(&shares, &BTreeSet::new(), &claim);
                     allowed[index] = renewal.slots;
                     shares = renewal.shares;
                 }
@@ -245,7 +270,7 @@ mod tests {
             }
             for _ in 0..2 {
                 for worker in WORKERS.iter().take(workers) {
-                    shares = renew(&shares, &HashSet::new(), &claim(worker, total));
+                    shares = renew(&shares, &BTreeSet::new(), &claim(worker, total));
                 }
             }
             let shares = slots(&shares);
