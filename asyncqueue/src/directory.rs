@@ -17,10 +17,15 @@ use crate::{
     retry::RetryOverrides,
 };
 
-pub use self::settings::{
-    MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, QueueSettings, Rate, SettingsError, StoredSettings,
+pub use self::{
+    function_limits::{FunctionLimits, FunctionLimitsError},
+    settings::{
+        MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, PerFunction, QueueSettings, Rate,
+        SettingsError, StoredSettings,
+    },
 };
 
+pub mod function_limits;
 mod settings;
 mod snapshot;
 #[doc(hidden)]
@@ -46,6 +51,10 @@ pub struct FunctionEntry {
     /// Its retry settings, which override those of its queue.
     #[serde(default, skip_serializing_if = "RetryOverrides::is_empty")]
     pub retry: RetryOverrides,
+    /// Its limits, which override those of its queue, if the queue has lanes. Absent before version
+    /// 0.2.
+    #[serde(default, skip_serializing_if = "FunctionLimits::is_empty")]
+    pub limits: FunctionLimits,
     /// Whether it has no pods on purpose: its Deployment has `replicas: 0`. Absent before version
     /// 0.2.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -36,8 +36,10 @@ pub(crate) fn filter_of(subject: &str, queue_subject: &str) -> Option<String> {
     is_call.then(|| format!("{queue_subject}.{function}.*"))
 }
 
-/// Returns the function of a lane's filter; `None` if no function can have such a name.
-pub(crate) fn function_of(filter: &str, queue_subject: &str) -> Option<FunctionName> {
+/// Returns the function of a lane's filter; `None` if no function can have such a name, or the
+/// filter is not of a lane.
+#[must_use]
+pub fn function_of(filter: &str, queue_subject: &str) -> Option<FunctionName> {
     let below = filter.strip_prefix(queue_subject)?.strip_prefix('.')?.strip_suffix(".*")?;
     let (namespace, name) = below.split_once('.')?;
     FunctionName::new(name, namespace).ok()

@@ -20,7 +20,7 @@ mod sweep;
 pub(crate) use self::names::is_group;
 pub use crate::{
     fairness::{Fairness, SETTING},
-    lane_filters::{has_lanes, matches_filter},
+    lane_filters::{function_of, has_lanes, matches_filter},
 };
 
 pub use self::{

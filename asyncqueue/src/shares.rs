@@ -1,5 +1,5 @@
-//! The shares that the workers of a queue have in the limits of the whole queue: how many
-//! invocations are open, and how many start in a second.
+//! The shares that the workers of a queue have in the limits of the whole queue, and in those of
+//! single functions: how many invocations are open, and how many start in a second.
 //!
 //! The workers of a queue share one entry in KV ([`crate::buckets::SLOTS`]). Each writes its own
 //! share, and only over the entry that it has read. No clocks are compared: a worker is alive while
@@ -30,7 +30,7 @@ pub struct Shares {
 }
 
 /// The share of one worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerShare {
     /// How often the worker has written its share. While it does not grow, the worker may be dead.
     pub beat: u64,
@@ -43,6 +43,29 @@ pub struct WorkerShare {
     /// Whether the worker shuts down, and gives up what it does not need any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaving: bool,
+    /// Whether long calls use all its slots. It then leaves limits of functions to others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub busy: bool,
+    /// Its shares in the limits of functions, by `<name>.<namespace>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub functions: BTreeMap<String, FunctionShare>,
+}
+
+/// The share of one worker in the limits of a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FunctionShare {
+    /// Number of invocations of the function that the worker may have open.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub slots: u32,
+    /// Part of the function's rate, in millionths.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rate: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The entry of a key, and its revision.
@@ -93,11 +116,20 @@ mod tests {
 
     #[test]
     fn shares_read_back_as_they_were_written() {
-        let share = WorkerShare { beat: 7, slots: 5, rate: 250_000, leaving: false };
-        let shares = Shares { workers: [("w-1".to_owned(), share)].into() };
+        let mut share = WorkerShare { beat: 7, slots: 5, rate: 250_000, ..WorkerShare::default() };
+        let mut shares = Shares { workers: [("w-1".to_owned(), share.clone())].into() };
         let json = r#"{"workers":{"w-1":{"beat":7,"slots":5,"rate":250000}}}"#;
         assert_eq!(serde_json::to_string(&shares).unwrap(), json);
         assert_eq!(serde_json::from_str::<Shares>(json).unwrap(), shares);
+        share.busy = true;
+        share.functions = [("f.ns".to_owned(), FunctionShare { slots: 3, rate: 0 })].into();
+        shares.workers.insert("w-1".to_owned(), share);
+        let of_functions = r#"{"workers":{"w-1":{"beat":7,"slots":5,"rate":250000,"busy":true,"#
+            .to_owned()
+            + r#""functions":{"f.ns":{"slots":3}}}}}"#;
+        assert_eq!(serde_json::to_string(&shares).unwrap(), of_functions);
+        assert_eq!(serde_json::from_str::<Shares>(&of_functions).unwrap(), shares);
+        shares = serde_json::from_str(json).unwrap();
         // A later version may add fields.
         let later = r#"{"of":1,"workers":{"w-1":{"beat":7,"slots":5,"rate":250000,"of":1}}}"#;
         assert_eq!(serde_json::from_str::<Shares>(later).unwrap(), shares);

@@ -10,6 +10,8 @@
 //!     url: http://figlet:8080  # from function_url where absent
 //!     # each of these from the queue's workers where absent
 //!     retry: {attempts: 3, codes: [429, 503], minWait: 1s, maxWait: 1m}
+//!     # in a queue with `fairness: Function`
+//!     limits: {maxInflight: 10, weight: 2, rate: {perSecond: 5, burst: 10}}
 //! ```
 //!
 //! Names, URLs and retries follow the same rules as those of an `AsyncQueue` and its functions. The
@@ -26,7 +28,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
     FunctionName, NameError, QueueName,
-    directory::{Directory, FunctionEntry, QueueEntry},
+    directory::{Directory, FunctionEntry, FunctionLimits, FunctionLimitsError, QueueEntry, Rate},
     function_namespaces::check_system,
     lanes::Fairness,
     reserved_names,
@@ -79,6 +81,7 @@ struct Function {
     queue: Option<QueueName>,
     url: Option<String>,
     retry: Option<Retry>,
+    limits: Option<Limits>,
 }
 
 /// The fields of [`RetryOverrides`], and no others: a wrong name is an error now, and not only in a
@@ -90,6 +93,23 @@ struct Retry {
     codes: Option<BTreeSet<u16>>,
     min_wait: Option<String>,
     max_wait: Option<String>,
+}
+
+/// The fields of [`FunctionLimits`], and no others.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Limits {
+    max_inflight: Option<u32>,
+    weight: Option<u32>,
+    rate: Option<LimitedRate>,
+}
+
+/// The fields of [`Rate`], and no others.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct LimitedRate {
+    per_second: u32,
+    burst: Option<u32>,
 }
 
 /// A directory file, and what is needed to read it.
@@ -277,7 +297,7 @@ fn check_conflicts(directory: &Directory, default_queue: &QueueName) -> anyhow::
 
 /// Converts a function. The error begins with the field.
 fn function_entry(
-    Function { queue, url, retry }: Function,
+    Function { queue, url, retry, limits }: Function,
     directory: &Directory,
     default_queue: &QueueName,
 ) -> anyhow::Result<FunctionEntry> {
@@ -291,7 +311,16 @@ fn function_entry(
     }
     let retry = retry.map(RetryOverrides::try_from).transpose();
     let retry = retry.map_err(|error| anyhow!("retry.{error}"))?.unwrap_or_default();
-    Ok(FunctionEntry { queue, url, retry, ..FunctionEntry::default() })
+    let limits = limits.map(FunctionLimits::try_from).transpose();
+    let limits = limits.map_err(|error| anyhow!("limits.{error}"))?.unwrap_or_default();
+    if !limits.is_empty() {
+        let named = queue.as_ref().unwrap_or(default_queue);
+        let fairness = directory.queues.get(named).and_then(|entry| entry.fairness);
+        if fairness != Some(Fairness::Function) {
+            bail!("limits need `fairness: Function` in queues.{named}: add it there");
+        }
+    }
+    Ok(FunctionEntry { queue, url, retry, limits, ..FunctionEntry::default() })
 }
 
 /// Checks the URL of one function. Workers and gateways use it as it is: it has no placeholders.
@@ -308,6 +337,18 @@ impl TryFrom<String> for NewQueueName {
 
     fn try_from(text: String) -> Result<Self, NameError> {
         QueueName::parse_new(&text).map(Self)
+    }
+}
+
+impl TryFrom<Limits> for FunctionLimits {
+    type Error = FunctionLimitsError;
+
+    fn try_from(limits: Limits) -> Result<Self, FunctionLimitsError> {
+        let Limits { max_inflight, weight, rate } = limits;
+        let rate = rate.map(|LimitedRate { per_second, burst }| Rate { per_second, burst });
+        let limits = Self { max_inflight, weight, rate };
+        limits.check()?;
+        Ok(limits)
     }
 }
 
@@ -383,9 +424,37 @@ mod tests {
     }
 
     #[test]
+    fn function_may_have_limits_in_a_queue_with_lanes() {
+        let yaml = "queues: {shared: {fairness: Function}}\nfunctions:\n  a: {queue: shared, \
+                    limits: {maxInflight: 10, weight: 2, rate: {perSecond: 5}}}\n  b: {}";
+        let directory = read(yaml).unwrap();
+        let limits = |name: &str| {
+            directory.functions[&FunctionName::new(name, "openfaas-fn").unwrap()].limits
+        };
+        let rate = Some(Rate { per_second: 5, burst: None });
+        let expected = FunctionLimits { max_inflight: Some(10), weight: Some(2), rate };
+        assert_eq!((limits("a"), limits("b")), (expected, FunctionLimits::default()));
+    }
+
+    #[test]
     fn error_names_line_and_field() {
         for (yaml, expected) in [
-            ("queues:\n  Slow: {}", &["line 2", "`Slow`"][..]),
+            (
+                "queues: {q: {fairness: Function}}\nfunctions:\n  a: {queue: q, limits: \
+                 {maxInflight: 0}}",
+                &["line 3", "functions.a.limits.maxInflight `0`", "use 1 to 1000000"][..],
+            ),
+            (
+                "queues: {q: {fairness: Function}}\nfunctions:\n  a: {queue: q, limits: {rate: \
+                 {perSecond: 1, burst: 0}}}",
+                &["line 3", "functions.a.limits.rate.burst `0`", "use 1 to 100000"],
+            ),
+            (
+                "functions:\n  a: {limits: {weight: 2}}",
+                &["line 2", "functions.a.limits need `fairness: Function` in queues.faas-request"],
+            ),
+            ("functions:\n  a: {limits: {weigth: 2}}", &["line 2", "weigth"]),
+            ("queues:\n  Slow: {}", &["line 2", "`Slow`"]),
             ("queues:\n  a: {streams: x}", &["line 2", "streams"]),
             ("queues:\n  a: {stream: a.b}", &["queues.a: stream `a.b`"]),
             ("queues:\n  a: {subject: a..b}", &["queues.a: subject `a..b`"]),

@@ -24,6 +24,7 @@ pub use self::{
     limits::LimitsSpec,
     nats::NatsSpec,
     or_default::OrDefault,
+    per_function::PerFunctionSpec,
     rate::RateSpec,
     retry::RetrySpec,
     secret::SecretKey,
@@ -46,6 +47,7 @@ mod invoke;
 mod limits;
 mod nats;
 mod or_default;
+mod per_function;
 mod rate;
 mod retry;
 mod rules;
@@ -146,7 +148,8 @@ mod worker;
     validation = rule::subject_is_immutable(),
     validation = rule::durable_is_immutable(),
     validation = rule::duplicates_are_known(),
-    validation = rule::timeout_fits_grace_period()
+    validation = rule::timeout_fits_grace_period(),
+    validation = rule::limits_of_functions_need_lanes()
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
@@ -227,6 +230,15 @@ pub struct AsyncQueueSpec {
     /// have this version before Function is set. Example: Function
     #[serde(default)]
     pub fairness: Fairness,
+
+    /// What applies to each function of the queue. Needs fairness: Function.
+    ///
+    /// The annotations asyncqueue.io/max-inflight, asyncqueue.io/rate and asyncqueue.io/weight of a
+    /// function are its own limits, and how many calls it has in its turn. A change applies within
+    /// seconds. Example: {maxInflight: 10}
+    #[schemars(with = "PerFunctionSpec")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_function: Option<PerFunctionSpec>,
 
     /// Suspends the queue: calls are accepted but not delivered. Running calls finish, and their
     /// results are posted. Default: false.
@@ -341,6 +353,7 @@ impl Default for AsyncQueueSpec {
             stream: OrDefault::default(),
             consumer: OrDefault::default(),
             fairness: Fairness::default(),
+            per_function: None,
             suspend: false,
             retry: OrDefault::default(),
             dead_letter: OrDefault::default(),

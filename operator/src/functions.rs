@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use asyncqueue::{FunctionName, retry::RetryOverrides};
+use asyncqueue::{FunctionName, directory::FunctionLimits, retry::RetryOverrides};
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::{cache::watch::NamespacedObject, labels::QUEUE_ANNOTATION};
@@ -46,7 +46,9 @@ pub(crate) struct DiscoveredFunction {
     url: Option<String>,
     /// Its retry settings, which override those of its queue.
     retry: RetryOverrides,
-    /// Its retry annotations that are not valid.
+    /// Its limits, which override those of its queue.
+    limits: FunctionLimits,
+    /// Its annotations that are not valid.
     invalid: BTreeSet<String>,
     /// The name of the target port of its headless Service. Only the pods know the number.
     named_target_port: Option<String>,
@@ -69,12 +71,15 @@ impl DiscoveredFunction {
     ) -> Self {
         // `kubectl annotate` and block scalars of YAML leave line breaks at the end of values.
         let annotation = |name: &str| Some(annotations?.get(name)?.trim());
-        // Instead of an invalid retry setting, that of the queue applies, as with OpenFaaS.
-        let (retry, invalid) = RetryOverrides::from_annotations(annotation);
+        // Instead of an invalid setting, that of the queue applies, as with OpenFaaS.
+        let (retry, mut invalid) = RetryOverrides::from_annotations(annotation);
+        let (limits, invalid_limits) = FunctionLimits::from_annotations(annotation);
+        invalid.extend(invalid_limits);
         Self {
             queue: annotation(QUEUE_ANNOTATION).map(str::to_owned),
             url: None,
             retry,
+            limits,
             invalid: invalid.into_iter().collect(),
             named_target_port: None,
             is_scaled_to_zero: false,
@@ -90,6 +95,7 @@ impl DiscoveredFunction {
             queue: self.queue.or(other.queue),
             url: self.url.or(other.url),
             retry: self.retry.or(&other.retry),
+            limits: self.limits.or(&other.limits),
             invalid: self.invalid,
             named_target_port: self.named_target_port.or(other.named_target_port),
             is_scaled_to_zero: self.is_scaled_to_zero || other.is_scaled_to_zero,

@@ -52,8 +52,8 @@ pub(crate) const DEFAULT_QUEUE_SETTINGS_ANNOTATION: &str = "asyncqueue.io/defaul
 /// The label of a function's pods.
 pub(crate) const FUNCTION_LABEL: &str = "faas_function";
 
-/// Prefix of all annotations that configure a function.
-pub(crate) const FUNCTION_ANNOTATION_PREFIX: &str = "com.openfaas.";
+/// Prefixes of all annotations that configure a function.
+pub(crate) const FUNCTION_ANNOTATION_PREFIXES: [&str; 2] = ["com.openfaas.", "asyncqueue.io/"];
 
 /// The annotation that names a function's queue.
 pub(crate) const QUEUE_ANNOTATION: &str = "com.openfaas.queue";

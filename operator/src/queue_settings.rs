@@ -2,7 +2,7 @@
 
 use asyncqueue::{directory::QueueSettings, retry::QueueRetry};
 
-use crate::crd::{AsyncQueueSpec, RateSpec};
+use crate::crd::{AsyncQueueSpec, PerFunctionSpec, RateSpec};
 
 /// Returns the settings for the directory.
 pub(crate) fn queue_settings(spec: &AsyncQueueSpec) -> QueueSettings {
@@ -13,5 +13,6 @@ pub(crate) fn queue_settings(spec: &AsyncQueueSpec) -> QueueSettings {
         retry: Some(QueueRetry::from(&*spec.retry)),
         concurrency: spec.concurrency.and_then(|total| u32::try_from(total).ok()),
         rate: spec.rate.and_then(RateSpec::rate),
+        per_function: spec.per_function.map(PerFunctionSpec::per_function),
     }
 }

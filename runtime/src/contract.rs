@@ -25,6 +25,8 @@ pub mod setting {
     pub const RATE_PER_SECOND: &str = "rate_per_second";
     /// How many invocations the workers of a queue start at once.
     pub const RATE_BURST: &str = "rate_burst";
+    /// Maximum number of open invocations of one function, of all workers of a queue.
+    pub const FUNCTION_MAX_INFLIGHT: &str = "function_max_inflight";
     /// Whether a worker waits for the settings of its queue in the directory.
     pub const WAIT_FOR_SETTINGS: &str = "wait_for_settings";
     /// The lease of a call.
@@ -89,7 +91,7 @@ pub mod setting {
     pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
 
     /// The settings of this module that the operator sets on its workers, in alphabetical order.
-    pub const SET_BY_OPERATOR: [&str; 34] = [
+    pub const SET_BY_OPERATOR: [&str; 35] = [
         ACK_WAIT,
         CALLBACK_ALLOWED_HOSTS,
         CALLBACK_CA_FILE,
@@ -99,6 +101,7 @@ pub mod setting {
         CONCURRENCY,
         DEAD_LETTERS,
         ENSURE_STREAM,
+        FUNCTION_MAX_INFLIGHT,
         FUNCTION_NAMESPACE,
         GATEWAY_URL,
         GRACE_PERIOD,

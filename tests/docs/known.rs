@@ -493,6 +493,7 @@ pub(crate) const PICTURES: &[(&str, &str)] = &[
     ("docs/autoscaling.md", "externalRules:"),
     // A line of the directory file above it.
     ("docs/standalone.md", "  figlet: {queue: slow-queue"),
+    ("docs/standalone.md", "  figlet: {queue: shared"),
     ("docs/operations.md", "settings changed:"),
     ("docs/wire.md", "<subject>.<namespace>"),
     ("docs/wire.md", r#"{"maxInflight":5"#),

@@ -23,6 +23,7 @@ mod drain_jetstream;
 mod environment;
 mod expiry;
 mod fairness;
+mod function_limits;
 mod gateway;
 mod gateway_calls;
 mod gateway_clients;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use asyncqueue::{
     GoDuration, QueueName,
-    directory::{Directory, QueueSettings, Rate, SettingsError, StoredSettings},
+    directory::{Directory, PerFunction, QueueSettings, Rate, SettingsError, StoredSettings},
     retry::QueueRetry,
 };
 use serde_json::{Map, Value};
@@ -23,6 +23,8 @@ pub(crate) struct LiveSettings {
     pub(crate) concurrency: Option<u32>,
     /// How many invocations all workers of the queue start, if that is limited.
     pub(crate) rate: Option<Rate>,
+    /// What applies to each function, if the queue has lanes.
+    pub(crate) per_function: PerFunction,
     timeout: GoDuration,
     retry: QueueRetry,
     /// The retry settings, as they are used.
@@ -53,12 +55,18 @@ struct Followed {
 impl LiveSettings {
     pub(crate) fn new(max_inflight: u16, timeout: GoDuration, retry: QueueRetry) -> Self {
         let policy = Arc::new(RetryPolicy::from(&retry));
-        Self { max_inflight, concurrency: None, rate: None, timeout, retry, policy }
+        let per_function = PerFunction::default();
+        Self { max_inflight, concurrency: None, rate: None, per_function, timeout, retry, policy }
     }
 
     /// Returns these settings with the limits that all workers of the queue share.
     pub(crate) fn with_shared_limits(self, concurrency: Option<u32>, rate: Option<Rate>) -> Self {
         Self { concurrency, rate, ..self }
+    }
+
+    /// Returns these settings with what applies to each function.
+    pub(crate) fn with_per_function(self, per_function: PerFunction) -> Self {
+        Self { per_function, ..self }
     }
 
     /// Returns the time limit of an invocation that starts now.
@@ -83,6 +91,8 @@ impl LiveSettings {
             retry: Some(self.retry.clone()),
             concurrency: self.concurrency,
             rate: self.rate,
+            per_function: Some(self.per_function)
+                .filter(|limits| *limits != PerFunction::default()),
         }
     }
 
@@ -94,6 +104,7 @@ impl LiveSettings {
             queue.retry.unwrap_or_else(|| self.retry.clone()),
         )
         .with_shared_limits(queue.concurrency.or(self.concurrency), queue.rate.or(self.rate))
+        .with_per_function(queue.per_function.unwrap_or(self.per_function))
     }
 }
 

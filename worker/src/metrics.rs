@@ -149,8 +149,8 @@ impl Metrics {
         );
         registry.register(
             "calls_put_off",
-            "Calls that were handed back without an invocation, by reason: scaled_to_zero, or \
-             no_share of concurrency and rate",
+            "Calls that were handed back without an invocation, by reason: scaled_to_zero, \
+             no_share of concurrency and rate, or function_limit",
             metrics.calls_put_off.clone(),
         );
         metrics.register_shared_limits(registry);

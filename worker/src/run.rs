@@ -8,6 +8,7 @@ use asyncqueue::{
     GoDuration, consumer_progress,
     directory::{self, Directory},
     function_namespaces::FunctionNamespaces,
+    shares::WorkerShare,
 };
 use asyncqueue_runtime::{
     admin,
@@ -54,7 +55,7 @@ use crate::{
     queue_metrics,
     record_store::RecordStore,
     server_clock::ServerClock,
-    shared_limits::{Gate, ShareKeeper},
+    shared_limits::{FunctionGate, Gate, ShareKeeper},
     stats::WorkerStatistics,
 };
 
@@ -101,6 +102,7 @@ struct Shared {
     directory: watch::Receiver<Option<Arc<Directory>>>,
     settings: SettingsFollower,
     gate: Gate,
+    functions: FunctionGate,
     /// The settings, with as many slots as this worker has a share of.
     limited: watch::Sender<LiveSettings>,
     last_recorded: LastRecorded,
@@ -258,10 +260,13 @@ impl Worker {
             key: self.settings.queue_name.to_string(),
             worker: format!("{}-{instance}", self.settings.worker_name),
             settings: shared.settings.subscribe(),
+            directory: shared.directory.clone(),
             gate: shared.gate.clone(),
+            functions: shared.functions.clone(),
             limited: shared.limited.clone(),
             metrics: self.metrics.clone(),
             leaving: shutdown.graceful.clone(),
+            last: WorkerShare::default(),
         }
     }
 
@@ -319,6 +324,7 @@ impl Worker {
         let cancellations = Cancellations::new(js.client(), statuses.clone());
         let clock = ServerClock::default();
         let gate = Gate::new(live.subscribe(), metrics.clone());
+        let functions = FunctionGate::new(live.subscribe(), directory.clone());
         // The keeper adds the limits when it has a share in them.
         let settings = live.subscribe().borrow().clone();
         let limited = watch::Sender::new(settings.with_shared_limits(None, None));
@@ -332,6 +338,7 @@ impl Worker {
             directory,
             settings: live,
             gate,
+            functions,
             limited,
             last_recorded: LastRecorded::default(),
         }
@@ -352,6 +359,7 @@ impl Worker {
             settings: shared.limited.subscribe(),
             slots: |settings| settings.max_inflight.into(),
             gate: Some(shared.gate.clone()),
+            functions: Some(shared.functions.clone()),
             handler: Arc::new(self.call_handler(shared)),
             running: in_flight_tx,
             in_flight,
@@ -386,6 +394,7 @@ impl Worker {
                 queue: queue.clone(),
                 function_client: self.function_client(),
                 gate: shared.gate.clone(),
+                functions: shared.functions.clone(),
                 offsets: offsets.clone(),
                 settings: shared.settings.subscribe(),
                 directory: shared.directory.clone(),
@@ -441,6 +450,7 @@ impl Worker {
             settings: shared.settings.subscribe(),
             slots: |_| callback::CONCURRENCY,
             gate: None,
+            functions: None,
             handler: Arc::new(handler),
             running: watch::Sender::new(0),
             in_flight: InFlightSet::default(),

@@ -10,7 +10,7 @@ use std::{
 
 use asyncqueue::{
     GoDuration, QueueName,
-    directory::{MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, Rate},
+    directory::{MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, PerFunction, Rate},
     function_namespaces::{self, NamespaceList},
     lanes::{self, Fairness},
     names::parse_namespace,
@@ -154,6 +154,18 @@ pub struct Settings {
         value_parser = optional(parse_rate)
     )]
     pub rate_burst: Optional<u32>,
+
+    /// Maximum number of invocations of one function that all workers of the queue together have
+    /// open, if the queue has lanes. The directory takes precedence. Default: unlimited. Example:
+    /// 10
+    #[arg(
+        long,
+        env = setting::FUNCTION_MAX_INFLIGHT,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_concurrency)
+    )]
+    pub function_max_inflight: Optional<u32>,
 
     /// Lease of a call, which is renewed after a third of it. Takes effect only with
     /// `ensure_stream`: otherwise the consumer exists already and has it
@@ -447,6 +459,7 @@ impl Settings {
         let rate = rate.map(|per_second| Rate { per_second, burst: self.rate_burst.0 });
         LiveSettings::new(self.max_inflight, self.upstream_timeout, self.queue_retry())
             .with_shared_limits(self.concurrency.0, rate)
+            .with_per_function(PerFunction { max_inflight: self.function_max_inflight.0 })
     }
 
     /// Returns when a call is retried.
@@ -538,6 +551,7 @@ mod tests {
             ("--max-inflight", "0", "1..=10000"),
             ("--concurrency", "0", "1 to 1000000"),
             ("--rate-per-second", "0.5", "1 to 100000"),
+            ("--function-max-inflight", "0", "1 to 1000000"),
             ("--rate-burst", "many", "1 to 100000"),
             ("--upstream-timeout", "15", "15m"),
             ("--upstream-timeout", "0s", "more than 0"),

@@ -1,14 +1,16 @@
 //! Limits that the workers of a queue share: how many invocations are open (`concurrency`), and how
-//! many start in a second (`rate`).
+//! many start in a second (`rate`). Functions may have such limits too.
 //!
-//! [`gate`] decides in this worker whether an invocation may start. [`keeper`] gets the worker's
-//! share from NATS and renews it, and [`token_bucket`] spaces the starts.
-//! [`asyncqueue::shares::division`] divides the limits. Queues without these limits write nothing.
+//! [`gate`] decides in this worker whether an invocation may start, and [`function_gate`] whether
+//! one of a function may. [`keeper`] gets the worker's shares from NATS and renews them, and
+//! [`token_bucket`] spaces the starts. [`asyncqueue::shares::division`] divides the limits. Queues
+//! without these limits write nothing.
 
 use std::time::Duration;
 
-pub(crate) use self::{gate::Gate, keeper::ShareKeeper};
+pub(crate) use self::{function_gate::FunctionGate, gate::Gate, keeper::ShareKeeper};
 
+mod function_gate;
 mod gate;
 mod keeper;
 mod token_bucket;
@@ -21,4 +23,4 @@ const LEASE: Duration = Duration::from_secs(15);
 const STARTS_WITHIN: Duration = Duration::from_secs(9);
 
 /// Interval between renewals.
-const RENEW_INTERVAL: Duration = Duration::from_secs(3);
+pub(crate) const RENEW_INTERVAL: Duration = Duration::from_secs(3);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::function_limits::{FunctionLimits, FunctionLimitsError};
 use crate::{
     duration::GoDuration,
     retry::{QueueRetry, RetryError},
@@ -37,6 +38,19 @@ pub struct QueueSettings {
     /// How many invocations all workers together start in a second. Absent before version 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// What applies to each function of a queue with lanes. Absent before version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_function: Option<PerFunction>,
+}
+
+/// What applies to each function of a queue with lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PerFunction {
+    /// Maximum number of open invocations of a function, over all workers. A function may have its
+    /// own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_inflight: Option<u32>,
 }
 
 /// How many invocations start.
@@ -74,6 +88,9 @@ pub enum SettingsError {
     /// A number of the rate is out of range.
     #[error("rate.{0} `{1}` is not valid: use 1 to {MAX_RATE}")]
     Rate(&'static str, u32),
+    /// A limit of functions is out of range.
+    #[error("perFunction.{0}")]
+    PerFunction(FunctionLimitsError),
     /// A retry setting is not valid.
     #[error("retry: {0}")]
     Retry(#[from] RetryError),
@@ -94,6 +111,8 @@ impl QueueSettings {
             return Err(SettingsError::Concurrency(total));
         }
         self.rate.iter().try_for_each(Rate::check)?;
+        let functions = self.per_function.map(|functions| functions.limits().check());
+        functions.transpose().map_err(SettingsError::PerFunction)?;
         self.retry.iter().try_for_each(QueueRetry::check)?;
         Ok(())
     }
@@ -109,12 +128,24 @@ impl Rate {
     }
 
     fn check(&self) -> Result<(), SettingsError> {
-        for (field, number) in [("perSecond", self.per_second), ("burst", self.burst())] {
-            if !(1..=MAX_RATE).contains(&number) {
-                return Err(SettingsError::Rate(field, number));
-            }
-        }
-        Ok(())
+        let invalid = self.invalid_field();
+        invalid.map_or(Ok(()), |(field, number)| Err(SettingsError::Rate(field, number)))
+    }
+
+    /// Returns the first field that is out of range, and its value.
+    pub(super) fn invalid_field(&self) -> Option<(&'static str, u32)> {
+        let fields = [("perSecond", self.per_second), ("burst", self.burst())];
+        fields.into_iter().find(|(_, number)| !(1..=MAX_RATE).contains(number))
+    }
+}
+
+// === impl PerFunction ===
+
+impl PerFunction {
+    /// Returns the limits of a function that has none of its own.
+    #[must_use]
+    pub fn limits(self) -> FunctionLimits {
+        FunctionLimits { max_inflight: self.max_inflight, ..FunctionLimits::default() }
     }
 }
 
@@ -161,6 +192,7 @@ mod tests {
             retry: Some(QueueRetry { max_attempts: 3, ..QueueRetry::default() }),
             concurrency: Some(50),
             rate: Some(Rate { per_second: 10, burst: Some(20) }),
+            per_function: Some(PerFunction { max_inflight: Some(10) }),
         };
         let stored = StoredSettings::new(&settings).unwrap();
         assert_eq!(stored.read().unwrap(), settings);
@@ -170,7 +202,7 @@ mod tests {
                 .to_owned()
                 + r#""maxBackoff":"2m","backoff":"Exponential","jitter":"Full","#
                 + r#""statusCodes":[408,429,500,502,503,504]},"concurrency":50,"#
-                + r#""rate":{"perSecond":10,"burst":20}}"#
+                + r#""rate":{"perSecond":10,"burst":20},"perFunction":{"maxInflight":10}}"#
         );
     }
 
@@ -192,6 +224,11 @@ mod tests {
             (r#"{"rate":{"perSecond":0}}"#, "rate.perSecond `0`", "use 1 to 100000"),
             (r#"{"rate":{"perSecond":1,"burst":0}}"#, "rate.burst `0`", "use 1 to 100000"),
             (r#"{"rate":{"burst":1}}"#, "perSecond", "missing field"),
+            (
+                r#"{"perFunction":{"maxInflight":0}}"#,
+                "perFunction.maxInflight `0`",
+                "use 1 to 1000000",
+            ),
             (r#"{"timeout":"0s"}"#, "timeout `0s`", "more than 0s"),
             (r#"{"timeout":"15"}"#, "`15`", "200ms, 90s"),
             (r#"{"retry":{"maxAttempts":0}}"#, "retry: attempts `0`", "use 1 to 1000"),

@@ -2,9 +2,10 @@
 //!
 //! The workers of a queue have to agree on this, also while they are of different versions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Shares, WHOLE_RATE, WorkerShare};
+use super::{FunctionShare, Shares, WHOLE_RATE, WorkerShare};
+use crate::names::FunctionName;
 
 /// What a worker needs to know to renew its share.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,21 @@ pub struct Claim<'a> {
     pub open: u32,
     /// Whether it shuts down.
     pub leaving: bool,
+    /// Whether long calls use all its slots.
+    pub busy: bool,
+    /// The functions with limits.
+    pub functions: &'a BTreeMap<FunctionName, FunctionClaim>,
+}
+
+/// What a worker needs to know to renew its share in the limits of a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FunctionClaim {
+    /// Total number of open invocations, if it is limited.
+    pub concurrency: Option<u32>,
+    /// Whether the rate is limited.
+    pub has_rate: bool,
+    /// Number of invocations that the worker has open.
+    pub open: u32,
 }
 
 /// What follows when a worker renews its share.
@@ -33,6 +49,16 @@ pub struct Renewal {
     /// Number of invocations that may be open from now on. It is less than the share while more
     /// are open than the worker is entitled to.
     pub slots: u32,
+    /// The same for each function.
+    pub function_slots: BTreeMap<FunctionName, u32>,
+}
+
+/// The workers that share something in equal parts, seen from one of them.
+#[derive(Clone, Copy, Debug)]
+struct Members {
+    count: usize,
+    /// Position of this worker. `None`: it is entitled to nothing.
+    position: Option<usize>,
 }
 
 /// Returns the shares after this worker has renewed its own, without those of the `dead` workers.
@@ -48,31 +74,96 @@ pub fn renew(shares: &Shares, dead: &BTreeSet<String>, claim: &Claim<'_>) -> Ren
     workers.retain(|worker, _| !dead.contains(worker));
     let own = workers.remove(claim.worker).unwrap_or_default();
     let sum = |of: fn(&WorkerShare) -> u32| workers.values().map(of).fold(0, u32::saturating_add);
-    let part = |total: u32| {
-        if claim.leaving {
-            return 0;
-        }
-        let others = || workers.iter().filter(|(_, share)| !share.leaving);
-        let before = others().filter(|(worker, _)| worker.as_str() < claim.worker).count();
-        equal_part(total, others().count() + 1, before)
-    };
+    let members = Members::of(&workers, claim.worker, !claim.leaving, |share| !share.leaving);
     let slots = claim.concurrency.map_or(0, |total| {
-        let target = part(total).min(claim.max_inflight);
+        let target = members.part(total, 0).min(claim.max_inflight);
         next_share(total, sum(|share| share.slots), target)
     });
     let rate = if claim.has_rate {
-        next_share(WHOLE_RATE, sum(|share| share.rate), part(WHOLE_RATE))
+        next_share(WHOLE_RATE, sum(|share| share.rate), members.part(WHOLE_RATE, 0))
     } else {
         0
     };
+    let (functions, function_slots) = renew_functions(&workers, claim);
     let own = WorkerShare {
         beat: own.beat.wrapping_add(1),
         slots: claim.concurrency.map_or(0, |_| slots.max(claim.open)),
         rate,
         leaving: claim.leaving,
+        busy: claim.busy,
+        functions,
     };
-    workers.insert(claim.worker.to_owned(), own);
-    Renewal { shares: Shares { workers }, own, slots }
+    workers.insert(claim.worker.to_owned(), own.clone());
+    Renewal { shares: Shares { workers }, own, slots, function_slots }
+}
+
+/// Returns the shares of this worker in the limits of functions, and how many invocations of each
+/// may be open from now on. What can't be divided goes to another worker for each function.
+fn renew_functions(
+    others: &BTreeMap<String, WorkerShare>,
+    claim: &Claim<'_>,
+) -> (BTreeMap<String, FunctionShare>, BTreeMap<FunctionName, u32>) {
+    let is_member = !claim.leaving && !claim.busy;
+    let members =
+        Members::of(others, claim.worker, is_member, |share| !share.leaving && !share.busy);
+    let (mut shares, mut allowed) = (BTreeMap::new(), BTreeMap::new());
+    for (function, of) in claim.functions {
+        let (name, rotation) = (function.to_string(), rotation(function));
+        let sum = |of: fn(&FunctionShare) -> u32| {
+            let shares = others.values().filter_map(|share| share.functions.get(&name));
+            shares.map(of).fold(0, u32::saturating_add)
+        };
+        let slots = of.concurrency.map_or(0, |total| {
+            let target = members.part(total, rotation).min(claim.max_inflight);
+            next_share(total, sum(|share| share.slots), target)
+        });
+        let rate = if of.has_rate {
+            let target = members.part(WHOLE_RATE, rotation);
+            next_share(WHOLE_RATE, sum(|share| share.rate), target)
+        } else {
+            0
+        };
+        let share = FunctionShare { slots: of.concurrency.map_or(0, |_| slots.max(of.open)), rate };
+        if share != FunctionShare::default() {
+            shares.insert(name, share);
+        }
+        allowed.insert(function.clone(), slots);
+    }
+    (shares, allowed)
+}
+
+// === impl Members ===
+
+impl Members {
+    /// Counts the members among the other workers, and this one if it is a member.
+    fn of(
+        others: &BTreeMap<String, WorkerShare>,
+        worker: &str,
+        is_member: bool,
+        are_members: fn(&WorkerShare) -> bool,
+    ) -> Self {
+        let members = || others.iter().filter(|(_, share)| are_members(share));
+        let before = members().filter(|(other, _)| other.as_str() < worker).count();
+        let count = members().count() + usize::from(is_member);
+        Self { count, position: is_member.then_some(before) }
+    }
+
+    /// Returns the equal part of this worker. The members from the one at `rotation` on get what
+    /// can't be divided.
+    fn part(self, total: u32, rotation: usize) -> u32 {
+        let Some(position) = self.position else { return 0 };
+        let position = (position + rotation % self.count) % self.count;
+        let workers = u32::try_from(self.count).unwrap_or(u32::MAX);
+        let has_more = u32::try_from(position).is_ok_and(|position| position < total % workers);
+        total / workers + u32::from(has_more)
+    }
+}
+
+/// Returns a number that differs between functions and is the same in all workers, also in later
+/// versions.
+fn rotation(function: &FunctionName) -> usize {
+    let name = function.to_string();
+    name.bytes().fold(0, |hash, byte| (hash * 31 + usize::from(byte)) % 0xffff)
 }
 
 /// Returns the shares without this worker.
@@ -81,14 +172,6 @@ pub fn leave(shares: &Shares, worker: &str) -> Shares {
     let mut workers = shares.workers.clone();
     workers.remove(worker);
     Shares { workers }
-}
-
-/// Returns the part of the worker at this position among `workers`, of which the first ones get
-/// what can't be divided.
-fn equal_part(total: u32, workers: usize, position: usize) -> u32 {
-    let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-    let has_more = u32::try_from(position).is_ok_and(|position| position < total % workers);
-    total / workers + u32::from(has_more)
 }
 
 /// Returns what a worker uses from now on: no more than what the others leave.
@@ -104,6 +187,8 @@ mod tests {
 
     const WORKERS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
+    static NO_FUNCTIONS: BTreeMap<FunctionName, FunctionClaim> = BTreeMap::new();
+
     fn claim(worker: &str, concurrency: u32) -> Claim<'_> {
         Claim {
             worker,
@@ -112,6 +197,8 @@ mod tests {
             max_inflight: 1000,
             open: 0,
             leaving: false,
+            busy: false,
+            functions: &NO_FUNCTIONS,
         }
     }
 
@@ -188,6 +275,76 @@ mod tests {
         assert_eq!(slots(&shares), [2, 2]);
     }
 
+    fn functions(names: &[&str], total: u32, open: u32) -> BTreeMap<FunctionName, FunctionClaim> {
+        let claim = FunctionClaim { concurrency: Some(total), has_rate: true, open };
+        let name = |name: &&str| FunctionName::new(name, "ns").unwrap();
+        names.iter().map(|function| (name(function), claim)).collect()
+    }
+
+    /// The slots of each worker for a function.
+    fn slots_of(shares: &Shares, function: &str) -> Vec<u32> {
+        let of = |share: &WorkerShare| share.functions.get(function).map_or(0, |share| share.slots);
+        shares.workers.values().map(of).collect()
+    }
+
+    #[test]
+    fn workers_share_the_limits_of_functions() {
+        let (none, functions) = (BTreeSet::new(), functions(&["f"], 10, 0));
+        let mut shares = Shares::default();
+        for _ in 0..2 {
+            for worker in ["a", "b", "c"] {
+                let claim = Claim { functions: &functions, ..claim(worker, 100) };
+                shares = renew(&shares, &none, &claim);
+            }
+        }
+        let mut slots = slots_of(&shares, "f.ns");
+        slots.sort_unstable();
+        assert_eq!(slots, [3, 3, 4]);
+        // A function without a limit has no entry.
+        shares = renew(&shares, &none, &claim("a", 100));
+        assert_eq!(slots_of(&shares, "f.ns")[0], 0);
+        assert!(shares.workers["a"].functions.is_empty());
+    }
+
+    #[test]
+    fn functions_that_run_one_call_at_a_time_have_different_workers() {
+        let (none, names) = (BTreeSet::new(), ["f1", "f2", "f3", "f4", "f5", "f6"]);
+        let functions = functions(&names, 1, 0);
+        let mut shares = Shares::default();
+        for _ in 0..2 {
+            for worker in ["a", "b", "c"] {
+                let claim = Claim { functions: &functions, ..claim(worker, 100) };
+                shares = renew(&shares, &none, &claim);
+            }
+        }
+        let of = |share: &WorkerShare| share.functions.values().map(|share| share.slots).sum();
+        let sums: Vec<u32> = shares.workers.values().map(of).collect();
+        assert_eq!(sums, [2, 2, 2]);
+    }
+
+    #[test]
+    fn a_busy_worker_leaves_functions_to_others() {
+        let none = BTreeSet::new();
+        let (idle, running) = (functions(&["f", "g"], 1, 0), functions(&["f", "g"], 1, 1));
+        let claims = |functions| Claim { functions, ..claim("a", 100) };
+        let mut shares = renew(&Shares::default(), &none, &claims(&idle));
+        shares = renew(&shares, &none, &Claim { functions: &idle, ..claim("b", 100) });
+        assert_eq!(
+            (slots_of(&shares, "f.ns"), slots_of(&shares, "g.ns")),
+            (vec![1, 0], vec![1, 0])
+        );
+        // What it runs, it keeps.
+        let busy = super::renew(&shares, &none, &Claim { busy: true, ..claims(&running) });
+        assert!(busy.function_slots.values().all(|slots| *slots == 0), "{busy:?}");
+        assert_eq!(slots_of(&busy.shares, "f.ns"), [1, 0]);
+        shares = renew(&shares, &none, &Claim { busy: true, ..claims(&idle) });
+        shares = renew(&shares, &none, &Claim { functions: &idle, ..claim("b", 100) });
+        assert_eq!(
+            (slots_of(&shares, "f.ns"), slots_of(&shares, "g.ns")),
+            (vec![0, 1], vec![0, 1])
+        );
+    }
+
     #[test]
     fn a_worker_that_returns_starts_nothing_above_the_total() {
         let (none, dead) = (BTreeSet::new(), BTreeSet::from(["b".to_owned()]));
@@ -213,6 +370,35 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_revision_exceeds_the_total_of_a_function(
+            total in 1_u32..20,
+            steps in prop::collection::vec(
+                (0_usize..5, 0_u32..20, any::<bool>(), any::<bool>()),
+                1..100,
+            ),
+        ) {
+            let (mut shares, f) = (Shares::default(), "f.ns");
+            for (worker, open, dies, busy) in steps {
+                let worker = WORKERS[worker];
+                let own = shares.workers.get(worker).and_then(|share| share.functions.get(f));
+                // A worker never has more open than its share.
+                let open = open.min(own.map_or(0, |share| share.slots));
+                let functions = functions(&["f"], total, open);
+                let claim = Claim { busy, functions: &functions, ..claim(worker, 100) };
+                let dead = shares.workers.keys().find(|other| *other != worker && dies);
+                let dead = dead.cloned().into_iter().collect();
+                let renewal = super::renew(&shares, &dead, &claim);
+                shares = renewal.shares;
+                prop_assert!(slots_of(&shares, f).iter().sum::<u32>() <= total);
+                let own = shares.workers[worker].functions.get(f).copied().unwrap_or_default();
+                prop_assert!(own.slots >= open);
+                prop_assert!(renewal.function_slots.values().all(|slots| *slots <= own.slots));
+                let rates = shares.workers.values().filter_map(|share| share.functions.get(f));
+                prop_assert!(rates.map(|share| share.rate).sum::<u32>() <= WHOLE_RATE);
+            }
+        }
+
         #[test]
         fn no_revision_exceeds_the_total(
             total in 1_u32..60,

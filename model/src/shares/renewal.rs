@@ -1,8 +1,13 @@
 //! How a worker renews its share.
 
-use asyncqueue::shares::{
-    Shares,
-    division::{self, Claim},
+use std::collections::BTreeMap;
+
+use asyncqueue::{
+    FunctionName,
+    shares::{
+        Shares,
+        division::{self, Claim, FunctionClaim},
+    },
 };
 
 use super::{
@@ -14,6 +19,9 @@ use super::{
     time::LEASE,
 };
 use crate::guard::Guard;
+
+/// The model has no limits of functions: they are divided in the same way.
+static NO_FUNCTIONS: BTreeMap<FunctionName, FunctionClaim> = BTreeMap::new();
 
 /// A worker reads the entry, decides on its share, and sends it.
 pub(super) fn send(setup: &Setup, state: &mut State, w: usize) -> Option<()> {
@@ -87,6 +95,8 @@ impl Worker {
             max_inflight: setup.max_inflight.into(),
             open: self.count_open().into(),
             leaving: self.life == Life::Leaving,
+            busy: false,
+            functions: &NO_FUNCTIONS,
         }
     }
 }

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use asyncqueue::shares::{Shares, WorkerShare};
 
-use super::{
-    setup::{Faults, Setup},
-    time::STARTS_WITHIN,
-};
+use super::setup::{Faults, STARTS_WITHIN, Setup};
 use crate::{guard::Guard, rule::Rule};
 
 /// Maximum number of workers.
@@ -209,6 +206,7 @@ pub(super) fn to_product(entry: &Entry) -> Shares {
         slots: share.slots.into(),
         rate: share.rate,
         leaving: share.leaving,
+        ..WorkerShare::default()
     };
     let workers = NAMES.iter().zip(entry);
     let workers: BTreeMap<_, _> = workers

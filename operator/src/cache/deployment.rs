@@ -16,7 +16,7 @@ use super::{
     watch::Cacheable,
 };
 use crate::{
-    labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL},
+    labels::{FUNCTION_ANNOTATION_PREFIXES, FUNCTION_LABEL, QUEUE_LABEL},
     termination_grace::TerminationGrace,
 };
 
@@ -121,7 +121,10 @@ impl Cacheable for CachedDeployment {
             DeploymentRole::Workers(RolloutStatus::new(&metadata, &status, grace))
         } else if pods.labels.contains_key(FUNCTION_LABEL) {
             pods.labels.retain(|name, _| name == FUNCTION_LABEL);
-            pods.annotations.retain(|name, _| name.starts_with(FUNCTION_ANNOTATION_PREFIX));
+            let is_kept = |name: &str| {
+                FUNCTION_ANNOTATION_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            };
+            pods.annotations.retain(|name, _| is_kept(name));
             let is_scaled_to_zero = spec.replicas == Some(0);
             DeploymentRole::Function { pods: Box::new(pods), is_scaled_to_zero }
         } else {

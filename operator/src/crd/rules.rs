@@ -164,6 +164,15 @@ pub(super) fn timeout_fits_grace_period() -> Rule {
     .field_path(".spec.worker.terminationGracePeriod")
 }
 
+pub(super) fn limits_of_functions_need_lanes() -> Rule {
+    rule(
+        "!has(self.spec.perFunction) || self.spec.fairness == 'Function'",
+        "perFunction needs fairness: Function: without it, a function at its limit would delay the \
+         calls of all others",
+    )
+    .field_path(".spec.perFunction")
+}
+
 pub(super) fn allowed_hosts() -> Rule {
     rule(
         concat!(
@@ -313,11 +322,11 @@ fn escaped(regex: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use asyncqueue::GoDuration;
+    use asyncqueue::{GoDuration, lanes::Fairness};
     use k8s_openapi::api::core::v1::EnvVar;
 
     use crate::{
-        crd::{AsyncQueue, AsyncQueueSpec, Storage, Via},
+        crd::{AsyncQueue, AsyncQueueSpec, PerFunctionSpec, Storage, Via},
         fixtures,
     };
 
@@ -394,6 +403,17 @@ mod tests {
         let bucket = || Some("KV_asyncqueue-directory".to_owned());
         assert_says(refused(|spec| spec.stream.name = bucket()), "shared by all queues");
         assert!(named("asyncqueue-reserved").validate_cel().is_ok());
+    }
+
+    #[test]
+    fn limits_of_functions_need_a_fair_queue() {
+        let limits = Some(PerFunctionSpec { max_inflight: Some(10) });
+        assert_says(refused(|spec| spec.per_function = limits), "needs fairness: Function");
+        let with_lanes = refused(|spec| {
+            spec.fairness = Fairness::Function;
+            spec.per_function = limits;
+        });
+        assert_eq!(with_lanes, None);
     }
 
     #[test]

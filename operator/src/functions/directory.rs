@@ -53,6 +53,7 @@ pub(crate) fn directory<'a>(
             queue,
             url: function.url.clone(),
             retry: function.retry.clone(),
+            limits: function.limits,
             scaled_to_zero: function.is_scaled_to_zero,
         };
         (name.clone(), entry)

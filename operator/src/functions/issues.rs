@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue::{FunctionName, QueueName, function_namespaces::NamespaceRefused};
+use asyncqueue::{
+    FunctionName, QueueName, directory::Directory, function_namespaces::NamespaceRefused,
+    lanes::Fairness,
+};
 use kube::ResourceExt;
 use tracing::warn;
 
@@ -28,6 +31,9 @@ const NAMESPACE_REFUSED: &str = "NamespaceRefused";
 
 /// Reason of the event on a function with an invalid annotation.
 const ANNOTATION_INVALID: &str = "AnnotationInvalid";
+
+/// Reason of the event on a function whose limits have no effect.
+const LIMITS_IGNORED: &str = "LimitsIgnored";
 
 /// Reason of the event on a headless Service whose target port is a name without a number.
 const PORT_UNKNOWN: &str = "PortUnknown";
@@ -52,8 +58,10 @@ pub(super) enum IssueKind {
     NotAdmitted(String),
     /// This queue is on another NATS than the gateway's: calls go to the default queue.
     QueueOnOtherNats(String),
-    /// This retry setting is not valid: that of the queue applies.
+    /// This setting is not valid: that of the queue applies.
     InvalidAnnotation(String),
+    /// Its queue has no lanes, so that its limits have no effect.
+    LimitsNeedLanes(QueueName),
     /// Its Service is headless and names its target port, whose number is not known here: the
     /// Service's port is called.
     NamedTargetPort(String),
@@ -81,6 +89,8 @@ struct IssueState {
 pub(super) fn find_issues<'a>(
     functions: &FunctionIndex,
     queues: impl IntoIterator<Item = &'a AsyncQueue>,
+    directory: &Directory,
+    default_queue: Option<&QueueName>,
     admission: &Admission<'_>,
 ) -> Vec<FunctionIssue> {
     let mut on_own_nats: HashMap<String, bool> = HashMap::new();
@@ -94,15 +104,31 @@ pub(super) fn find_issues<'a>(
             None => Some(IssueKind::QueueNotFound(queue.clone())),
         });
         let invalid = function.invalid.iter().cloned().map(IssueKind::InvalidAnnotation);
+        let without_lanes = without_lanes(name, directory, default_queue);
+        let limits = without_lanes.filter(|_| !function.limits.is_empty());
+        let limits = limits.map(IssueKind::LimitsNeedLanes);
         let port = function.named_target_port.clone().map(IssueKind::NamedTargetPort);
         let namespace = admission.check_namespace(name).err().map(IssueKind::NamespaceRefused);
         let kinds: Vec<IssueKind> = match namespace {
             Some(kind) => vec![kind],
-            None => queue.chain(invalid).chain(port).collect(),
+            None => queue.chain(invalid).chain(limits).chain(port).collect(),
         };
         kinds.into_iter().map(|kind| FunctionIssue { function: name.clone(), kind })
     });
     issues.collect()
+}
+
+/// Returns the queue of a function, if the directory has the queue and it has no lanes.
+fn without_lanes(
+    function: &FunctionName,
+    directory: &Directory,
+    default_queue: Option<&QueueName>,
+) -> Option<QueueName> {
+    let named = directory.functions.get(function).and_then(|entry| entry.queue.as_ref());
+    let named = named.filter(|queue| directory.queues.contains_key(queue));
+    let queue = named.or(default_queue)?;
+    let entry = directory.queues.get(queue)?;
+    (entry.fairness != Some(Fairness::Function)).then(|| queue.clone())
 }
 
 // === impl IssueKind ===
@@ -137,6 +163,13 @@ impl IssueKind {
             Self::InvalidAnnotation(annotation) => (
                 ANNOTATION_INVALID,
                 format!("Invalid annotation {annotation}: the setting of the queue applies"),
+            ),
+            Self::LimitsNeedLanes(queue) => (
+                LIMITS_IGNORED,
+                format!(
+                    "The annotations asyncqueue.io/max-inflight, rate and weight have no effect in \
+                     the queue {queue}: set its spec.fairness to Function, or remove them."
+                ),
             ),
             Self::NamedTargetPort(name) => (
                 PORT_UNKNOWN,

@@ -141,7 +141,7 @@ impl DirectoryPublisher {
         let admission = Admission::new(&self.namespaces, default_queue, queues());
         let directory = directory::directory(functions, queues(), &admission, self.lanes.max_own());
         let counts = directory::count(&directory, default_queue, functions, &admission);
-        let issues = find_issues(functions, queues(), &admission);
+        let issues = find_issues(functions, queues(), &directory, default_queue, &admission);
         Computed { directory, counts, issues }
     }
 

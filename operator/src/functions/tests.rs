@@ -2,8 +2,12 @@
 
 use asyncqueue::{
     QueueName,
-    directory::{Directory, FunctionEntry, QueueEntry, QueueSettings, Rate, StoredSettings},
+    directory::{
+        Directory, FunctionEntry, PerFunction, QueueEntry, QueueSettings, Rate, StoredSettings,
+        function_limits,
+    },
     function_namespaces::{FunctionNamespaces, NamespaceList},
+    lanes::Fairness,
     retry::{Backoff, Jitter, QueueRetry},
 };
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
@@ -22,7 +26,7 @@ use crate::{
         deployment::{CachedDeployment, PodMeta},
         watch::{Cacheable, MultiStore},
     },
-    crd::{AsyncQueue, AsyncQueueSpec, RateSpec, Size},
+    crd::{AsyncQueue, AsyncQueueSpec, PerFunctionSpec, RateSpec, Size},
     fixtures,
     queue_settings::queue_settings,
 };
@@ -57,7 +61,8 @@ fn directory_of(functions: &FunctionIndex, queues: &[AsyncQueue]) -> Directory {
 }
 
 fn issues_of(functions: &FunctionIndex, queues: &[AsyncQueue]) -> Vec<FunctionIssue> {
-    find_issues(functions, queues, &Admission::new(&namespaces(), None, queues))
+    let (namespaces, directory) = (namespaces(), directory_of(functions, queues));
+    find_issues(functions, queues, &directory, None, &Admission::new(&namespaces, None, queues))
 }
 
 fn counts_of(
@@ -235,6 +240,28 @@ fn retry_annotations_are_in_the_directory() {
     assert_eq!(issues_of(&functions, &[]), [FunctionIssue { function: named("f"), kind }]);
 }
 
+#[test]
+fn limits_of_a_function_need_a_queue_with_lanes() {
+    let mut deployment = fixtures::deployment("f", Some("q"));
+    let annotations = &mut deployment.spec.template.metadata.annotations;
+    annotations.insert(function_limits::MAX_INFLIGHT.to_owned(), "10".to_owned());
+    annotations.insert(function_limits::WEIGHT.to_owned(), "heavy".to_owned());
+    let functions = index([], [&CachedDeployment::from_object(deployment)], []);
+    let limits = entry(&functions, "f").limits;
+    assert_eq!((limits.max_inflight, limits.weight), (Some(10), None));
+    let issue = |kind| FunctionIssue { function: named("f"), kind };
+    let invalid = "asyncqueue.io/weight `heavy` (use 1 to 100)".to_owned();
+    let invalid = issue(IssueKind::InvalidAnnotation(invalid));
+    let mut queue = fixtures::owner("q");
+    let without_lanes = issue(IssueKind::LimitsNeedLanes("q".parse().unwrap()));
+    assert_eq!(
+        issues_of(&functions, std::slice::from_ref(&queue)),
+        [invalid.clone(), without_lanes]
+    );
+    queue.spec.fairness = Fairness::Function;
+    assert_eq!(issues_of(&functions, &[queue]), [invalid]);
+}
+
 /// Returns a Service in a namespace that names a queue.
 fn service_in(namespace: &str, queue: &str) -> Service {
     let mut service = fixtures::service("f", Some(queue), 8080);
@@ -281,13 +308,9 @@ fn the_default_queue_admits_all_functions() {
     let queues = [fixtures::owner("faas-request")];
     let (namespaces, default) = (namespaces(), "faas-request".parse().unwrap());
     let admission = Admission::new(&namespaces, Some(&default), &queues);
-    assert!(
-        directory(&functions, &queues, &admission, |_| 90)
-            .functions
-            .values()
-            .all(|f| f.queue.is_some())
-    );
-    assert_eq!(find_issues(&functions, &queues, &admission), []);
+    let directory = directory(&functions, &queues, &admission, |_| 90);
+    assert!(directory.functions.values().all(|f| f.queue.is_some()));
+    assert_eq!(find_issues(&functions, &queues, &directory, None, &admission), []);
 }
 
 #[test]
@@ -344,6 +367,7 @@ fn settings_of_workers_are_in_the_directory() {
     queue.spec.max_inflight = 5;
     queue.spec.concurrency = Some(20);
     queue.spec.rate = Some(RateSpec { per_second: 10, burst: None });
+    queue.spec.per_function = Some(PerFunctionSpec { max_inflight: Some(7) });
     queue.spec.timeout = "15m".parse().unwrap();
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.min_backoff = "1s".parse().unwrap();
@@ -367,6 +391,7 @@ fn settings_of_workers_are_in_the_directory() {
         rate: Some(Rate { per_second: 10, burst: None }),
         timeout: Some("15m".parse().unwrap()),
         retry: Some(retry),
+        per_function: Some(PerFunction { max_inflight: Some(7) }),
     };
     assert_eq!(stored.read().unwrap(), settings);
 }

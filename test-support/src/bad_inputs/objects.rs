@@ -25,6 +25,12 @@ pub const SPECS: &[Spec] = &[
     refused("{rate: {perSecond: 0}}", "spec.rate.perSecond", "greater than or equal to 1"),
     refused("{rate: {burst: 20}}", "spec.rate", "perSecond"),
     refused("{rate: {perSecond: 10, burst: 0}}", "spec.rate.burst", "greater than or equal to 1"),
+    refused(
+        "{fairness: Function, perFunction: {maxInflight: 0}}",
+        "spec.perFunction.maxInflight",
+        "greater than or equal to 1",
+    ),
+    refused("{perFunction: {maxInflight: 10}}", "spec.perFunction", "needs fairness: Function"),
     refused("{timeout: 15}", "spec.timeout", "expected string"),
     refused("{timeout: 15 minutes}", "spec.timeout", "15m"),
     refused("{timeout: 0s}", "spec.timeout", "timeout"),
@@ -174,6 +180,19 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         answer: "a Warning event on the function; the setting of the queue applies",
         folder: "tests/e2e",
         test: "calls_go_to_the_default_queue_if_the_named_queue_is_missing",
+    },
+    Elsewhere {
+        input: "`asyncqueue.io/max-inflight: many` on a function",
+        answer: "a Warning event on the function; the setting of the queue applies",
+        folder: "operator",
+        test: "limits_of_a_function_need_a_queue_with_lanes",
+    },
+    Elsewhere {
+        input: "`asyncqueue.io/max-inflight: \"10\"` on a function of a queue without `fairness: \
+                Function`",
+        answer: "a Warning event on the function; it has no limit",
+        folder: "operator",
+        test: "limits_of_a_function_need_a_queue_with_lanes",
     },
     Elsewhere {
         input: "`nats_url` of the operator holds credentials, and no Secret with those of workers \

@@ -45,6 +45,7 @@ pub const SETTINGS: &[Setting] = &[
     wrong(WORKER, "concurrency", "0", "use a number from 1 to 1000000, or leave it out"),
     wrong(WORKER, "rate_per_second", "0.5", "use a number from 1 to 100000, or leave it out"),
     wrong(WORKER, "rate_burst", "0", "use a number from 1 to 100000, or leave it out"),
+    wrong(WORKER, "function_max_inflight", "0", "use a number from 1 to 1000000, or leave it out"),
     wrong(
         WORKER,
         "upstream_timeout",
@@ -240,6 +241,14 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
     file(
         "functions: {a: {url: \"https://h\"}}",
         &["line 1", "functions.a.url `https://h`", "without TLS"],
+    ),
+    file(
+        "functions: {a: {limits: {weight: 101}}}",
+        &["line 1", "functions.a.limits.weight `101` is not valid: use 1 to 100"],
+    ),
+    file(
+        "functions: {a: {limits: {weight: 2}}}",
+        &["line 1", "functions.a.limits need `fairness: Function` in queues.faas-request"],
     ),
     file(
         "functions: {a: {retry: {attempts: 0}}}",

@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     retry::outcome::PutOff,
     server_clock::ServerClock,
-    shared_limits::Gate,
+    shared_limits::{FunctionGate, Gate},
 };
 
 /// Invokes the functions of a queue's calls.
@@ -37,6 +37,8 @@ pub(crate) struct Runner {
     pub(crate) function_client: FunctionClient,
     /// The limits that the workers of the queue share.
     pub(crate) gate: Gate,
+    /// The limits of functions, which the workers share too.
+    pub(crate) functions: FunctionGate,
     pub(crate) offsets: AttemptOffsets,
     pub(crate) settings: watch::Receiver<LiveSettings>,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
@@ -90,8 +92,9 @@ impl Runner {
         }
         let put_off = PutOff::until_due(call.recorded, self.clock.now());
         let put_off = put_off.or_else(|| self.put_off(call));
-        if put_off.is_none() && self.gate.has_rate() {
-            let refused = Box::pin(self.wait_for_token(delivery, guard)).await;
+        let has_rate = self.gate.has_rate() || self.functions.has_rate(&call.invocation.function);
+        if put_off.is_none() && has_rate {
+            let refused = Box::pin(self.wait_for_tokens(delivery, call, guard)).await;
             if let Some(refused) = refused {
                 return refused;
             }
@@ -115,26 +118,35 @@ impl Runner {
         is_at_zero.then(|| call.attempts.put_off_at_zero(rand::random())).flatten()
     }
 
-    /// Waits until the rate of the queue permits an invocation, or the call is cancelled. Returns
-    /// what follows if there is no invocation.
-    async fn wait_for_token(
+    /// Waits until the rates of the function and of the queue permit an invocation, or the call is
+    /// cancelled. Returns what follows if there is no invocation.
+    async fn wait_for_tokens(
         &self,
         delivery: &Delivery,
+        call: &Call,
         guard: &CallGuard,
     ) -> Option<InvocationResult> {
-        let has_token = match guard.try_start() {
+        let tokens = async {
+            let function = &call.invocation.function;
+            if self.functions.has_rate(function) && !self.functions.wait_for_token(function).await {
+                return Some(call.attempts.put_off_by_function_limit(rand::random()));
+            }
+            let has_token = self.gate.wait_for_token().await;
+            (!has_token).then(|| PutOff::without_share(rand::random()))
+        };
+        let put_off = match guard.try_start() {
             Some(cancelled) => tokio::select! {
                 () = cancelled.cancelled() => None,
-                has_token = self.gate.wait_for_token() => Some(has_token),
+                put_off = tokens => Some(put_off),
             },
             None => None,
         };
-        let Some(has_token) = has_token else {
+        let Some(put_off) = put_off else {
             guard.confirm_stopped(false, delivery.is_lease_certain()).await;
             return Some(InvocationResult::AlreadyEnded(Mark::Cancelling));
         };
         guard.mark_idle();
-        (!has_token).then(|| InvocationResult::PutOff(PutOff::without_share(rand::random())))
+        put_off.map(InvocationResult::PutOff)
     }
 
     /// Invokes the function, unless the call is cancelled before or while it runs.
@@ -147,6 +159,11 @@ impl Runner {
         let Some(cancelled) = guard.try_start() else {
             guard.confirm_stopped(false, delivery.is_lease_certain()).await;
             return InvocationResult::AlreadyEnded(Mark::Cancelling);
+        };
+        let Some(_open_function) = self.functions.open(&call.invocation.function) else {
+            guard.mark_idle();
+            let put_off = call.attempts.put_off_by_function_limit(rand::random());
+            return InvocationResult::PutOff(put_off);
         };
         let Some(_open) = self.gate.open() else {
             guard.mark_idle();

@@ -14,15 +14,20 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
+use super::scheduler::LaneId;
+
 /// The running tasks.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     set: JoinSet<()>,
     sequences: InFlightSet,
-    freed_tx: mpsc::UnboundedSender<()>,
-    freed_rx: mpsc::UnboundedReceiver<()>,
+    freed_tx: mpsc::UnboundedSender<Origin>,
+    freed_rx: mpsc::UnboundedReceiver<Origin>,
     early_releases: Arc<EarlyReleases>,
 }
+
+/// The lane from which a message came, if its queue has lanes.
+pub(crate) type Origin = Option<LaneId>;
 
 /// How many tasks have released their slots early, and how many may.
 #[derive(Debug)]
@@ -35,7 +40,8 @@ struct EarlyReleases {
 /// releases it.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    freed_tx: mpsc::UnboundedSender<()>,
+    origin: Origin,
+    freed_tx: mpsc::UnboundedSender<Origin>,
     early_releases: Arc<EarlyReleases>,
     /// Whether the task has released its slot early, so that the slot is free already.
     is_released: bool,
@@ -97,20 +103,26 @@ impl InFlight {
     }
 
     /// Spawns a task that uses a slot.
-    pub(crate) fn spawn<T>(&mut self, claim: SequenceGuard, task: impl FnOnce(InFlightPermit) -> T)
-    where
+    pub(crate) fn spawn<T>(
+        &mut self,
+        claim: SequenceGuard,
+        origin: Origin,
+        task: impl FnOnce(InFlightPermit) -> T,
+    ) where
         T: Future<Output = ()> + Send + 'static,
     {
         let (freed_tx, early_releases) = (self.freed_tx.clone(), self.early_releases.clone());
-        let slot = Slot { freed_tx, early_releases, is_released: false };
+        let slot = Slot { origin, freed_tx, early_releases, is_released: false };
         self.set.spawn(task(InFlightPermit { claim: Some(claim), slot }));
     }
 
-    /// Waits until a slot becomes free, and returns how many have become free by then.
-    pub(crate) async fn wait_for_free_slots(&mut self) -> usize {
-        let count = self.freed_rx.recv_many(&mut Vec::new(), usize::MAX).await;
+    /// Waits until a slot becomes free, and returns the origin of the message of each slot that has
+    /// become free by then.
+    pub(crate) async fn wait_for_free_slots(&mut self) -> Vec<Origin> {
+        let mut freed = Vec::new();
+        self.freed_rx.recv_many(&mut freed, usize::MAX).await;
         self.reap_finished();
-        count
+        freed
     }
 
     /// Waits until a task has ended. Returns `None` if no task is left.
@@ -148,7 +160,8 @@ impl InFlightPermit {
     pub(crate) fn without_slot() -> Self {
         let (freed_tx, early_releases) =
             (mpsc::unbounded_channel().0, Arc::new(EarlyReleases::new(1)));
-        Self { claim: None, slot: Slot { freed_tx, early_releases, is_released: false } }
+        let slot = Slot { origin: None, freed_tx, early_releases, is_released: false };
+        Self { claim: None, slot }
     }
 
     /// Returns how often the message was delivered again while it is in flight here. These
@@ -197,7 +210,7 @@ impl Slot {
 
     fn free(&self) {
         // Fails only if slots are no longer counted.
-        let _ = self.freed_tx.send(());
+        let _ = self.freed_tx.send(self.origin);
     }
 }
 
@@ -270,13 +283,13 @@ mod tests {
         let mut tasks = InFlight::new(3, InFlightSet::default());
         let [ends, fails, gives_up] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
         assert!([1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_none()));
-        tasks.spawn(ends, async move |_permit| {});
-        tasks.spawn(fails, async move |permit| {
+        tasks.spawn(ends, None, async move |_permit| {});
+        tasks.spawn(fails, None, async move |permit| {
             let _permit = permit;
             panic!("on purpose");
         });
         let (done, is_done) = tokio::sync::oneshot::channel();
-        tasks.spawn(gives_up, async move |mut permit| {
+        tasks.spawn(gives_up, None, async move |mut permit| {
             permit.release_claim();
             done.send(()).unwrap();
             std::future::pending::<()>().await;
@@ -297,7 +310,7 @@ mod tests {
         let claim = claimed(&tasks, 1);
         assert!(tasks.claim(1).is_none() && tasks.claim(1).is_none());
         let (seen, redeliveries) = tokio::sync::oneshot::channel();
-        tasks.spawn(claim, async move |permit| seen.send(permit.redeliveries()).unwrap());
+        tasks.spawn(claim, None, async move |permit| seen.send(permit.redeliveries()).unwrap());
         assert_eq!(redeliveries.await.unwrap(), 2);
         tasks.join_next().await.unwrap();
         let again = claimed(&tasks, 1);
@@ -308,17 +321,18 @@ mod tests {
     async fn a_slot_is_free_when_its_task_ends_fails_or_releases_it() {
         let mut tasks = InFlight::new(3, InFlightSet::default());
         let [ends, fails, leaves] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
-        tasks.spawn(ends, async |_permit| {});
-        tasks.spawn(fails, async |_permit| panic!("on purpose"));
-        tasks.spawn(leaves, async |mut permit| {
+        tasks.spawn(ends, Some(LaneId(7)), async |_permit| {});
+        tasks.spawn(fails, None, async |_permit| panic!("on purpose"));
+        tasks.spawn(leaves, None, async |mut permit| {
             permit.release_slot_early();
             std::future::pending::<()>().await;
         });
-        let mut freed = 0;
-        while freed < 3 {
-            freed += tasks.wait_for_free_slots().await;
+        let mut freed = Vec::new();
+        while freed.len() < 3 {
+            freed.extend(tasks.wait_for_free_slots().await);
         }
-        assert_eq!(tasks.running(), 1);
+        freed.sort();
+        assert_eq!((tasks.running(), freed), (1, vec![None, None, Some(LaneId(7))]));
     }
 
     #[tokio::test]
@@ -328,7 +342,7 @@ mod tests {
         for sequence in 0..2 {
             let left = left.clone();
             let claim = claimed(&tasks, sequence);
-            tasks.spawn(claim, async move |mut permit| {
+            tasks.spawn(claim, None, async move |mut permit| {
                 permit.release_slot_early();
                 // A second call has no effect.
                 permit.release_slot_early();
@@ -339,11 +353,11 @@ mod tests {
         for _ in 0..2 {
             leaves.recv().await.unwrap();
         }
-        assert_eq!(tasks.wait_for_free_slots().await, 1);
+        assert_eq!(tasks.wait_for_free_slots().await, [None]);
         assert!(tasks.wait_for_free_slots().now_or_never().is_none());
         tasks.set_max(2);
         let claim = claimed(&tasks, 2);
-        tasks.spawn(claim, async |mut permit| permit.release_slot_early());
-        assert_eq!(tasks.wait_for_free_slots().await, 1);
+        tasks.spawn(claim, None, async |mut permit| permit.release_slot_early());
+        assert_eq!(tasks.wait_for_free_slots().await, [None]);
     }
 }

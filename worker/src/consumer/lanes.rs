@@ -5,8 +5,9 @@
 //! free rarely, the message is handed back, since another worker may have a free slot.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,9 +18,16 @@ use async_nats::{
         pull::{BatchConfig, Config},
     },
 };
-use asyncqueue::{connection::Connection, jetstream::timestamp_from_server, lanes::has_lanes};
+use asyncqueue::{
+    FunctionName,
+    connection::Connection,
+    directory::Directory,
+    jetstream::timestamp_from_server,
+    lanes::{function_of, has_lanes},
+};
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -38,6 +46,7 @@ use super::{
     scheduler::{LaneId, LaneRequest, Scheduler},
     session::{LaneSession, max_message_bytes},
 };
+use crate::shared_limits::{FunctionGate, RENEW_INTERVAL};
 
 /// Maximum time for which a request stays open. It is short, because the requests of a worker that
 /// has no free slot any more take messages that others could run. They can't be cancelled: a
@@ -59,15 +68,18 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 struct Lanes {
     by_id: HashMap<LaneId, Lane>,
     ids: HashMap<String, LaneId>,
-    next_id: u64,
     scheduler: Scheduler,
     /// Messages that wait for a slot, oldest first.
     held: VecDeque<HeldMessage>,
     /// Whether a list was read.
     is_known: bool,
+    /// Whether a function of a lane has a limit.
+    has_limits: bool,
 }
 
 struct Lane {
+    /// The functions whose calls it has. None: it has what is no call of a function.
+    functions: Vec<FunctionName>,
     consumer: PullConsumer,
     /// When the consumer was created.
     created: Timestamp,
@@ -93,11 +105,18 @@ struct Times {
 // === impl Lane ===
 
 impl Lane {
-    fn from_info(info: Info, client: Client, js: &async_nats::jetstream::Context) -> Option<Self> {
+    fn from_info(
+        info: Info,
+        queue_subject: &str,
+        client: Client,
+        js: &async_nats::jetstream::Context,
+    ) -> Option<Self> {
         let config = Config::try_from_consumer_config(info.config.clone()).ok()?;
         let (created, lease) = (timestamp_from_server(info.created), info.config.ack_wait);
+        let filters = info.config.filter_subjects.iter().chain([&info.config.filter_subject]);
+        let functions = filters.filter_map(|filter| function_of(filter, queue_subject)).collect();
         let consumer = Consumer::new(config, info, js.clone());
-        Some(Self { consumer, created, lease, acks: AckBatcher::start(client) })
+        Some(Self { functions, consumer, created, lease, acks: AckBatcher::start(client) })
     }
 
     /// Returns how long a request stays open. The answer comes well within the lease.
@@ -120,7 +139,13 @@ impl Lane {
 impl Lanes {
     /// Takes over the list of the consumers of the stream. Consumers that are not listed any more
     /// stay while an answer of them may come.
-    fn update<H: Handler>(&mut self, puller: &Puller<H>, session: &LaneSession<'_>, list: &[Info]) {
+    fn update<H: Handler>(
+        &mut self,
+        puller: &Puller<H>,
+        session: &LaneSession<'_>,
+        next_id: &mut u64,
+        (list, queue_subject): (&[Info], &str),
+    ) {
         self.is_known = true;
         let listed: HashMap<_, _> = list.iter().map(|info| (info.name.as_str(), info)).collect();
         let overdue = self.scheduler.overdue(Duration::ZERO, Instant::now());
@@ -141,21 +166,47 @@ impl Lanes {
                         lane.lease = info.config.ack_wait;
                     }
                 }
-                None => self.add(puller, session, info),
+                None => self.add(puller, session, next_id, (info, queue_subject)),
             }
         }
     }
 
-    fn add<H: Handler>(&mut self, puller: &Puller<H>, session: &LaneSession<'_>, info: &Info) {
-        let Some(lane) = Lane::from_info(info.clone(), session.client.clone(), &puller.js) else {
-            return;
-        };
+    fn add<H: Handler>(
+        &mut self,
+        puller: &Puller<H>,
+        session: &LaneSession<'_>,
+        next_id: &mut u64,
+        (info, queue_subject): (&Info, &str),
+    ) {
+        let (client, js) = (session.client.clone(), &puller.js);
+        let Some(lane) = Lane::from_info(info.clone(), queue_subject, client, js) else { return };
         debug!(lane = info.name, "a lane was added");
-        let id = LaneId(self.next_id);
-        self.next_id += 1;
+        let id = LaneId(*next_id);
+        *next_id += 1;
         self.ids.insert(info.name.clone(), id);
         self.by_id.insert(id, lane);
-        self.scheduler.add(id, 1, info.num_pending);
+        self.scheduler.add(id, info.num_pending);
+    }
+
+    /// Takes over how many calls each lane may have in hand.
+    fn set_limits(&mut self, functions: &FunctionGate) {
+        for (id, lane) in self.by_id.iter().filter(|(_, lane)| !lane.functions.is_empty()) {
+            let max = |in_hand| functions.max_in_hand(&lane.functions, in_hand);
+            self.scheduler.set_max_in_hand(*id, max);
+        }
+    }
+
+    /// Takes over the weights and limits of the lanes, and which functions have one.
+    fn set_functions(&mut self, functions: &FunctionGate) {
+        self.has_limits = false;
+        for (id, lane) in &self.by_id {
+            self.scheduler.set_weight(*id, functions.weight(&lane.functions));
+            self.has_limits |= functions.has_limits(&lane.functions);
+        }
+        self.set_limits(functions);
+        let with_lane: BTreeSet<_> =
+            self.by_id.values().flat_map(|lane| &lane.functions).cloned().collect();
+        functions.set_lanes(Some(with_lane));
     }
 
     /// Returns the longest time without an answer from any lane that was asked.
@@ -235,11 +286,13 @@ impl<H: Handler> Puller<H> {
         let mut times = Times { idle_deadline: now + lanes.answer_timeout(), last_freed: now };
         // Messages that arrive without a free slot wait for one.
         let _ = self.update_slots(state);
+        let mut limits = LimitChanges::of(self.functions.as_ref());
         loop {
             if lanes.scheduler.has_outstanding() && Instant::now() > times.idle_deadline {
                 return StopReason::IdleTimeout(None);
             }
             self.start_held(session, lanes, state, handing_back).await;
+            self.limit_lanes(lanes, state, times.last_freed);
             let has_memory = state.demand.running() == 0 || self.memory.free() >= HANDLING_BYTES;
             let slots = state.max.saturating_sub(state.demand.running() + lanes.held.len());
             let free = self.limit_to_rate(slots);
@@ -256,12 +309,18 @@ impl<H: Handler> Puller<H> {
             let wake_at = next_step.into_iter().chain(lanes.hold_deadline()).min();
             tokio::select! {
                 () = &mut shutdown => return StopReason::Shutdown,
-                count = state.tasks.wait_for_free_slots() => {
-                    state.demand.finished(count);
+                freed = state.tasks.wait_for_free_slots() => {
+                    state.demand.finished(freed.len());
+                    freed.into_iter().flatten().for_each(|id| lanes.scheduler.finished(id));
                     times.last_freed = Instant::now();
                 }
-                Ok(()) = state.settings.changed() => { let _ = self.update_slots(state); }
-                () = sleep(RESOURCE_CHECK_INTERVAL), if !has_memory || free < slots => {}
+                Ok(()) = state.settings.changed() => {
+                    let _ = self.update_slots(state);
+                    self.update_functions(lanes);
+                }
+                () = limits.changed() => self.update_functions(lanes),
+                () = sleep(RESOURCE_CHECK_INTERVAL),
+                    if !has_memory || free < slots || lanes.scheduler.is_limited() => {}
                 consumers = list.changed() => {
                     if let Some(stop) = self.update_lanes(session, lanes, state, &consumers).await {
                         return stop;
@@ -304,10 +363,11 @@ impl<H: Handler> Puller<H> {
         consumers: &[Info],
     ) -> Option<StopReason> {
         let of_queue = consumers.iter().find(|info| info.name == self.durable);
-        if !of_queue.is_some_and(|info| has_lanes(&info.config.filter_subjects)) {
+        let of_queue = of_queue.filter(|info| has_lanes(&info.config.filter_subjects));
+        let Some(subject) = of_queue.and_then(|info| info.config.filter_subjects.first()) else {
             let reason = format!("consumer {} is missing or has no lanes", self.durable);
             return Some(StopReason::Resubscribe(reason));
-        }
+        };
         if !lanes.is_known {
             info!(stream = self.stream, lanes = consumers.len() - 1, "pulling from lanes");
             // The consumer of the queue was checked before.
@@ -315,8 +375,28 @@ impl<H: Handler> Puller<H> {
                 self.recover(state, lane).await;
             }
         }
-        lanes.update(self, session, consumers);
+        lanes.update(self, session, &mut state.next_lane, (consumers, subject));
+        self.update_functions(lanes);
         None
+    }
+
+    /// Applies the weights of functions, and passes on which functions have lanes.
+    fn update_functions(&self, lanes: &mut Lanes) {
+        if let Some(functions) = &self.functions {
+            lanes.set_functions(functions);
+        }
+    }
+
+    /// Applies the limits of functions. Long calls that use all slots leave the worker's share of
+    /// these limits to others.
+    fn limit_lanes(&self, lanes: &mut Lanes, state: &State, last_freed: Instant) {
+        if let Some(functions) = &self.functions {
+            let has_slot = state.demand.running() < state.max;
+            functions.set_busy(!has_slot && last_freed.elapsed() > RENEW_INTERVAL);
+            if lanes.has_limits {
+                lanes.set_limits(functions);
+            }
+        }
     }
 
     async fn request_lanes(
@@ -415,7 +495,10 @@ impl<H: Handler> Puller<H> {
             return None;
         };
         lanes.scheduler.received(id, pending);
-        let claim = state.tasks.claim(delivery.sequence)?;
+        let Some(claim) = state.tasks.claim(delivery.sequence) else {
+            lanes.scheduler.finished(id);
+            return None;
+        };
         let held = HeldMessage { lane: id, claim, delivery, since: Instant::now() };
         // Those that wait for a slot are first.
         if lanes.held.is_empty() { self.start(session, lanes, state, held) } else { Some(held) }
@@ -434,6 +517,7 @@ impl<H: Handler> Puller<H> {
         };
         let source = Source {
             lease: lane.lease,
+            origin: Some(held.lane),
             acks: lane.acks.clone(),
             created: lane.created,
             out_of_time: session.nak_now,
@@ -459,6 +543,7 @@ impl<H: Handler> Puller<H> {
                 // This process was stopped: another worker may have the message.
                 let late = [held.delivery];
                 let _ = timeout(LATE_DELIVERIES_TIMEOUT, self.on_late_deliveries(&late)).await;
+                lanes.scheduler.finished(held.lane);
                 continue;
             }
             let Some(held) = self.start(session, lanes, state, held) else { continue };
@@ -494,6 +579,31 @@ impl<H: Handler> Puller<H> {
             lanes.reset(id);
             list.refresh();
         }
+    }
+}
+
+/// Changes of what limits functions.
+struct LimitChanges {
+    raised: Option<watch::Receiver<()>>,
+    directory: Option<watch::Receiver<Option<Arc<Directory>>>>,
+}
+
+impl LimitChanges {
+    fn of(functions: Option<&FunctionGate>) -> Self {
+        let (raised, directory) = functions.map(FunctionGate::subscribe).unzip();
+        Self { raised, directory }
+    }
+
+    /// Waits until more invocations of a function may start, or the limits have changed.
+    async fn changed(&mut self) {
+        if let (Some(raised), Some(directory)) = (&mut self.raised, &mut self.directory) {
+            tokio::select! {
+                Ok(()) = raised.changed() => return,
+                Ok(()) = directory.changed() => return,
+                else => {}
+            }
+        }
+        std::future::pending::<()>().await;
     }
 }
 

@@ -33,13 +33,16 @@ use super::{
     delivery::Delivery,
     demand::Demand,
     event::{Event, classify},
-    in_flight::{InFlight, InFlightPermit, InFlightSet, SequenceGuard},
+    in_flight::{InFlight, InFlightPermit, InFlightSet, Origin, SequenceGuard},
     lease,
     poison_headers::{self, ScanResult, UndecodableMessage},
     session::{LaneSession, PullSession},
     settle::settle,
 };
-use crate::{live_settings::LiveSettings, shared_limits::Gate};
+use crate::{
+    live_settings::LiveSettings,
+    shared_limits::{FunctionGate, Gate},
+};
 
 /// Wait between attempts to find the consumer or to request messages again. A random time of up to
 /// the same length is added, so that the workers of a queue do not all come at once.
@@ -85,6 +88,8 @@ pub(crate) struct Puller<H> {
     pub(crate) slots: fn(&LiveSettings) -> usize,
     /// Limits how many messages are requested ahead, if they wait for the rate of the queue.
     pub(crate) gate: Option<Gate>,
+    /// Limits how many messages of a lane are requested.
+    pub(crate) functions: Option<FunctionGate>,
     pub(crate) handler: Arc<H>,
     /// Receives the number of messages that are being handled, whenever it changes.
     pub(crate) running: watch::Sender<usize>,
@@ -105,6 +110,8 @@ pub(super) struct State {
     pub(super) demand: Demand,
     /// Whether requests were lost recently.
     pub(super) is_recovering: bool,
+    /// The id of the next lane.
+    pub(super) next_lane: u64,
     /// Whether the last inbox ended because the client had reconnected to the same server.
     pub(super) was_reconnected: bool,
     /// Whether the server drops requests because too many wait at the consumer. It does not report
@@ -118,6 +125,7 @@ pub(super) struct State {
 /// How the deliveries of a consumer are settled.
 pub(super) struct Source<'a> {
     pub(super) lease: Duration,
+    pub(super) origin: Origin,
     pub(super) acks: AckBatcher,
     /// When the consumer was created.
     pub(super) created: Timestamp,
@@ -153,6 +161,7 @@ impl State {
             demand: Demand::new(max),
             // Starts in recovery mode: a poison message may have killed the previous process.
             is_recovering: true,
+            next_lane: 0,
             was_reconnected: false,
             is_consumer_full: false,
             idle_inbox: None,
@@ -179,6 +188,9 @@ impl<H: Handler> Puller<H> {
                 continue;
             }
             let has_lanes = has_lanes(&consumer.cached_info().config.filter_subjects);
+            if let Some(functions) = self.functions.as_ref().filter(|_| !has_lanes) {
+                functions.set_lanes(None);
+            }
             let (inbox, subscriber) = match self.subscribe(has_lanes).await {
                 Ok(pair) => pair,
                 Err(error) => {
@@ -433,7 +445,7 @@ impl<H: Handler> Puller<H> {
             self.running.send_if_modified(|last| std::mem::replace(last, running) != running);
             tokio::select! {
                 () = &mut shutdown => return StopReason::Shutdown,
-                count = state.tasks.wait_for_free_slots() => state.demand.finished(count),
+                freed = state.tasks.wait_for_free_slots() => state.demand.finished(freed.len()),
                 Ok(()) = state.settings.changed() => if self.update_slots(state) {
                     return StopReason::TooManyRequested;
                 },
@@ -525,6 +537,7 @@ impl<H: Handler> Puller<H> {
             let PullSession { consumer, lease, acks, nak_now, .. } = session;
             let source = Source {
                 lease: *lease,
+                origin: None,
                 acks: acks.clone(),
                 created: timestamp_from_server(consumer.cached_info().created),
                 out_of_time: nak_now,
@@ -540,12 +553,12 @@ impl<H: Handler> Puller<H> {
         tasks: &mut InFlight,
         claim: SequenceGuard,
         mut delivery: Delivery,
-        Source { lease, acks, created, out_of_time }: Source<'_>,
+        Source { lease, origin, acks, created, out_of_time }: Source<'_>,
     ) {
         delivery.consider_consumer(created);
         let (handler, out_of_time) = (self.handler.clone(), out_of_time.clone());
         let account = self.memory.clone();
-        tasks.spawn(claim, async move |mut permit| {
+        tasks.spawn(claim, origin, async move |mut permit| {
             let bytes = handling_bytes(delivery.message.length);
             let mut memory = account.try_take(bytes);
             let outcome = {

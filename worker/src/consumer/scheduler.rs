@@ -6,6 +6,9 @@
 //! the next free slot. A worker whose slots are all taken sends no request, and its open ones
 //! expire.
 //!
+//! Of a lane whose functions have limits, no more is requested than the lane may have in hand: a
+//! lane at its limit has no turn and takes no slot.
+//!
 //! Pure: the time is a value.
 
 use std::time::Duration;
@@ -47,6 +50,10 @@ struct Lane {
     id: LaneId,
     /// Number of messages of its turn.
     weight: u32,
+    /// Maximum number of messages that were requested or are in hand.
+    max_in_hand: usize,
+    /// Messages that have arrived and are not settled.
+    in_hand: usize,
     /// Messages that are not delivered, as the server said last, less those requested since then.
     pending: u64,
     /// Messages that were requested and have not arrived.
@@ -61,10 +68,37 @@ struct Lane {
 
 impl Scheduler {
     /// Adds a lane with so many pending messages.
-    pub(crate) fn add(&mut self, id: LaneId, weight: u32, pending: u64) {
-        let weight = weight.max(1);
-        let (outstanding, requested_at, expected) = (0, None, 0);
-        self.lanes.push(Lane { id, weight, pending, outstanding, requested_at, expected });
+    pub(crate) fn add(&mut self, id: LaneId, pending: u64) {
+        self.lanes.push(Lane {
+            id,
+            weight: 1,
+            max_in_hand: usize::MAX,
+            in_hand: 0,
+            pending,
+            outstanding: 0,
+            requested_at: None,
+            expected: 0,
+        });
+    }
+
+    /// Changes the number of messages of a lane's turn.
+    pub(crate) fn set_weight(&mut self, id: LaneId, weight: u32) {
+        if let Some(lane) = self.lane(id) {
+            lane.weight = weight.max(1);
+        }
+    }
+
+    /// Changes how many messages of a lane may be requested or in hand. `max` gets the number that
+    /// is in hand.
+    pub(crate) fn set_max_in_hand(&mut self, id: LaneId, max: impl FnOnce(usize) -> usize) {
+        if let Some(lane) = self.lane(id) {
+            lane.max_in_hand = max(lane.in_hand);
+        }
+    }
+
+    /// Returns whether a lane has messages that are not requested because it is at its limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.outstanding == 0 && lane.room() == 0)
     }
 
     /// Removes a lane.
@@ -115,12 +149,21 @@ impl Scheduler {
         if let Some(lane) = self.lane(id) {
             lane.outstanding = lane.outstanding.saturating_sub(1);
             lane.expected = lane.expected.saturating_sub(1);
+            lane.in_hand += 1;
             lane.pending = pending.saturating_sub(lane.outstanding as u64);
+        }
+    }
+
+    /// Records that a message of a lane was settled, or is ignored.
+    pub(crate) fn finished(&mut self, id: LaneId) {
+        if let Some(lane) = self.lane(id) {
+            lane.in_hand = lane.in_hand.saturating_sub(1);
         }
     }
 
     /// Records that a message of a lane was handed back.
     pub(crate) fn handed_back(&mut self, id: LaneId) {
+        self.finished(id);
         if let Some(lane) = self.lane(id) {
             lane.pending += 1;
         }
@@ -170,7 +213,8 @@ impl Scheduler {
             self.turn %= self.lanes.len();
             let lane = &mut self.lanes[self.turn];
             // A lane has one request at a time, which brings its next messages.
-            let can_request = lane.pending > 0 && lane.outstanding == 0;
+            let has_room = lane.room() > batches[self.turn];
+            let can_request = lane.pending > 0 && lane.outstanding == 0 && has_room;
             if can_request && self.taken < lane.weight {
                 lane.pending -= 1;
                 batches[self.turn] += 1;
@@ -219,7 +263,12 @@ impl Lane {
     }
 
     fn is_idle(&self) -> bool {
-        self.outstanding == 0 && self.pending == 0
+        self.outstanding == 0 && self.pending == 0 && self.room() > 0
+    }
+
+    /// Returns how many messages may be requested.
+    fn room(&self) -> usize {
+        self.max_in_hand.saturating_sub(self.in_hand + self.outstanding)
     }
 
     fn request(&mut self, batch: usize, now: Instant) {
@@ -237,7 +286,8 @@ mod tests {
     fn scheduler(pending: &[(u32, u64)]) -> Scheduler {
         let mut scheduler = Scheduler::default();
         for (id, (weight, pending)) in pending.iter().enumerate() {
-            scheduler.add(LaneId(id as u64), *weight, *pending);
+            scheduler.add(LaneId(id as u64), *pending);
+            scheduler.set_weight(LaneId(id as u64), *weight);
         }
         scheduler
     }
@@ -264,6 +314,37 @@ mod tests {
     async fn a_weight_is_the_length_of_a_turn() {
         let (mut scheduler, now) = (scheduler(&[(3, 100), (1, 100)]), Instant::now());
         assert_eq!(pairs(&scheduler.next_requests(8, now)), [(0, 6), (1, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_lane_at_its_limit_is_not_asked() {
+        let (mut scheduler, now) = (scheduler(&[(1, 100), (1, 100)]), Instant::now());
+        scheduler.set_max_in_hand(LaneId(0), |_| 2);
+        assert_eq!(pairs(&scheduler.next_requests(9, now)), [(0, 2), (1, 7)]);
+        assert!(!scheduler.is_limited());
+        for (lane, count) in [(0, 2), (1, 7)] {
+            (0..count).for_each(|_| scheduler.received(LaneId(lane), 90));
+        }
+        assert!(scheduler.is_limited());
+        // The others get its turns.
+        assert_eq!(pairs(&scheduler.next_requests(3, now)), [(1, 3)]);
+        scheduler.finished(LaneId(0));
+        (0..3).for_each(|_| scheduler.received(LaneId(1), 87));
+        assert_eq!(pairs(&scheduler.next_requests(3, now)), [(0, 1), (1, 2)]);
+    }
+
+    #[tokio::test]
+    async fn an_idle_lane_at_its_limit_is_asked_when_it_has_room() {
+        let (mut scheduler, now) = (scheduler(&[(1, 0)]), Instant::now());
+        scheduler.set_max_in_hand(LaneId(0), |in_hand| in_hand);
+        assert_eq!(pairs(&scheduler.next_requests(3, now)), []);
+        assert_eq!(scheduler.next_step(3, now), None);
+        scheduler.set_max_in_hand(LaneId(0), |in_hand| in_hand + 1);
+        assert_eq!(pairs(&scheduler.next_requests(3, now)), [(0, 1)]);
+        // Its message is handed back, and the lane may be asked again.
+        scheduler.received(LaneId(0), 0);
+        scheduler.handed_back(LaneId(0));
+        assert_eq!(pairs(&scheduler.next_requests(3, now)), [(0, 1)]);
     }
 
     #[tokio::test]
@@ -343,6 +424,8 @@ mod tests {
         Receive(u64, u64),
         Expire(u64, usize),
         HandBack(u64),
+        Finish(u64),
+        Limit(u64, usize),
         Add(u64),
         Remove(u64),
         Wait(u64),
@@ -355,6 +438,8 @@ mod tests {
             (lane.clone(), 0_u64..50).prop_map(|(lane, pending)| Step::Receive(lane, pending)),
             (lane.clone(), 0_usize..5).prop_map(|(lane, unfilled)| Step::Expire(lane, unfilled)),
             lane.clone().prop_map(Step::HandBack),
+            lane.clone().prop_map(Step::Finish),
+            (lane.clone(), 0_usize..5).prop_map(|(lane, max)| Step::Limit(lane, max)),
             lane.clone().prop_map(Step::Add),
             lane.prop_map(Step::Remove),
             (0_u64..30).prop_map(Step::Wait),
@@ -380,24 +465,31 @@ mod tests {
                         prop_assert!(of_pending <= free.max(expected));
                         prop_assert!(requests.iter().all(|request| request.batch > 0));
                         prop_assert!(free > 0 || requests.is_empty());
+                        for request in requests {
+                            let lane = scheduler.lane(request.lane).unwrap();
+                            prop_assert!(lane.outstanding + lane.in_hand <= lane.max_in_hand);
+                        }
                     }
                     Step::Receive(lane, pending) => scheduler.received(LaneId(lane), pending),
                     Step::Expire(lane, unfilled) => scheduler.expired(LaneId(lane), unfilled),
                     Step::HandBack(lane) => scheduler.handed_back(LaneId(lane)),
+                    Step::Finish(lane) => scheduler.finished(LaneId(lane)),
+                    Step::Limit(lane, max) => scheduler.set_max_in_hand(LaneId(lane), |_| max),
                     Step::Add(pending) => {
-                        scheduler.add(LaneId(next), 1, pending);
+                        scheduler.add(LaneId(next), pending);
                         next += 1;
                     }
                     Step::Remove(lane) => scheduler.remove(LaneId(lane)),
                     Step::Wait(millis) => now += Duration::from_millis(millis),
                 }
             }
-            // With free slots and time, each lane is asked.
+            // With free slots and time, each lane that is not at its limit is asked.
             for _ in 0..20 {
                 now += FILL_TIME;
                 scheduler.next_requests(50, now);
             }
-            prop_assert!(scheduler.lanes.iter().all(|lane| lane.outstanding > 0));
+            let is_asked = |lane: &Lane| lane.outstanding > 0 || lane.room() == 0;
+            prop_assert!(scheduler.lanes.iter().all(is_asked));
         }
     }
 }

@@ -101,6 +101,8 @@ pub(crate) enum PutOffReason {
     ScaledToZero,
     /// The worker has no share of the concurrency and rate of the queue, or can't renew it.
     NoShare,
+    /// The function is at its limit in this worker.
+    FunctionLimit,
     /// Its next attempt is not due: an earlier consumer of the queue had it wait.
     NotDue,
 }
@@ -148,6 +150,17 @@ impl AttemptCount {
             not_counted_for: Some(not_counted_for),
         })
     }
+
+    /// Decides how long a call is put off whose function is at its limit. `chance`, from 0 to 1, is
+    /// for the jitter.
+    pub(crate) fn put_off_by_function_limit(self, chance: f64) -> PutOff {
+        let times = self.deliveries.saturating_sub(self.number).saturating_add(1);
+        PutOff {
+            reason: PutOffReason::FunctionLimit,
+            wait: PUT_OFF.wait_after(times, chance),
+            not_counted_for: None,
+        }
+    }
 }
 
 // === impl PutOff ===
@@ -172,13 +185,15 @@ impl PutOff {
 // === impl PutOffReason ===
 
 impl PutOffReason {
-    pub(crate) const ALL: [Self; 3] = [Self::ScaledToZero, Self::NoShare, Self::NotDue];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::ScaledToZero, Self::NoShare, Self::FunctionLimit, Self::NotDue];
 
     /// Returns the reason as a label.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::ScaledToZero => "scaled_to_zero",
             Self::NoShare => "no_share",
+            Self::FunctionLimit => "function_limit",
             Self::NotDue => "not_due",
         }
     }
@@ -188,6 +203,7 @@ impl PutOffReason {
         match self {
             Self::ScaledToZero => "the function is scaled to zero",
             Self::NoShare => "its worker had no share of the queue's concurrency and rate",
+            Self::FunctionLimit => "the function was at its limit of invocations in its worker",
             Self::NotDue => "it waited for its next attempt when the fairness of the queue changed",
         }
     }

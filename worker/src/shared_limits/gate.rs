@@ -137,7 +137,7 @@ impl Gate {
     }
 
     /// Uses a share that was written, for a time that began before that.
-    pub(super) fn confirm(&self, share: WorkerShare, rate: Option<Rate>, until: Instant) {
+    pub(super) fn confirm(&self, share: &WorkerShare, rate: Option<Rate>, until: Instant) {
         let (now, mut state) = (Instant::now(), self.lock());
         let bucket =
             state.held.as_ref().map_or_else(|| TokenBucket::empty(now), |held| held.bucket);
@@ -157,7 +157,7 @@ impl Gate {
 }
 
 /// Returns how the tokens of a part of a rate arrive. A part has room for at least one token.
-fn refill(rate: Option<Rate>, part: u32) -> Refill {
+pub(super) fn refill(rate: Option<Rate>, part: u32) -> Refill {
     let Some(rate) = rate.filter(|_| part > 0) else {
         return Refill { interval: None, capacity: 1 };
     };
@@ -231,27 +231,27 @@ mod tests {
     fn no_more_are_open_than_the_share_and_its_time_permit() {
         let gate = gate(Some(5), None);
         assert!(gate.open().is_none(), "there is no share yet");
-        gate.confirm(share(2, 0), None, in_a_second());
+        gate.confirm(&share(2, 0), None, in_a_second());
         let open = [gate.open().unwrap(), gate.open().unwrap()];
         assert!(gate.open().is_none());
         drop(open);
-        gate.confirm(share(2, 0), None, Instant::now());
+        gate.confirm(&share(2, 0), None, Instant::now());
         assert!(gate.open().is_none() && gate.slots() == 0, "the share has lapsed");
-        gate.confirm(share(2, 0), None, in_a_second());
+        gate.confirm(&share(2, 0), None, in_a_second());
         assert!(gate.open().is_some());
     }
 
     #[test]
     fn a_lower_share_applies_before_it_is_written() {
         let gate = gate(Some(5), None);
-        gate.confirm(share(3, 0), None, in_a_second());
+        gate.confirm(&share(3, 0), None, in_a_second());
         let _open = gate.open().unwrap();
         let open = gate.prepare(|open| (1, open));
         assert!(open == 1 && gate.open().is_none());
         // A higher one only after that.
         gate.prepare(|_| (5, ()));
         assert!(gate.open().is_none());
-        gate.confirm(share(5, 0), None, in_a_second());
+        gate.confirm(&share(5, 0), None, in_a_second());
         assert!(gate.open().is_some());
     }
 
@@ -260,7 +260,7 @@ mod tests {
         let rate = Rate { per_second: 100, burst: Some(4) };
         let gate = gate(None, Some(rate));
         assert!(!gate.wait_for_token().await && gate.calls_ahead() == 0);
-        gate.confirm(share(0, WHOLE_RATE / 2), Some(rate), in_a_second());
+        gate.confirm(&share(0, WHOLE_RATE / 2), Some(rate), in_a_second());
         assert_eq!(gate.calls_ahead(), 49);
         let begun = Instant::now();
         for _ in 0..5 {

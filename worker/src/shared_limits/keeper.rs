@@ -1,16 +1,19 @@
 //! Gets the share of this worker from NATS, and renews it while it is needed.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
+    FunctionName,
+    directory::Directory,
     jetstream::NatsError,
     shares::{
         self, Shares, StoredShares, WorkerShare,
-        division::{self, Claim, Renewal},
+        division::{self, Claim, FunctionClaim, Renewal},
     },
 };
 use asyncqueue_runtime::{error::error_chain, log_limit::LogLimit};
@@ -19,9 +22,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{LEASE, RENEW_INTERVAL, STARTS_WITHIN, gate::Gate};
+use super::{LEASE, RENEW_INTERVAL, STARTS_WITHIN, function_gate::FunctionGate, gate::Gate};
 use crate::{live_settings::LiveSettings, metrics::Metrics};
 
 /// Maximum time for one renewal.
@@ -44,12 +47,16 @@ pub(crate) struct ShareKeeper {
     /// The id of this process. No other process has ever had it.
     pub(crate) worker: String,
     pub(crate) settings: watch::Receiver<LiveSettings>,
+    pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     pub(crate) gate: Gate,
+    pub(crate) functions: FunctionGate,
     /// Receives the settings, with as many slots as the share permits.
     pub(crate) limited: watch::Sender<LiveSettings>,
     pub(crate) metrics: Metrics,
     /// Cancelled when the worker shuts down.
     pub(crate) leaving: CancellationToken,
+    /// The share that was written last.
+    pub(crate) last: WorkerShare,
 }
 
 /// The last writes of the workers, and when they were first seen here.
@@ -61,16 +68,18 @@ struct Observed(HashMap<String, (u64, Instant)>);
 impl ShareKeeper {
     /// Keeps the share for as long as it is polled.
     pub(crate) async fn run(&mut self) {
-        let (mut observed, mut last) = (Observed::default(), WorkerShare::default());
+        let mut observed = Observed::default();
         let (failures, leaving) = (LogLimit::new(WARNING_INTERVAL), self.leaving.clone());
         loop {
             let settings = self.settings.borrow_and_update().clone();
-            let pause = if settings.has_shared_limits() {
+            let _ = self.directory.borrow_and_update();
+            let claims = self.functions.claims();
+            let pause = if settings.has_shared_limits() || !claims.is_empty() {
                 let renewed = timeout(RENEW_TIMEOUT, self.renew(&settings, &mut observed)).await;
                 let failure = match renewed {
                     Ok(Ok(share)) => {
-                        self.report(&settings, last, share);
-                        last = share;
+                        self.report(&settings, &share);
+                        self.last = share;
                         None
                     }
                     Ok(Err(error)) => Some(error_chain(&error)),
@@ -86,10 +95,7 @@ impl ShareKeeper {
                 }
                 Some(RENEW_INTERVAL.mul_f64(0.8 + 0.4 * rand::random::<f64>()))
             } else {
-                if last != WorkerShare::default() {
-                    last = WorkerShare::default();
-                    self.leave().await;
-                }
+                self.leave_if_limited().await;
                 None
             };
             self.publish();
@@ -102,14 +108,16 @@ impl ShareKeeper {
             tokio::select! {
                 () = is_due => {}
                 Ok(()) = self.settings.changed() => {}
-                () = leaving.cancelled(), if pause.is_some() && !last.leaving => {}
+                () = self.functions.claims_changed() => {}
+                () = claims_differ(&mut self.directory, &self.functions, &claims) => {}
+                () = leaving.cancelled(), if pause.is_some() && !self.last.leaving => {}
             }
         }
     }
 
-    /// Gives up the share at the end of the worker.
-    pub(crate) async fn leave_if_limited(&self) {
-        if self.settings.borrow().has_shared_limits() {
+    /// Gives up the share, if this worker has one.
+    pub(crate) async fn leave_if_limited(&mut self) {
+        if std::mem::take(&mut self.last) != WorkerShare::default() {
             self.leave().await;
         }
     }
@@ -129,6 +137,7 @@ impl ShareKeeper {
         };
         let _ = timeout(LEAVE_TIMEOUT, left).await;
         self.gate.release();
+        self.functions.release();
         self.metrics.remove_share();
     }
 
@@ -144,23 +153,32 @@ impl ShareKeeper {
             let dead = observed.dead(&shares, &self.worker, Instant::now());
             let before = shares.workers.get(&self.worker).map_or(0, |share| share.rate);
             let renewal = self.gate.prepare(|open| {
-                let claim = Claim {
-                    worker: &self.worker,
-                    concurrency: settings.concurrency,
-                    has_rate: settings.rate.is_some(),
-                    max_inflight: settings.max_inflight.into(),
-                    open,
-                    leaving: self.leaving.is_cancelled(),
+                let renew = |functions: &_, busy| {
+                    let claim = Claim {
+                        worker: &self.worker,
+                        concurrency: settings.concurrency,
+                        has_rate: settings.rate.is_some(),
+                        max_inflight: settings.max_inflight.into(),
+                        open,
+                        leaving: self.leaving.is_cancelled(),
+                        busy,
+                        functions,
+                    };
+                    division::renew(&shares, &dead, &claim)
                 };
-                let renewal = division::renew(&shares, &dead, &claim);
+                let renewal = self
+                    .functions
+                    .prepare(renew, |renewal| (&renewal.function_slots, &renewal.own.functions));
                 (renewal.slots, renewal)
             });
-            let Renewal { shares: renewed, own, slots } = renewal;
+            let Renewal { shares: renewed, own, slots, function_slots } = renewal;
             self.gate.lower_rate(settings.rate, before, own.rate);
             let sent = Instant::now();
             if shares::write(&self.js, &self.key, &renewed, revision).await? {
-                let allowed = WorkerShare { slots, ..own };
-                self.gate.confirm(allowed, settings.rate, sent + STARTS_WITHIN);
+                let until = sent + STARTS_WITHIN;
+                self.functions.confirm(&function_slots, &own.functions, until);
+                let allowed = WorkerShare { slots, ..own.clone() };
+                self.gate.confirm(&allowed, settings.rate, until);
                 return Ok(own);
             }
             conflicts += 1;
@@ -171,12 +189,15 @@ impl ShareKeeper {
     }
 
     /// Logs and counts a share that has changed.
-    fn report(&self, settings: &LiveSettings, last: WorkerShare, share: WorkerShare) {
+    fn report(&self, settings: &LiveSettings, share: &WorkerShare) {
         self.metrics.set_share(settings.concurrency, share.slots);
+        let (queue, last) = (&self.key, &self.last);
+        if last.functions != share.functions {
+            debug!(queue, functions = ?share.functions, "shares of the limits of functions");
+        }
         if (last.slots, last.rate) == (share.slots, share.rate) {
             return;
         }
-        let queue = &self.key;
         match (settings.concurrency, settings.rate) {
             (Some(total), None) => info!(queue, "share of concurrency: {} of {total}", share.slots),
             (total, _) => {
@@ -201,6 +222,27 @@ impl ShareKeeper {
             has_changed
         });
     }
+}
+
+/// Waits until a change of the directory has changed the limits of functions.
+async fn claims_differ(
+    directory: &mut watch::Receiver<Option<Arc<Directory>>>,
+    functions: &FunctionGate,
+    claims: &BTreeMap<FunctionName, FunctionClaim>,
+) {
+    while directory.changed().await.is_ok() {
+        if !functions.claims().iter().map(limits).eq(claims.iter().map(limits)) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Returns the limits in a claim.
+fn limits<'a>(
+    (function, claim): (&'a FunctionName, &FunctionClaim),
+) -> (&'a FunctionName, Option<u32>, bool) {
+    (function, claim.concurrency, claim.has_rate)
 }
 
 // === impl Observed ===

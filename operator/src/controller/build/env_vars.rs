@@ -65,6 +65,10 @@ fn shared_limits(settings: &QueueSettings) -> impl Iterator<Item = (&'static str
         (setting::CONCURRENCY, settings.concurrency),
         (setting::RATE_PER_SECOND, settings.rate.map(|rate| rate.per_second)),
         (setting::RATE_BURST, settings.rate.and_then(|rate| rate.burst)),
+        (
+            setting::FUNCTION_MAX_INFLIGHT,
+            settings.per_function.and_then(|functions| functions.max_inflight),
+        ),
     ];
     limits.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())))
 }

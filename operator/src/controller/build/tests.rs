@@ -14,7 +14,10 @@ use super::*;
 use crate::{
     cache::deployment::CachedDeployment,
     controller::{dereference::Ownership, validate::validate},
-    crd::{AsyncQueue, CallbackSpec, PullPolicy, RateSpec, SecretKey, operator_variables},
+    crd::{
+        AsyncQueue, CallbackSpec, PerFunctionSpec, PullPolicy, RateSpec, SecretKey,
+        operator_variables,
+    },
     fixtures,
     labels::{RESERVED_LABELS, REVISION_ANNOTATION},
     nats::allowed_streams::AllowedStreams,
@@ -202,6 +205,7 @@ fn fields_of_the_spec_are_settings_of_workers() {
     queue.spec.max_inflight = 4;
     queue.spec.concurrency = Some(20);
     queue.spec.rate = Some(RateSpec { per_second: 10, burst: Some(30) });
+    queue.spec.per_function = Some(PerFunctionSpec { max_inflight: Some(7) });
     queue.spec.timeout = GoDuration(Duration::from_secs(120));
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.min_backoff = GoDuration(Duration::from_secs(1));
@@ -221,6 +225,7 @@ fn fields_of_the_spec_are_settings_of_workers() {
         ("concurrency", "20"),
         ("rate_per_second", "10"),
         ("rate_burst", "30"),
+        ("function_max_inflight", "7"),
         ("upstream_timeout", "2m"),
         ("max_retry_attempts", "3"),
         ("initial_retry_wait", "1s"),
@@ -246,6 +251,7 @@ fn live_settings_are_not_in_the_pod_template() {
     queue.spec.max_inflight = 9;
     queue.spec.concurrency = Some(20);
     queue.spec.rate = Some(RateSpec { per_second: 10, burst: None });
+    queue.spec.per_function = Some(PerFunctionSpec { max_inflight: Some(7) });
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.status_codes = vec![503];
     // With the default grace period, up to 4m45s fit.
