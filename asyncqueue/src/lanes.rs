@@ -27,12 +27,14 @@ pub use self::{
     ensure::{LaneOutcome, ensure_lane},
     ensurer::LaneEnsurer,
     names::{is_lane, lane_name},
+    plan::LaneCounts,
     sweep::{SWEEP_INTERVAL, Sweeper},
 };
 
-/// Maximum number of lanes of a queue. Each acknowledgement costs nats-server time for each
-/// consumer of the stream.
-pub const MAX_LANES: usize = 100;
+/// Default of the maximum number of functions of a queue that have lanes of their own. Each
+/// acknowledgement costs nats-server time for each consumer of the stream.
+pub const DEFAULT_MAX_LANES: usize = 90;
 
-/// Maximum number of lanes of one function each. The others are for lanes that functions share.
-const MAX_FUNCTION_LANES: usize = 90;
+/// Limit of that maximum: a stream has at most 100 consumers, with the one for what is no call of a
+/// function and a lane that functions share.
+pub const MAX_MAX_LANES: usize = 98;

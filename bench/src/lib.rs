@@ -176,8 +176,9 @@ impl Queue {
     /// Ensures the lane of a function, if the queue has lanes.
     pub async fn ensure_lane(&self, function: &FunctionName) {
         if self.spec.fairness == Fairness::Function {
-            let names = (self.spec.stream.as_str(), self.spec.subject.as_str());
-            let ensured = ensure_lane(&self.js, names, &self.spec.queue, function).await;
+            let entry = QueueEntry::new(&*self.spec.stream, &*self.spec.subject);
+            let route = entry.route_of_unknown_fairness(self.spec.queue.clone());
+            let ensured = ensure_lane(&self.js, &route, function).await;
             ensured.expect("the lane is there");
         }
     }

@@ -39,6 +39,7 @@ mod gateway_routing;
 mod gateway_submit;
 mod ip_families;
 mod jetstream_off;
+mod lane_limits;
 mod lane_producers;
 mod lanes;
 mod live_settings;

@@ -37,6 +37,8 @@ pub struct AsyncQueueStatus {
     /// admit. SettingsPending is present while maxInflight, timeout and retry can't be written to
     /// the directory: workers use the previous ones. Migrating is True while a change of
     /// spec.fairness waits for calls in flight, and False if attempts of calls were lost with it.
+    /// LanesShared is present while functions of a queue with fairness: Function share a lane,
+    /// since there are too many of them; its message has the numbers and the remedy.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]

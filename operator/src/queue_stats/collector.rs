@@ -19,7 +19,10 @@ use tracing::{debug, warn};
 
 use super::stream_listing::{ObservedQueue, StreamListing};
 use crate::{
-    controller::{context::Context, update_status},
+    controller::{
+        context::Context,
+        update_status::{self, shared_lanes},
+    },
     crd::AsyncQueue,
     depth::DepthEndpoint,
     error::chain,
@@ -159,6 +162,9 @@ impl StatsCollector {
                 &observed.queue,
                 &self.context.refused_of(&spec.queue),
             ) {
+                self.triggers.enqueue(&observed.queue);
+            }
+            if !shared_lanes::is_reported(&self.context.lanes, &observed.queue) {
                 self.triggers.enqueue(&observed.queue);
             }
             let redelivered = consumers.redelivered;
