@@ -52,8 +52,8 @@ pub fn small() -> Vec<Bounds> {
     ]
 }
 
-/// Returns the searches that run on demand: each two kinds of faults with two workers that share two
-/// slots.
+/// Returns the searches that run on demand: each two kinds of faults with two workers that share
+/// two slots.
 #[must_use]
 pub fn large() -> Vec<Bounds> {
     let setup = Setup { next_total: 1, ..Setup::default() };
