@@ -55,10 +55,11 @@ async fn submit(function: &str, body: &str, id: Option<&str>) -> Result<String, 
     let call_id = id.map_or_else(|| Ok(CallId::generate(&route.queue)), str::parse)?;
     let call = Invocation::new(call_id.clone(), function, body.to_owned());
     let outcome = if id.is_some() {
-        submitter.submit(&call, &route.subject).await?
+        submitter.submit(&call, &route).await?
     } else {
-        submitter.submit_generated(call, &route.subject).await?
+        submitter.submit_generated(call, &route).await?
     };
+    submitter.wait_for_lanes().await;
     let what = match outcome {
         SubmitOutcome::Stored => "stored",
         SubmitOutcome::Duplicate { .. } => "stored before",

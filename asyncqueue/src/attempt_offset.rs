@@ -5,10 +5,14 @@
 //! that shuts down handed the call back, the call reached a worker too late, or it failed because
 //! the platform did. Those few are counted here and subtracted. So are deliveries of results that
 //! had to wait for their host.
+//!
+//! When the consumer of a call is replaced by another one, which counts from 1, the attempts of the
+//! call are recorded first.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_nats::jetstream::{Context, message::PublishMessage};
+use jiff::Timestamp;
 
 use crate::{
     buckets::ATTEMPT_OFFSETS,
@@ -22,13 +26,25 @@ use crate::{
 /// The stored record of the attempts of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptOffset {
-    /// Number of deliveries that were not attempts.
-    Deliveries(u64),
+    /// Number of deliveries that were not attempts. It is negative if attempts were deliveries of
+    /// an earlier consumer, which this one does not count.
+    Deliveries(i64),
     /// Number of attempts, while deliveries do not count: the call is put off, or an unknown number
     /// was sent to a worker that had lost its connection. The next invocation is the next attempt,
     /// and its worker stores the offset that follows.
     Attempts(u64),
+    /// The same for a call that waits for its next attempt, which is not made before this time. A
+    /// version before 0.2 does not read this: for it, each delivery of the consumer is an attempt.
+    Waiting {
+        /// Number of attempts.
+        attempts: u64,
+        /// When the next attempt is due.
+        not_before: Timestamp,
+    },
 }
+
+/// No sum was written without an answer.
+const NO_SUM: i64 = i64::MIN;
 
 /// Further deliveries of a call that were not attempts, to be added to the stored ones. If it is
 /// written again because the server did not answer in time, it counts once.
@@ -37,39 +53,52 @@ pub struct OffsetIncrement<'a> {
     queue: &'a QueueName,
     call: &'a CallRef,
     deliveries: u64,
-    /// The sum that was written without an answer; 0 if no such sum exists.
-    unanswered: AtomicU64,
+    /// The sum that was written without an answer; [`NO_SUM`] if no such sum exists.
+    unanswered: AtomicI64,
 }
 
 impl AttemptOffset {
     /// A number of attempts is stored as the difference to this number. So it is an offset that no
     /// number of deliveries reaches: for version 0.1, each invocation is the first attempt.
-    const NO_DELIVERY_COUNTS: u64 = 1_000_000_000_000;
+    const NO_DELIVERY_COUNTS: i64 = 1_000_000_000_000;
 
-    /// Returns how many deliveries were not attempts, at this delivery.
+    /// Returns the number of the attempt, from 1, that this delivery is.
     #[must_use]
-    pub fn at(self, delivery: u64) -> u64 {
+    pub fn attempt_at(self, delivery: u64) -> u64 {
         match self {
-            Self::Deliveries(deliveries) => deliveries,
-            Self::Attempts(attempts) => delivery.saturating_sub(attempts.saturating_add(1)),
+            Self::Deliveries(offset) => {
+                let offset = i128::from(offset);
+                u64::try_from(i128::from(delivery) - offset).unwrap_or(0).max(1)
+            }
+            Self::Attempts(attempts) | Self::Waiting { attempts, .. } => attempts.saturating_add(1),
         }
     }
 
     fn encode(self) -> String {
-        let number = match self {
-            Self::Deliveries(deliveries) => deliveries,
-            Self::Attempts(attempts) => Self::NO_DELIVERY_COUNTS.saturating_sub(attempts),
-        };
-        number.to_string()
+        let of_attempts = |attempts| Self::NO_DELIVERY_COUNTS.saturating_sub_unsigned(attempts);
+        match self {
+            Self::Deliveries(deliveries) => deliveries.to_string(),
+            Self::Attempts(attempts) => of_attempts(attempts).to_string(),
+            Self::Waiting { attempts, not_before } => {
+                format!("{} {}", of_attempts(attempts), not_before.as_millisecond())
+            }
+        }
     }
 
     fn decode(value: &[u8]) -> Option<Self> {
-        let number: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
-        Some(if number < Self::NO_DELIVERY_COUNTS / 2 {
-            Self::Deliveries(number)
-        } else {
-            Self::Attempts(Self::NO_DELIVERY_COUNTS.saturating_sub(number))
-        })
+        let text = std::str::from_utf8(value).ok()?;
+        let (number, not_before) = match text.split_once(' ') {
+            Some((number, not_before)) => (number, Some(not_before)),
+            None => (text, None),
+        };
+        let number: i64 = number.parse().ok()?;
+        if number < Self::NO_DELIVERY_COUNTS / 2 {
+            return not_before.is_none().then_some(Self::Deliveries(number));
+        }
+        let attempts = u64::try_from(Self::NO_DELIVERY_COUNTS.saturating_sub(number)).unwrap_or(0);
+        let Some(not_before) = not_before else { return Some(Self::Attempts(attempts)) };
+        let not_before = Timestamp::from_millisecond(not_before.parse().ok()?).ok()?;
+        Some(Self::Waiting { attempts, not_before })
     }
 }
 
@@ -77,42 +106,28 @@ impl<'a> OffsetIncrement<'a> {
     /// Creates an addition of further deliveries of a call.
     #[must_use]
     pub fn new(queue: &'a QueueName, call: &'a CallRef, deliveries: u64) -> Self {
-        Self { queue, call, deliveries, unanswered: AtomicU64::new(0) }
+        Self { queue, call, deliveries, unanswered: AtomicI64::new(NO_SUM) }
     }
 
     /// Adds them, even if other programs do so at the same time. Adds nothing if only the number of
     /// attempts is stored.
     pub async fn write(&self, js: &Context) -> Result<(), NatsError> {
-        let subject = ATTEMPT_OFFSETS.subject(&key(self.queue, &self.call.id, self.call.sequence));
-        loop {
-            let value = last_message(js, &ATTEMPT_OFFSETS.stream(), &subject).await?;
-            let revision = value.as_ref().map_or(0, |value| value.sequence);
-            let before = value
-                .and_then(|value| AttemptOffset::decode(&value.payload))
-                .unwrap_or(AttemptOffset::Deliveries(0));
-            let AttemptOffset::Deliveries(before) = before else { return Ok(()) };
-            let Some(sum) = self.sum(before) else { return Ok(()) };
-            let entry = PublishMessage::build()
-                .payload(AttemptOffset::Deliveries(sum).encode().into())
-                .expected_last_subject_sequence(revision);
-            let written = async { js.send_publish(subject.clone(), entry).await?.await };
-            match written.await.map_err(NatsError::during("write the attempt offset")) {
-                Ok(_) => return Ok(()),
-                Err(error) if PublishFailure::from_error(&error) == PublishFailure::Conflict => {
-                    self.unanswered.store(0, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let CallRef { id, sequence } = self.call;
+        let conflict = || self.unanswered.store(NO_SUM, Ordering::Relaxed);
+        let change = |before| match before {
+            AttemptOffset::Deliveries(before) => self.sum(before).map(AttemptOffset::Deliveries),
+            AttemptOffset::Attempts(_) | AttemptOffset::Waiting { .. } => None,
+        };
+        update(js, &key(self.queue, id, *sequence), change, conflict).await
     }
 
     /// Returns the sum to write over `before`; `None` if an earlier try has written it.
-    fn sum(&self, before: u64) -> Option<u64> {
+    fn sum(&self, before: i64) -> Option<i64> {
         let unanswered = self.unanswered.load(Ordering::Relaxed);
-        if unanswered != 0 && before >= unanswered {
+        if unanswered != NO_SUM && before >= unanswered {
             return None;
         }
-        let sum = before.saturating_add(self.deliveries);
+        let sum = before.saturating_add_unsigned(self.deliveries);
         self.unanswered.store(sum, Ordering::Relaxed);
         Some(sum)
     }
@@ -137,6 +152,27 @@ pub async fn set(
     offset: AttemptOffset,
 ) -> Result<(), NatsError> {
     write(js, &key(queue, call, sequence), offset).await
+}
+
+/// Records how many attempts of a call were made, for a call that waits for the next one, unless as
+/// many are recorded: a worker whose call went to another one may know fewer.
+pub async fn record_waiting(
+    js: &Context,
+    queue: &QueueName,
+    CallRef { id, sequence }: &CallRef,
+    attempts: u64,
+    not_before: Timestamp,
+) -> Result<(), NatsError> {
+    let waiting = AttemptOffset::Waiting { attempts, not_before };
+    let change = |before| match before {
+        AttemptOffset::Attempts(made) | AttemptOffset::Waiting { attempts: made, .. }
+            if made >= attempts =>
+        {
+            None
+        }
+        _ => Some(waiting),
+    };
+    update(js, &key(queue, id, *sequence), change, || {}).await
 }
 
 /// The attempts to deliver the result of a call.
@@ -175,6 +211,36 @@ async fn read(js: &Context, key: &str) -> Result<AttemptOffset, NatsError> {
         .unwrap_or(AttemptOffset::Deliveries(0)))
 }
 
+/// Replaces a stored record by what `change` returns for it, even if other programs do so at the
+/// same time. `conflict` is called if another one was first.
+async fn update(
+    js: &Context,
+    key: &str,
+    change: impl Fn(AttemptOffset) -> Option<AttemptOffset>,
+    conflict: impl Fn(),
+) -> Result<(), NatsError> {
+    let subject = ATTEMPT_OFFSETS.subject(key);
+    loop {
+        let value = last_message(js, &ATTEMPT_OFFSETS.stream(), &subject).await?;
+        let revision = value.as_ref().map_or(0, |value| value.sequence);
+        let before = value
+            .and_then(|value| AttemptOffset::decode(&value.payload))
+            .unwrap_or(AttemptOffset::Deliveries(0));
+        let Some(offset) = change(before) else { return Ok(()) };
+        let entry = PublishMessage::build()
+            .payload(offset.encode().into())
+            .expected_last_subject_sequence(revision);
+        let written = async { js.send_publish(subject.clone(), entry).await?.await };
+        match written.await.map_err(NatsError::during("write the attempt offset")) {
+            Ok(_) => return Ok(()),
+            Err(error) if PublishFailure::from_error(&error) == PublishFailure::Conflict => {
+                conflict();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 async fn write(js: &Context, key: &str, offset: AttemptOffset) -> Result<(), NatsError> {
     let subject = ATTEMPT_OFFSETS.subject(key);
     let written = async { js.publish(subject, offset.encode().into()).await?.await };
@@ -191,14 +257,22 @@ mod tests {
 
     #[test]
     fn offsets_are_read_as_they_are_written() {
-        for offset in [AttemptOffset::Deliveries(3), AttemptOffset::Attempts(2)] {
+        let not_before = Timestamp::from_millisecond(1_764_440_000_123).unwrap();
+        let waiting = AttemptOffset::Waiting { attempts: 2, not_before };
+        for offset in [
+            AttemptOffset::Deliveries(3),
+            AttemptOffset::Deliveries(-3),
+            AttemptOffset::Attempts(2),
+            waiting,
+        ] {
             assert_eq!(AttemptOffset::decode(offset.encode().as_bytes()), Some(offset));
         }
         assert_eq!(AttemptOffset::Deliveries(3).encode(), "3");
         assert_eq!(AttemptOffset::Attempts(2).encode(), "999999999998");
+        assert_eq!(waiting.encode(), "999999999998 1764440000123");
         // Version 0.1 has added deliveries to it.
         assert_eq!(AttemptOffset::decode(b"1000000000001"), Some(AttemptOffset::Attempts(0)));
-        for other in ["", "made 2", "x", "-1"] {
+        for other in ["", "made 2", "x", "-", "3 5", "999999999998 x"] {
             assert_eq!(AttemptOffset::decode(other.as_bytes()), None, "{other}");
         }
     }
@@ -216,8 +290,13 @@ mod tests {
 
     #[test]
     fn the_delivery_after_lost_ones_is_the_next_attempt() {
-        assert_eq!(5 - AttemptOffset::Attempts(1).at(5), 2);
-        assert_eq!(AttemptOffset::Attempts(4).at(3), 0);
-        assert_eq!(AttemptOffset::Deliveries(2).at(5), 2);
+        assert_eq!(AttemptOffset::Attempts(1).attempt_at(5), 2);
+        assert_eq!(AttemptOffset::Attempts(4).attempt_at(3), 5);
+        assert_eq!(AttemptOffset::Deliveries(2).attempt_at(5), 3);
+        assert_eq!(AttemptOffset::Deliveries(5).attempt_at(1), 1);
+        assert_eq!(AttemptOffset::Deliveries(i64::MAX).attempt_at(0), 1);
+        // Three attempts were deliveries of an earlier consumer.
+        let waiting = AttemptOffset::Waiting { attempts: 3, not_before: Timestamp::MIN };
+        assert_eq!([waiting.attempt_at(1), AttemptOffset::Deliveries(-3).attempt_at(1)], [4, 4]);
     }
 }

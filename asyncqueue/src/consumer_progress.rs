@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{Context, ErrorCode, response::Response};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use crate::{
@@ -148,16 +148,9 @@ async fn find_of_queue(
 
 /// Returns the names of the consumers of a stream, at most those of the server's first answer.
 async fn names(js: &Context, stream: &str) -> Result<Vec<String>, NatsError> {
-    let action = "list the consumers";
-    match js
-        .request(format!("CONSUMER.NAMES.{stream}"), &json!({}))
-        .await
-        .map_err(NatsError::during(action))?
-    {
-        Response::Ok(ConsumerNames { consumers }) => Ok(consumers.unwrap_or_default()),
-        Response::Err { error } if is_not_found(&error) => Ok(Vec::new()),
-        Response::Err { error } => Err(NatsError::during(action)(error)),
-    }
+    let request = format!("CONSUMER.NAMES.{stream}");
+    let names: Option<ConsumerNames> = find(js, request, "list the consumers").await?;
+    Ok(names.and_then(|names| names.consumers).unwrap_or_default())
 }
 
 /// Returns the progress of a consumer of a stream; `None` if no consumer has this name.
@@ -174,13 +167,19 @@ async fn request_info(
     stream: &str,
     consumer: &str,
 ) -> Result<Option<ConsumerInfo>, NatsError> {
-    let action = "read the progress of the consumer";
-    match js
-        .request(format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({}))
-        .await
-        .map_err(NatsError::during(action))?
-    {
-        Response::Ok(info) => Ok(Some(info)),
+    let request = format!("CONSUMER.INFO.{stream}.{consumer}");
+    find(js, request, "read the progress of the consumer").await
+}
+
+/// Returns the server's answer to a request; `None` if the consumer or its stream does not exist.
+/// `action` names the purpose in an error.
+async fn find<T: DeserializeOwned>(
+    js: &Context,
+    request: String,
+    action: &'static str,
+) -> Result<Option<T>, NatsError> {
+    match js.request(request, &json!({})).await.map_err(NatsError::during(action))? {
+        Response::Ok(answer) => Ok(Some(answer)),
         Response::Err { error } if is_not_found(&error) => Ok(None),
         Response::Err { error } => Err(NatsError::during(action)(error)),
     }

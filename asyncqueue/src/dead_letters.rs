@@ -11,6 +11,7 @@ use async_nats::jetstream::{
 use crate::{
     call_id::CallId,
     jetstream::{NatsError, delete_message, find_stream, timestamp_from_server},
+    lanes::LaneEnsurer,
     message::dead_letter::{RawDeadLetter, UNKNOWN_TOKEN},
     names::{FunctionName, QueueName},
 };
@@ -68,6 +69,7 @@ pub struct DeadLetters {
     queue: QueueName,
     stream: Stream<Info>,
     namespace: String,
+    lanes: LaneEnsurer,
 }
 
 /// The dead letters of a queue could not be opened.
@@ -127,6 +129,7 @@ impl DeadLetters {
                 queue: queue.clone(),
                 stream,
                 namespace: namespace.into(),
+                lanes: LaneEnsurer::new(js.clone()),
             }),
             Ok(None) => Err(OpenError::NoStream { queue: queue.clone() }),
             Err(error) => Err(NatsError::during("open the stream of dead letters")(error).into()),

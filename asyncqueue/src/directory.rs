@@ -101,7 +101,8 @@ pub struct QueueRoute {
     pub max_payload: Option<u64>,
     /// Whether the directory lists the function.
     pub known: bool,
-    /// Name of the queue's stream, if each function of the queue has a lane.
+    /// Name of the queue's stream, if functions of the queue may have lanes: consumers of their
+    /// own, so that no function delays the others.
     pub lanes_of: Option<String>,
 }
 
@@ -160,13 +161,11 @@ impl Directory {
             .filter(|queue| self.queues.contains_key(queue))
             .unwrap_or(default_queue)
             .clone();
-        let QueueEntry { stream, subject, max_payload, fairness, .. } = self
-            .queues
-            .get(&queue)
-            .cloned()
-            .unwrap_or_else(|| QueueEntry::with_default_names(&queue));
-        let lanes_of = (fairness == Some(Fairness::Function)).then_some(stream);
-        QueueRoute { queue, subject, max_payload, known: entry.is_some(), lanes_of }
+        let route = match self.queues.get(&queue) {
+            Some(entry) => entry.route(queue),
+            None => QueueRoute::with_default_names(queue),
+        };
+        QueueRoute { known: entry.is_some(), ..route }
     }
 
     /// Applies one entry of the bucket; `None` removes it. An entry that can't be read is an error
@@ -247,6 +246,35 @@ impl QueueEntry {
             settings: None,
         }
     }
+
+    /// Returns the route of the calls of this queue.
+    #[must_use]
+    pub fn route(&self, queue: QueueName) -> QueueRoute {
+        let lanes_of = (self.fairness == Some(Fairness::Function)).then(|| self.stream.clone());
+        let (subject, max_payload) = (self.subject.clone(), self.max_payload);
+        QueueRoute { queue, subject, max_payload, known: false, lanes_of }
+    }
+
+    /// Returns the route of the calls of this queue, of which only stream and subject are known for
+    /// certain: it may have lanes, whatever the entry says.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn route_of_unknown_fairness(&self, queue: QueueName) -> QueueRoute {
+        QueueRoute { lanes_of: Some(self.stream.clone()), ..self.route(queue) }
+    }
+}
+
+// === impl QueueRoute ===
+
+impl QueueRoute {
+    /// Returns the route of calls of a queue of which only the name is known: its stream and its
+    /// subject have its name, and it may have lanes.
+    #[must_use]
+    pub fn with_default_names(queue: QueueName) -> Self {
+        let name = queue.to_string();
+        let lanes_of = Some(name.clone());
+        Self { queue, subject: name, max_payload: None, known: false, lanes_of }
+    }
 }
 
 // === impl Key ===
@@ -305,6 +333,20 @@ mod tests {
         assert_eq!(route("plain"), ("faas-request".into(), "faas-request".into(), true));
         assert_eq!(route("unknown"), ("faas-request".into(), "faas-request".into(), false));
         assert_eq!(route("slow.other"), ("faas-request".into(), "faas-request".into(), false));
+    }
+
+    #[test]
+    fn lanes_are_possible_unless_the_directory_says_otherwise() {
+        let mut directory = sample();
+        let lanes_of = |directory: &Directory, name: &str| {
+            let function = FunctionName::parse(name, "openfaas-fn").unwrap();
+            directory.route(&function, &"faas-request".parse().unwrap()).lanes_of
+        };
+        assert_eq!(lanes_of(&directory, "slow"), None);
+        assert_eq!(lanes_of(&directory, "plain").as_deref(), Some("faas-request"));
+        let fair = r#"{"stream":"SLOW","subject":"jobs.slow","fairness":"Function"}"#;
+        directory.apply(&Key::parse("queue.slow-queue").unwrap(), Some(fair.as_bytes())).unwrap();
+        assert_eq!(lanes_of(&directory, "slow").as_deref(), Some("SLOW"));
     }
 
     #[test]

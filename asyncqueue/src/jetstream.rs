@@ -4,8 +4,8 @@
 use async_nats::{
     datetime::DateTime,
     jetstream::{
-        Context, ErrorCode,
-        context::{GetStreamError, GetStreamErrorKind},
+        Context, ErrorCode, consumer,
+        context::{ConsumerInfoError, ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind},
         message::StreamMessage,
         response::Response,
         stream::{DeleteStatus, Info, RawMessageError, RawMessageErrorKind, Stream},
@@ -50,6 +50,18 @@ pub async fn find_stream(js: &Context, name: &str) -> Result<Option<Stream<Info>
     match js.get_stream(name).await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) if is_stream_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns a consumer by its name; `None` if it does not exist.
+pub(crate) async fn find_consumer(
+    stream: &Stream<()>,
+    name: &str,
+) -> Result<Option<consumer::Info>, ConsumerInfoError> {
+    match stream.consumer_info(name).await {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -15,7 +15,8 @@
 //! use std::time::Duration;
 //!
 //! use asyncqueue::{
-//!     CallId, CallbackUrl, FunctionName, Invocation, QueueName, async_nats,
+//!     CallId, CallbackUrl, FunctionName, Invocation, async_nats,
+//!     directory::QueueRoute,
 //!     submit::{SubmitOutcome, Submitter},
 //! };
 //!
@@ -23,15 +24,16 @@
 //! let client = async_nats::connect("nats://127.0.0.1:4222").await?;
 //! let submitter = Submitter::new(async_nats::jetstream::new(client), Duration::from_secs(5));
 //!
-//! let queue: QueueName = "slow-queue".parse()?;
+//! // The stream and the subject of a queue have its name, unless its AsyncQueue says otherwise.
+//! let route = QueueRoute::with_default_names("slow-queue".parse()?);
 //! let function = FunctionName::parse("figlet", "openfaas-fn")?;
-//! let mut call = Invocation::new(CallId::generate(&queue), function, "hi");
+//! let mut call = Invocation::new(CallId::generate(&route.queue), function, "hi");
 //! call.headers.insert("content-type", "text/plain".parse()?);
 //! call.callback_url = Some(CallbackUrl::parse("https://example.com/results")?);
 //!
-//! // The second argument is the queue's subject: its name, unless its AsyncQueue says otherwise.
-//! let submitted = submitter.submit_generated(call, queue.as_str()).await?;
+//! let submitted = submitter.submit_generated(call, &route).await?;
 //! assert_eq!(submitted, SubmitOutcome::Stored); // on the stream: it is not lost from here on
+//! submitter.wait_for_lanes().await; // only before the program ends
 //! # Ok(())
 //! # }
 //! ```
@@ -99,6 +101,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod fairness;
 #[doc(hidden)]
+pub mod fairness_change;
+#[doc(hidden)]
 pub mod function_namespaces;
 #[doc(hidden)]
 pub mod hop_by_hop;
@@ -140,6 +144,8 @@ pub mod subject;
 pub mod tombstone;
 #[doc(hidden)]
 pub mod unknown_functions;
+#[doc(hidden)]
+pub mod waiting_calls;
 #[doc(hidden)]
 pub mod worker_requests;
 

@@ -31,11 +31,14 @@ pub fn stats_subject(queue: &QueueName) -> String {
 }
 
 /// The current statistics of one worker process. Published on each change and every few seconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStats {
-    /// The worker's name: its pod, or its host and process id.
+    /// The worker's name: its pod, or as its setting says.
     pub worker: String,
+    /// Distinguishes worker processes with the same name. Empty before version 0.2.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
     /// Number of calls that run in the worker.
     pub running: u32,
     /// Number of calls that it runs at most at the same time.
@@ -109,6 +112,14 @@ pub async fn request_stats(
     Ok(answers)
 }
 
+// === impl WorkerStats ===
+
+impl WorkerStats {
+    fn is_same_worker(&self, other: &Self) -> bool {
+        (&self.worker, &self.instance) == (&other.worker, &other.instance)
+    }
+}
+
 // === impl WorkerReplies ===
 
 impl WorkerReplies {
@@ -118,7 +129,7 @@ impl WorkerReplies {
             *self = Self::None;
         } else if let Ok(stats) = serde_json::from_slice::<WorkerStats>(&message.payload) {
             match self {
-                Self::Replied(all) if all.iter().any(|known| known.worker == stats.worker) => {}
+                Self::Replied(all) if all.iter().any(|known| known.is_same_worker(&stats)) => {}
                 Self::Replied(all) => all.push(stats),
                 Self::None | Self::NoReply => *self = Self::Replied(vec![stats]),
             }
@@ -165,8 +176,10 @@ mod tests {
             let json = format!(r#"{{"worker":"{worker}","running":{running},"maxInflight":5}}"#);
             workers.add(&message(&json, None));
         }
+        let other = r#"{"worker":"a","instance":"1f","running":7,"maxInflight":5}"#;
+        workers.add(&message(other, None));
         workers.add(&message("what no worker says", None));
-        assert_eq!(workers.count(), Some((2, 5)));
+        assert_eq!(workers.count(), Some((3, 12)));
         let mut none = WorkerReplies::NoReply;
         none.add(&message("", Some(StatusCode::NO_RESPONDERS)));
         assert_eq!((none.count(), none), (Some((0, 0)), WorkerReplies::None));

@@ -12,6 +12,7 @@ mod plan;
 mod sequence;
 mod spec;
 
+pub(crate) use ensure::consumers;
 pub use ensure::{
     EnsureError, QueueState, Removal, RemovalPolicy, ensure_buckets, ensure_queue, ensure_streams,
     remove_queue,

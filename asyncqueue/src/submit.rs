@@ -29,10 +29,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     call_id::CallId,
+    directory::QueueRoute,
     error::find_cause,
     idempotency::IdempotencyKey,
     invocation::Invocation,
     jetstream::{last_message, message_at},
+    lanes::LaneEnsurer,
     message::{
         digest::{digest, message_id},
         native,
@@ -118,6 +120,7 @@ pub struct Submitter {
     js: Context,
     timeout: Duration,
     is_releasing: Arc<AtomicBool>,
+    lanes: LaneEnsurer,
 }
 
 // === impl SubmitError ===
@@ -147,11 +150,15 @@ impl Submitter {
     /// Creates a submitter that fails after `timeout` without the server's answer.
     #[must_use]
     pub fn new(js: Context, timeout: Duration) -> Self {
-        Self { js, timeout, is_releasing: Arc::default() }
+        let lanes = LaneEnsurer::new(js.clone());
+        Self { js, timeout, is_releasing: Arc::default(), lanes }
     }
 
-    /// Stores an invocation with an id that its client chose, below the queue's `subject`, and
-    /// returns when the stream has stored it.
+    /// Stores an invocation with an id that its client chose, where `route` says, and returns when
+    /// the stream has stored it.
+    ///
+    /// If the queue takes turns between its functions, the function's lane is ensured in the
+    /// background: a program that ends soon is to call [`Submitter::wait_for_lanes`] before.
     ///
     /// A repeat while the call is pending or within the duplicate window stores nothing. A repeat
     /// has the same function, method, path, query, callback URL and body. Other invocations with
@@ -162,15 +169,17 @@ impl Submitter {
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
     ///
-    /// use asyncqueue::{FunctionName, Invocation, submit::Submitter};
+    /// use asyncqueue::{FunctionName, Invocation, directory::QueueRoute, submit::Submitter};
     ///
     /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
     /// # let js = asyncqueue::async_nats::jetstream::new(client);
     /// let submitter = Submitter::new(js, Duration::from_secs(5));
     /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
     /// let call = Invocation::new("order-7".parse()?, function, "hi");
-    /// submitter.submit(&call, "slow-queue").await?;
-    /// submitter.submit(&call, "slow-queue").await?; // a repeat: stores nothing
+    /// // The directory has the routes of all functions; this queue has default names.
+    /// let route = QueueRoute::with_default_names("slow-queue".parse()?);
+    /// submitter.submit(&call, &route).await?;
+    /// submitter.submit(&call, &route).await?; // a repeat: stores nothing
     /// # Ok(())
     /// # }
     /// ```
@@ -183,9 +192,9 @@ impl Submitter {
     pub async fn submit(
         &self,
         invocation: &Invocation,
-        subject: &str,
+        route: &QueueRoute,
     ) -> Result<SubmitOutcome, SubmitError> {
-        self.store_with_timeout(invocation, subject, Naming::Id, None).await
+        self.store_with_timeout(invocation, route, Naming::Id, None).await
     }
 
     /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does. If
@@ -196,16 +205,18 @@ impl Submitter {
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
     ///
-    /// use asyncqueue::{FunctionName, IdempotencyKey, Invocation, QueueName, submit::Submitter};
+    /// use asyncqueue::{
+    ///     FunctionName, IdempotencyKey, Invocation, directory::QueueRoute, submit::Submitter,
+    /// };
     ///
     /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
     /// # let js = asyncqueue::async_nats::jetstream::new(client);
     /// let submitter = Submitter::new(js, Duration::from_secs(5));
-    /// let queue: QueueName = "slow-queue".parse()?;
+    /// let route = QueueRoute::with_default_names("slow-queue".parse()?);
     /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
     /// let key: IdempotencyKey = "payment 2026-11-29/17".parse()?;
-    /// let call = Invocation::new(key.call_id(&queue, &function), function, "hi");
-    /// submitter.submit_with_key(&call, &key, queue.as_str()).await?;
+    /// let call = Invocation::new(key.call_id(&route.queue, &function), function, "hi");
+    /// submitter.submit_with_key(&call, &key, &route).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -218,11 +229,11 @@ impl Submitter {
         &self,
         invocation: &Invocation,
         key: &IdempotencyKey,
-        subject: &str,
+        route: &QueueRoute,
     ) -> Result<SubmitOutcome, SubmitError> {
         let has_id_of_key = key.is_id(&invocation.function, &invocation.call_id);
         let naming = if has_id_of_key { Naming::Key } else { Naming::IdAndKey };
-        self.store_with_timeout(invocation, subject, naming, Some(key)).await
+        self.store_with_timeout(invocation, route, naming, Some(key)).await
     }
 
     /// Stores an invocation with a generated id ([`CallId::generate`]), which no other call has, as
@@ -233,15 +244,17 @@ impl Submitter {
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
     ///
-    /// use asyncqueue::{CallId, FunctionName, Invocation, QueueName, submit::Submitter};
+    /// use asyncqueue::{
+    ///     CallId, FunctionName, Invocation, directory::QueueRoute, submit::Submitter,
+    /// };
     ///
     /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
     /// # let js = asyncqueue::async_nats::jetstream::new(client);
     /// let submitter = Submitter::new(js, Duration::from_secs(5));
-    /// let queue: QueueName = "slow-queue".parse()?;
+    /// let route = QueueRoute::with_default_names("slow-queue".parse()?);
     /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
-    /// let call = Invocation::new(CallId::generate(&queue), function, "hi");
-    /// submitter.submit_generated(call, queue.as_str()).await?;
+    /// let call = Invocation::new(CallId::generate(&route.queue), function, "hi");
+    /// submitter.submit_generated(call, &route).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -252,13 +265,14 @@ impl Submitter {
     pub async fn submit_generated(
         &self,
         invocation: Invocation,
-        subject: &str,
+        route: &QueueRoute,
     ) -> Result<SubmitOutcome, SubmitError> {
         self.check_connected()?;
-        let call_id = invocation.call_id.clone();
-        let (subject, headers, body) = message(invocation, subject);
+        let (call_id, function) = (invocation.call_id.clone(), invocation.function.clone());
+        let (subject, headers, body) = message(invocation, &route.subject);
         let publish = timeout(self.timeout, self.publish(subject, headers, body));
         let reply = publish.await.unwrap_or_else(|_| Err(self.no_reply()))?;
+        self.lanes.ensure_in_background(route, &function);
         match after_publish(Naming::Generated, reply) {
             NextStep::Stored => Ok(SubmitOutcome::Stored),
             NextStep::Duplicate => Ok(SubmitOutcome::Duplicate { of: call_id }),
@@ -269,18 +283,27 @@ impl Submitter {
         }
     }
 
-    /// Stores an invocation as [`Submitter::store`] does, with a timeout.
+    /// Waits until the functions of the calls that were stored have their lanes, or until that
+    /// failed. Without it, the calls of a program that ends may wait for up to 30 seconds longer.
+    pub async fn wait_for_lanes(&self) {
+        self.lanes.wait().await;
+    }
+
+    /// Stores an invocation as [`Submitter::store`] does, with a timeout, and ensures its lane.
     async fn store_with_timeout(
         &self,
         invocation: &Invocation,
-        subject: &str,
+        route: &QueueRoute,
         naming: Naming,
         key: Option<&IdempotencyKey>,
     ) -> Result<SubmitOutcome, SubmitError> {
         self.check_connected()?;
         // Boxed, because the future is large: a future for calls of either kind has room for both.
-        let store = Box::pin(self.store(invocation, subject, naming, key));
-        timeout(self.timeout, store).await.unwrap_or_else(|_| Err(self.no_reply()))
+        let store = Box::pin(self.store(invocation, &route.subject, naming, key));
+        let stored = timeout(self.timeout, store).await;
+        let stored = stored.unwrap_or_else(|_| Err(self.no_reply()))?;
+        self.lanes.ensure_in_background(route, &invocation.function);
+        Ok(stored)
     }
 
     /// Publishes an invocation. If the server does not store it, finds out whether it repeats a

@@ -3,7 +3,7 @@
 use asyncqueue_runtime::settings::NatsSettings;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{cancel, check, dead, drain, queues, status};
+use crate::commands::{cancel, check, dead, drain, fairness, queues, status};
 
 /// Inspects the queues of AsyncQueue, cancels calls, replays dead letters, and migrates queues of
 /// OpenFaaS
@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Status(status::StatusArgs),
     Cancel(cancel::CancelArgs),
     Check(check::CheckArgs),
+    Fairness(fairness::FairnessArgs),
     #[command(subcommand)]
     Drain(drain::Command),
 }

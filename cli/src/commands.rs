@@ -4,5 +4,6 @@ pub(crate) mod cancel;
 pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod drain;
+pub(crate) mod fairness;
 pub(crate) mod queues;
 pub(crate) mod status;

@@ -7,7 +7,7 @@ use asyncqueue_runtime::{error, program::UsageError};
 
 use crate::{
     args::{Cli, Command},
-    commands::{cancel, check, dead, drain, queues, status},
+    commands::{cancel, check, dead, drain, fairness, queues, status},
     output,
     session::Session,
 };
@@ -42,6 +42,7 @@ fn try_run(cli: Cli) -> anyhow::Result<()> {
             Command::Status(arguments) => status::run(&session, &arguments).await,
             Command::Cancel(arguments) => cancel::run(&session, &arguments).await,
             Command::Check(arguments) => check::run(&session, &arguments).await,
+            Command::Fairness(arguments) => fairness::run(&session, &arguments).await,
             Command::Drain(command) => Box::pin(drain::run(&session, command)).await,
         }
     });

@@ -13,7 +13,6 @@ use asyncqueue::{
     cancel::CancelCounts,
     directory::{Directory, QueueRoute},
     function_namespaces::FunctionNamespaces,
-    lanes::LaneEnsurer,
     message::dead_letter,
     submit::{SubmitError, SubmitOutcome, Submitter},
 };
@@ -68,7 +67,6 @@ pub(crate) struct Service {
     /// The directory. `None` until it was read for the first time.
     directory: watch::Receiver<Option<Arc<Directory>>>,
     submitter: Submitter,
-    lanes: LaneEnsurer,
     lookups: Lookups,
     /// The NATS connection, for its state and for the server's payload limit.
     nats: async_nats::Client,
@@ -173,7 +171,6 @@ impl Service {
             exchange_bytes: proxy_body::max_exchange_memory(max_header_bytes.0),
             metrics,
             directory,
-            lanes: LaneEnsurer::new(lookup_context.clone()),
             lookups: Lookups::new(lookup_context, cancel_timeout.0),
             submitter: submitter(&nats, publish_timeout.0, max_publishing),
             nats,
@@ -442,7 +439,7 @@ impl Service {
         let key = submission::client_key(&headers)?;
         let submission = self.parse_submission(&target, &headers)?;
         let route = self.route_submission(submission.function())?;
-        let QueueRoute { queue, subject, max_payload, .. } = &route;
+        let QueueRoute { queue, max_payload, .. } = &route;
         let generate = || match &key {
             Some(key) => key.call_id(queue, submission.function()),
             None => CallId::generate(queue),
@@ -463,14 +460,13 @@ impl Service {
         let length = bytes.len();
         let invocation =
             submission.into_invocation(call_id, context.started_at, headers, forwarded, bytes);
-        let function = route.lanes_of.is_some().then(|| invocation.function.clone());
         let _permit = self.publish_limit.try_acquire()?;
         let in_flight = self.metrics.track_publish();
         let started = Instant::now();
         let result = match (key, client_id) {
-            (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, subject).await,
-            (None, Some(_)) => self.submitter.submit(&invocation, subject).await,
-            (None, None) => self.submitter.submit_generated(invocation, subject).await,
+            (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, &route).await,
+            (None, Some(_)) => self.submitter.submit(&invocation, &route).await,
+            (None, None) => self.submitter.submit_generated(invocation, &route).await,
         };
         drop(in_flight);
         if result.is_ok() {
@@ -480,9 +476,6 @@ impl Service {
         debug!(call_id, %queue, bytes = length, ?result, "submitted");
         let submitted = result
             .map_err(|error: SubmitError| Rejection::Submit { queue: queue.clone(), error })?;
-        if let Some(function) = function {
-            self.lanes.ensure(&route, &function);
-        }
         if let SubmitOutcome::Duplicate { of } = &submitted {
             context.call_id = Some(of.clone());
         }

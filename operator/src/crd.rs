@@ -221,9 +221,10 @@ pub struct AsyncQueueSpec {
     /// delay the others. Default: Fifo.
     ///
     /// With Function, each function with calls has a consumer of its own, at most 90 of them;
-    /// functions beyond share one. To change it, suspend the queue and wait until no call runs or
-    /// waits for a retry: until then the change is refused, and the condition Ready says so. All
-    /// workers and gateways must have this version before Function is set. Example: Function
+    /// functions beyond share one. A change applies once no call is in flight: until then no call
+    /// is delivered, and the condition Migrating says what is waited for. Calls that wait for a
+    /// retry keep their attempts. All workers and gateways must have this version before Function
+    /// is set. Example: Function
     #[serde(default)]
     pub fairness: Fairness,
 

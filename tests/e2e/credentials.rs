@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asyncqueue::{CallId, FunctionName, Invocation, submit::Submitter};
+use asyncqueue::{CallId, FunctionName, Invocation, directory::QueueRoute, submit::Submitter};
 use serde_json::json;
 use test_support::{
     cluster::{PODS, PortForward, apply, condition, is_true, kubectl, nats, object_is, secret},
@@ -45,12 +45,13 @@ async fn queue_on_nats_with_credentials_works_once_they_can_be_read() {
         test_support::nats::jetstream_context(client),
         test_support::nats::ANSWER_TIMEOUT,
     );
+    let route = QueueRoute::with_default_names(other.parse().unwrap());
     let call = Invocation::new(
-        CallId::generate(&other.parse().unwrap()),
+        CallId::generate(&route.queue),
         FunctionName::new("fast", name).unwrap(),
         "hi",
     );
-    submitter.submit_generated(call, &other).await.unwrap();
+    submitter.submit_generated(call, &route).await.unwrap();
     until_in(PODS, "the call was made", async || {
         let log = kubectl(&["logs", "-n", name, &format!("deployment/{other}-worker")]);
         log.contains("Invoked fast [200]").then_some(())

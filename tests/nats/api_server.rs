@@ -64,6 +64,17 @@ impl ApiServer {
         start_operator(&self.http.url(), &[&[("default_queue", "")][..], settings].concat())
     }
 
+    /// The statuses that were written, each as far as it changed.
+    pub(crate) fn statuses(&self) -> Vec<Value> {
+        let received = self.http.received().into_iter();
+        let written = received.filter(|request| {
+            request.target.starts_with(NAMESPACED_QUEUES) && request.target.contains("/status")
+        });
+        written
+            .map(|request| serde_json::from_slice::<Value>(&request.body).unwrap()["status"].take())
+            .collect()
+    }
+
     /// The events that were created.
     pub(crate) fn events(&self) -> Vec<Value> {
         let received = self.http.received().into_iter();

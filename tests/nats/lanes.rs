@@ -29,16 +29,16 @@ use crate::{
 const SWEPT: Duration = Duration::from_secs(30);
 
 /// A queue with lanes.
-async fn laned() -> Queue {
+pub(crate) async fn laned() -> Queue {
     Queue::start_with(QueueSpec { fairness: Fairness::Function, ..spec() }).await
 }
 
-fn function(name: &str) -> FunctionName {
+pub(crate) fn function(name: &str) -> FunctionName {
     FunctionName::new(name, "openfaas-fn").unwrap()
 }
 
 impl Queue {
-    async fn start_with(spec: QueueSpec) -> Self {
+    pub(crate) async fn start_with(spec: QueueSpec) -> Self {
         let nats = NatsServer::start().await;
         let js = nats.jetstream().await;
         ensure_queue(&js, &spec, false).await.unwrap();
@@ -47,7 +47,7 @@ impl Queue {
     }
 
     /// Stores a call of this function, and ensures its lane, as producers do.
-    async fn submit_to(&self, name: &str, body: &str) -> CallId {
+    pub(crate) async fn submit_to(&self, name: &str, body: &str) -> CallId {
         let id = self
             .submit(|call| {
                 call.function = function(name);
@@ -86,12 +86,12 @@ impl Queue {
 }
 
 /// The function that a request calls.
-fn called(received: &Received) -> String {
+pub(crate) fn called(received: &Received) -> String {
     received.headers["host"].to_str().unwrap().to_owned() + &received.target
 }
 
 /// A worker of which each function has a path of its own at this server.
-fn worker(queue: &Queue, server: &HttpServer, settings: &[(&str, &str)]) -> Program {
+pub(crate) fn worker(queue: &Queue, server: &HttpServer, settings: &[(&str, &str)]) -> Program {
     let url = format!("{}/{{function}}", server.url());
     let mut all = vec![("function_url", url.as_str())];
     all.extend_from_slice(settings);
@@ -379,7 +379,7 @@ async fn changes_fairness(from: Fairness, to: Fairness) {
     server.receives(2).await;
     ensure(from, true).await.unwrap();
     let error = ensure(to, true).await.unwrap_err();
-    assert!(error.to_string().contains("is suspended or has no worker"), "{error}");
+    assert!(error.to_string().contains("`kubectl aq fairness`"), "{error}");
     until("the running calls have ended", async || {
         (queue.info("jobs").await.state.messages <= 4).then_some(())
     })

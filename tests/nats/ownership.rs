@@ -6,6 +6,7 @@ use async_nats::jetstream::{
 };
 use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName,
+    directory::QueueRoute,
     stream::{
         Adopt, EnsureError, Owner, PlanError, QueueSpec, Removal, RemovalPolicy, ensure_queue,
         remove_queue,
@@ -27,7 +28,8 @@ async fn submit(js: &Context) {
     let function = FunctionName::new("pay", "team-a").unwrap();
     let mut call = Invocation::new(CallId::generate(&queue), function, "salaries");
     call.headers.insert("authorization", "Bearer s3cret".parse().unwrap());
-    Submitter::new(js.clone(), ANSWER_TIMEOUT).submit(&call, "payroll").await.unwrap();
+    let route = QueueRoute::with_default_names(queue);
+    Submitter::new(js.clone(), ANSWER_TIMEOUT).submit(&call, &route).await.unwrap();
 }
 
 /// The configuration of a stream, and how many messages it holds.

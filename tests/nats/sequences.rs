@@ -192,7 +192,7 @@ async fn an_id_that_was_cancelled_runs_on_a_new_stream() {
     let mut again = call();
     order_7(&mut again);
     let submitter = Submitter::new(queue.js.clone(), ANSWER_TIMEOUT);
-    submitter.submit(&again, "jobs").await.unwrap();
+    submitter.submit(&again, &queue.route()).await.unwrap();
     let received = function.receives(2).await;
     assert!(received.iter().all(|request| request.header("x-call-id") == "order-7"));
     queue.empties().await;

@@ -8,6 +8,7 @@ use async_nats::{
 };
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, Invocation,
+    directory::{QueueEntry, QueueRoute},
     stream::{Owner, QueueSpec, ensure_buckets, ensure_queue},
     submit::{SubmitOutcome, Submitter},
 };
@@ -73,11 +74,14 @@ impl Queue {
         })
         .await;
         let submitter = Submitter::new(self.js.clone(), ANSWER_TIMEOUT);
-        assert_eq!(
-            submitter.submit(&call, &self.spec.subject).await.unwrap(),
-            SubmitOutcome::Stored
-        );
+        assert_eq!(submitter.submit(&call, &self.route()).await.unwrap(), SubmitOutcome::Stored);
         call.call_id
+    }
+
+    /// Where calls of the queue go, for a program that knows of no lanes.
+    pub(crate) fn route(&self) -> QueueRoute {
+        let QueueSpec { queue, stream, subject, .. } = &self.spec;
+        QueueEntry::new(stream, subject).route(queue.clone())
     }
 
     pub(crate) async fn info(&self, stream: &str) -> Info {

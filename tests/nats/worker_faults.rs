@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use asyncqueue::stream::ensure_queue;
+use asyncqueue::{directory::QueueRoute, stream::ensure_queue};
 use test_support::{
     http::{HttpServer, respond, respond_after},
     loopback::free_port,
@@ -123,7 +123,8 @@ async fn a_worker_that_comes_before_nats_waits_visibly_and_then_works() {
     until("it is ready", async || get("/readyz").await.filter(|answer| answer.status == 200)).await;
     let js = nats.jetstream().await;
     let submitter = asyncqueue::submit::Submitter::new(js, ANSWER_TIMEOUT);
-    submitter.submit(&call(), "jobs").await.unwrap();
+    let route = QueueRoute::with_default_names("jobs".parse().unwrap());
+    submitter.submit(&call(), &route).await.unwrap();
     function.receives(1).await;
     assert!(worker.is_running());
 }

@@ -35,6 +35,7 @@ pub(crate) mod results;
 pub(crate) mod run;
 pub(crate) mod stall;
 pub(crate) mod status;
+pub(crate) mod waiting_records;
 
 /// Handles the calls of a queue, one for each message.
 pub(crate) struct CallHandler {
@@ -55,6 +56,11 @@ pub(crate) struct Call {
     pub(crate) attempts: AttemptCount,
     /// The stored record from which the number of the attempt follows.
     pub(crate) recorded: AttemptOffset,
+    /// How many deliveries by the consumer did not count as attempts: see
+    /// [`AttemptOffset::Deliveries`].
+    pub(crate) offset: i64,
+    /// Whether the call was never delivered before, by no consumer.
+    pub(crate) is_first: bool,
     /// The policy of the queue with the overrides of the function, as of the last decision.
     pub(crate) policy: Arc<RetryPolicy>,
 }
@@ -69,11 +75,6 @@ impl Call {
 
     pub(crate) fn attempt(&self) -> Attempt {
         Attempt { number: self.attempts.number, max: self.policy.max_attempts }
-    }
-
-    /// Returns how many deliveries did not count as attempts.
-    pub(crate) fn offset(&self) -> u64 {
-        self.attempts.deliveries.saturating_sub(self.attempts.number)
     }
 }
 

@@ -12,7 +12,7 @@ use async_nats::jetstream::AckKind;
 
 use self::delivery::Delivery;
 pub(crate) use self::{
-    in_flight::InFlightPermit,
+    in_flight::{InFlightPermit, InFlightSet},
     puller::{Puller, REQUESTED_BUDGET_DIVISOR},
     settle::LEASES_UNTIL_ABANDONED,
 };

@@ -28,15 +28,24 @@ use tracing::info;
 use crate::{
     Settings,
     call::{
-        CallHandler, attempt_offsets::AttemptOffsets, cancellations::Cancellations,
-        finish::Finisher, log, policies::RetryPolicies, prepare::Preparer,
-        results::ResultPublisher, run::Runner, stall::StallDetector, status::CallStatuses,
+        CallHandler,
+        attempt_offsets::AttemptOffsets,
+        cancellations::Cancellations,
+        finish::Finisher,
+        log,
+        policies::RetryPolicies,
+        prepare::Preparer,
+        results::ResultPublisher,
+        run::Runner,
+        stall::StallDetector,
+        status::CallStatuses,
+        waiting_records::{LastRecorded, WaitingRecorder},
     },
     callback::{
         self, client::CallbackClient, dispatcher::CallbackDispatcher, egress::EgressPolicy,
         handler::CallbackHandler, signature::Signer, store::ResultStore, tls::Trust,
     },
-    consumer::{self, Puller},
+    consumer::{self, InFlightSet, Puller},
     dead_letter::DeadLetterWriter,
     function::{client::FunctionClient, request::Target, response_buffer::ResponseMemory},
     live_settings::{LiveSettings, SettingsFollower},
@@ -94,6 +103,7 @@ struct Shared {
     gate: Gate,
     /// The settings, with as many slots as this worker has a share of.
     limited: watch::Sender<LiveSettings>,
+    last_recorded: LastRecorded,
 }
 
 /// Runs the worker until `shutdown`, then drains it.
@@ -181,7 +191,8 @@ impl Worker {
         let (stream, durable) = (settings.stream(), settings.durable());
         let shared = self.shared();
         let (in_flight_tx, in_flight_rx) = watch::channel(0);
-        let calls = self.call_puller(&shared, in_flight_tx);
+        let in_flight = InFlightSet::default();
+        let calls = self.call_puller(&shared, in_flight_tx, in_flight.clone());
         let callbacks = self.callback_puller(&shared);
         let grace = {
             let (settings, live) = (settings.clone(), shared.settings.subscribe());
@@ -201,8 +212,9 @@ impl Worker {
         let calls = AbortOnDropHandle::new(tokio::spawn(calls));
         let callbacks =
             AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), callback_grace)));
+        let instance = format!("{:08x}", rand::random::<u32>());
         let statistics = WorkerStatistics::new(
-            settings.worker_name.clone(),
+            (settings.worker_name.clone(), instance.clone()),
             shared.settings.subscribe(),
             in_flight_rx,
             shared.store.clone(),
@@ -212,14 +224,25 @@ impl Worker {
             let (calls, callbacks, ()) = tokio::join!(calls, callbacks, published);
             calls.and(callbacks)
         };
-        let mut keeper = self.share_keeper(&shared, shutdown);
+        let mut keeper = self.share_keeper(&shared, &instance, shutdown);
+        let recorder = WaitingRecorder {
+            js: js.clone(),
+            queue: queue.clone(),
+            statuses: shared.statuses.clone(),
+            instance,
+            in_flight,
+            last: shared.last_recorded.clone(),
+            clock: shared.clock.clone(),
+            busy: Arc::default(),
+        };
+        let record_waiting = |inbox| recorder.start(inbox);
         let Shared { statuses, cancellations, clock, directory, .. } = shared;
         let consumer = (stream.as_str(), durable.as_str());
         let result = tokio::select! {
             result = result => result.context("the task that pulls messages failed"),
             () = keeper.run() => Ok(()),
             () = cancellations.run(js, queue) => Ok(()),
-            () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),
+            () = statuses.answer_requests(&client, queue, &statistics, record_waiting) => Ok(()),
             () = queue_metrics::run(js, queue, consumer, directory, &self.metrics, &clock) => {
                 Ok(())
             }
@@ -229,11 +252,11 @@ impl Worker {
     }
 
     /// Creates the keeper of this worker's share in the limits of the queue.
-    fn share_keeper(&self, shared: &Shared, shutdown: &Shutdown) -> ShareKeeper {
+    fn share_keeper(&self, shared: &Shared, instance: &str, shutdown: &Shutdown) -> ShareKeeper {
         ShareKeeper {
             js: self.js.clone(),
             key: self.settings.queue_name.to_string(),
-            worker: format!("{}-{:08x}", self.settings.worker_name, rand::random::<u32>()),
+            worker: format!("{}-{instance}", self.settings.worker_name),
             settings: shared.settings.subscribe(),
             gate: shared.gate.clone(),
             limited: shared.limited.clone(),
@@ -310,6 +333,7 @@ impl Worker {
             settings: live,
             gate,
             limited,
+            last_recorded: LastRecorded::default(),
         }
     }
 
@@ -318,6 +342,7 @@ impl Worker {
         &self,
         shared: &Shared,
         in_flight_tx: watch::Sender<usize>,
+        in_flight: InFlightSet,
     ) -> Puller<CallHandler> {
         let settings = &self.settings;
         Puller {
@@ -329,6 +354,7 @@ impl Worker {
             gate: Some(shared.gate.clone()),
             handler: Arc::new(self.call_handler(shared)),
             running: in_flight_tx,
+            in_flight,
             readiness: Some((self.health.clone(), CONSUMER_CONDITION)),
             memory: self.memory.account("calls"),
         }
@@ -353,6 +379,7 @@ impl Worker {
                 offsets: offsets.clone(),
                 cancellations: shared.cancellations.clone(),
                 clock: shared.clock.clone(),
+                last_recorded: shared.last_recorded.clone(),
             },
             runner: Runner {
                 js: js.clone(),
@@ -363,6 +390,7 @@ impl Worker {
                 settings: shared.settings.subscribe(),
                 directory: shared.directory.clone(),
                 max_age: settings.max_age.as_ref().map(|age| age.0),
+                clock: shared.clock.clone(),
                 statuses: shared.statuses.clone(),
                 stall_detector: StallDetector::start(),
                 verbose: settings.write_debug,
@@ -415,6 +443,7 @@ impl Worker {
             gate: None,
             handler: Arc::new(handler),
             running: watch::Sender::new(0),
+            in_flight: InFlightSet::default(),
             // Without this stream, results are posted directly.
             readiness: None,
             memory: self.memory.account("callbacks"),

@@ -26,6 +26,8 @@ const DEBOUNCE: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerStatistics {
     worker: String,
+    /// Distinguishes this process from others whose workers have its name.
+    instance: String,
     settings: watch::Receiver<LiveSettings>,
     /// How many calls run here.
     running: watch::Receiver<usize>,
@@ -36,18 +38,19 @@ pub(crate) struct WorkerStatistics {
 
 impl WorkerStatistics {
     pub(crate) fn new(
-        worker: String,
+        (worker, instance): (String, String),
         settings: watch::Receiver<LiveSettings>,
         running: watch::Receiver<usize>,
         store: RecordStore,
     ) -> Self {
-        Self { worker, settings, running, store }
+        Self { worker, instance, settings, running, store }
     }
 
     /// Returns the current statistics, in JSON.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let stats = WorkerStats {
             worker: self.worker.clone(),
+            instance: self.instance.clone(),
             running: u32::try_from(*self.running.borrow()).unwrap_or(u32::MAX),
             max_inflight: self.settings.borrow().max_inflight.into(),
             blocked: self.store.blocked(),

@@ -88,7 +88,8 @@ impl ReplayError {
 impl DeadLetters {
     /// Puts the message of a dead letter back on the stream that it came from, and deletes the dead
     /// letter. `entry` is where calls of the queue go now. The attempts are counted from the
-    /// beginning.
+    /// beginning. If the queue takes turns between its functions, the call's function has its lane
+    /// then.
     pub async fn replay(
         &self,
         letter: &DeadLetter,
@@ -106,6 +107,10 @@ impl DeadLetters {
         let (stream, subject) = self.destination(letter, entry, &message.subject);
         self.remove_original(letter, &message, &stream).await?;
         let replayed = self.republish(letter, message, stream, subject).await?;
+        if let (DeadLetterKind::Call, Some(function)) = (letter.kind, &letter.function) {
+            let route = entry.route_of_unknown_fairness(self.queue.clone());
+            self.lanes.ensure(&route, function).await;
+        }
         self.delete(letter).await.map_err(ReplayError::NotDeleted)?;
         Ok(replayed)
     }

@@ -3,7 +3,6 @@
 use async_nats::jetstream::{
     Context, ErrorCode,
     consumer::{FromConsumer, Info, pull},
-    context::ConsumerInfoErrorKind,
     stream::{ConsumerCreateStrictErrorKind, Stream},
 };
 use futures::TryStreamExt;
@@ -14,7 +13,7 @@ use super::{
     plan::{NewLane, filters, lane_config},
 };
 use crate::{
-    jetstream::NatsError,
+    jetstream::{NatsError, find_consumer},
     lane_filters::{has_lanes, lane_filter, rest_filters},
     names::{FunctionName, QueueName},
 };
@@ -50,7 +49,7 @@ pub async fn ensure_lane(
     let stream = js.get_stream_no_info(stream).await.map_err(NatsError::during(ACTION))?;
     let lane =
         NewLane { name: lane_name(queue, function), filters: vec![lane_filter(subject, function)] };
-    if find_consumer(&stream, &lane.name).await?.is_some() {
+    if find(&stream, &lane.name).await?.is_some() {
         return Ok(LaneOutcome::Exists);
     }
     let Some(of_queue) = find_rest(&stream, queue, subject).await? else {
@@ -90,18 +89,6 @@ fn is_already_there(code: ErrorCode) -> bool {
     [ErrorCode::CONSUMER_ALREADY_EXISTS, ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE].contains(&code)
 }
 
-/// Returns a consumer by its name; `None` if it does not exist.
-pub(super) async fn find_consumer(
-    stream: &Stream<()>,
-    name: &str,
-) -> Result<Option<Info>, NatsError> {
-    match stream.consumer_info(name).await {
-        Ok(info) => Ok(Some(info)),
-        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
-        Err(error) => Err(NatsError::during(ACTION)(error)),
-    }
-}
-
 /// Returns the consumer of a queue with lanes that takes what is no call of a function. It usually
 /// has the name that follows from the queue's.
 async fn find_rest(
@@ -109,11 +96,15 @@ async fn find_rest(
     queue: &QueueName,
     subject: &str,
 ) -> Result<Option<Info>, NatsError> {
-    if let Some(info) = find_consumer(stream, &queue.durable()).await? {
+    if let Some(info) = find(stream, &queue.durable()).await? {
         return Ok(Some(info).filter(|info| has_lanes(&filters(&info.config))));
     }
     let all = list(stream).await?;
     Ok(all.into_iter().find(|info| is_rest(info, subject)))
+}
+
+async fn find(stream: &Stream<()>, name: &str) -> Result<Option<Info>, NatsError> {
+    find_consumer(stream, name).await.map_err(NatsError::during(ACTION))
 }
 
 /// Returns whether a consumer is the one that takes what is no call of a function.

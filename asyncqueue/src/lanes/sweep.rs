@@ -6,23 +6,26 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use async_nats::jetstream::{
-    Context,
-    consumer::{FromConsumer, Info, pull},
-    stream::Stream,
+use async_nats::{
+    datetime::from_nanos,
+    jetstream::{
+        Context,
+        consumer::{FromConsumer, Info, pull},
+        stream::Stream,
+    },
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
     LaneOutcome,
-    ensure::{create, find_consumer, is_rest, list},
+    ensure::{create, is_rest, list},
     names::{is_group, is_lane},
     plan::{NewLane, filters, is_covered, is_drained, is_idle, lane_config, plan_lanes},
 };
 use crate::{
     depth::ConsumerTotals,
-    jetstream::{NatsError, count_messages, timestamp_from_server},
+    jetstream::{NatsError, count_messages, find_consumer, timestamp_from_server},
     lane_filters::{all_calls, filter_of},
     names::QueueName,
     stream::{Plan, QueueSpec, plan_consumer},
@@ -78,6 +81,11 @@ impl Sweeper {
     #[must_use]
     pub fn keeping_lanes_for(self, idle: Duration) -> Self {
         Self { keep: [idle; 2], ..self }
+    }
+
+    /// Creates missing lanes at the first sweep: all of them are missing.
+    pub(crate) fn expecting_missing_lanes(self) -> Self {
+        Self { had_difference: true, ..self }
     }
 
     /// Creates, updates and removes lanes. Returns what was changed, in words. Does nothing if the
@@ -216,10 +224,12 @@ impl Sweeper {
         changes: &mut Vec<String>,
     ) -> Result<(), NatsError> {
         const ACTION: &str = "remove an unused lane";
-        let until = (std::time::SystemTime::now() + REMOVAL_PAUSE).into();
+        let end = Timestamp::now().saturating_add(REMOVAL_PAUSE).map_err(NatsError::during(ACTION));
+        let until = from_nanos(end?.as_nanosecond()).map_err(NatsError::during(ACTION))?;
         let name = &lane.name;
         stream.pause_consumer(name, until).await.map_err(NatsError::during(ACTION))?;
-        let Some(paused) = find_consumer(stream, name).await? else { return Ok(()) };
+        let paused = find_consumer(stream, name).await.map_err(NatsError::during(ACTION))?;
+        let Some(paused) = paused else { return Ok(()) };
         if !is_drained(&paused) {
             stream.resume_consumer(name).await.map_err(NatsError::during(ACTION))?;
             return Ok(());

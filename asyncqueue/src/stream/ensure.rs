@@ -22,7 +22,7 @@ use crate::{
     kv::{BucketError, api_error},
 };
 
-mod consumers;
+pub(crate) mod consumers;
 
 /// Maximum number of attempts to create a stream that others create or delete at the same time.
 const MAX_CREATE_ATTEMPTS: usize = 5;

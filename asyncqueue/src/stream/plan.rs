@@ -99,8 +99,7 @@ pub enum PlanError {
     /// again if it was changed.
     #[error(
         "stream `{stream}` is used with fairness={is}, and fairness={wanted} is set: set \
-         fairness={is}, or change it while no call of the queue runs or waits for a retry, and the \
-         queue is suspended or has no worker"
+         fairness={is}, or change it with `kubectl aq fairness`"
     )]
     OtherFairness {
         /// The stream.

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::{
-    datetime::parse_rfc3339,
+    datetime::{DateTime, parse_rfc3339},
     jetstream::{
         consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull},
         stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
@@ -134,6 +134,11 @@ pub struct QueueSpec {
     /// Other queues that may take over its streams once it is deleted and they are kept, as
     /// `namespace/name`.
     pub release_to: Vec<String>,
+}
+
+/// Returns until when the consumer of a suspended queue is paused.
+pub(crate) fn suspended_until() -> Option<DateTime> {
+    parse_rfc3339(SUSPENDED_UNTIL).ok()
 }
 
 // === impl Owner ===
@@ -320,7 +325,7 @@ impl QueueSpec {
                 Fairness::Fifo => Vec::new(),
                 Fairness::Function => rest_filters(&self.subject),
             },
-            pause_until: self.suspended.then(|| parse_rfc3339(SUSPENDED_UNTIL).ok()).flatten(),
+            pause_until: self.suspended.then(suspended_until).flatten(),
             metadata: self.owner.metadata(),
             ..pull::Config::default()
         }

@@ -242,7 +242,7 @@ mod tests {
             worker: format!("w-{number}"),
             running: *running,
             max_inflight: 5,
-            blocked: Vec::new(),
+            ..WorkerStats::default()
         };
         WorkerReplies::Replied(calls.iter().enumerate().map(worker).collect())
     }

@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use asyncqueue::stream::{EnsureError, PlanError, ensure_queue};
+use asyncqueue::{
+    fairness_change::{SwitchStep, SwitchWait, switch_fairness},
+    lanes::Fairness,
+    stream::{EnsureError, PlanError, ensure_queue},
+};
 use asyncqueue_runtime::nats::jetstream_check::JetStreamOff;
 use k8s_openapi::{
     api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
@@ -59,6 +63,9 @@ pub(crate) struct StreamState {
     pub(crate) dead_letters: u64,
     /// The streams whose sequences begin at 1, because an earlier version created them.
     pub(crate) repeating: Vec<String>,
+    /// Number of calls that wait for their next attempt and begin at the first one again, since the
+    /// fairness of the queue was just changed. `None`: it was not.
+    pub(crate) forgotten: Option<u64>,
     /// Descriptions of what was created or changed.
     pub(crate) changes: Vec<String>,
 }
@@ -98,6 +105,17 @@ pub(crate) enum StreamError {
     /// The connection is there, and the answer is an error.
     #[error(transparent)]
     Ensure(EnsureError),
+    /// The stream stores calls. None is delivered until the fairness of the queue is changed.
+    #[error(
+        "Calls are accepted, and are delivered once the fairness of the queue is changed to \
+         {wanted}: {wait}."
+    )]
+    Migrating {
+        /// The new fairness.
+        wanted: Fairness,
+        /// Why the change must wait.
+        wait: SwitchWait,
+    },
 }
 
 /// State of the workers.
@@ -152,6 +170,7 @@ impl StreamError {
                 PlanError::ImmutableField { .. } | PlanError::OtherFairness { .. } => false,
             },
             Self::Ensure(_)
+            | Self::Migrating { .. }
             | Self::Disconnected { .. }
             | Self::NoJetStream { .. }
             | Self::NoResponse { .. } => false,
@@ -171,6 +190,7 @@ pub(crate) async fn apply(
     let stream = ensure_stream(&desired, connection).await;
     match &stream {
         Err(error) if error.is_not_owned() => return remove_workers(stream, owned, client).await,
+        Err(StreamError::Migrating { .. }) => {}
         // Running workers continue, and are updated. New ones wait for their stream.
         Err(_) if matches!(owned.deployment, Ownership::Absent) => {
             return ApplyOutcome { stream, workers: Ok(Workers::Absent), auxiliary: Ok(()) };
@@ -238,7 +258,22 @@ async fn ensure_stream(
         }
     };
     connection.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
-    let ensured = ensure_queue(&connection.js, queue, desired.adopt).await.map_err(failed)?;
+    let mut forgotten = None;
+    let mut ensured = ensure_queue(&connection.js, queue, desired.adopt).await;
+    if ensured.as_ref().is_err_and(is_other_fairness) {
+        let wanted = queue.fairness;
+        match switch_fairness(&connection.js, queue).await.map_err(failed)? {
+            SwitchStep::Waiting(wait) => return Err(StreamError::Migrating { wanted, wait }),
+            SwitchStep::Done { forgotten: calls, changes } => {
+                forgotten = Some(calls);
+                ensured = ensure_queue(&connection.js, queue, desired.adopt).await;
+                if let Ok(ensured) = &mut ensured {
+                    ensured.changes.splice(0..0, changes);
+                }
+            }
+        }
+    }
+    let ensured = ensured.map_err(failed)?;
     Ok(StreamState {
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),
@@ -247,8 +282,18 @@ async fn ensure_stream(
         messages: ensured.info.state.messages,
         dead_letters: ensured.dead_letters,
         repeating: ensured.repeating,
+        forgotten,
         changes: ensured.changes,
     })
+}
+
+/// Returns whether a queue is in use with another fairness than the wanted one.
+fn is_other_fairness(error: &EnsureError) -> bool {
+    match error {
+        EnsureError::Refused(PlanError::OtherFairness { .. }) => true,
+        EnsureError::Consumer(of_consumer) => is_other_fairness(of_consumer),
+        _ => false,
+    }
 }
 
 /// Applies the desired object, or removes the existing one if none is desired.

@@ -129,6 +129,13 @@ pub(crate) fn compute_status(
         condition(condition_type::UNIQUE_SEQUENCES, unique_sequences),
         condition(condition_type::CALLS_BLOCKED, calls_blocked_condition(blocked)),
     ];
+    conditions.extend(match migrating_condition(&outcome.stream) {
+        Some(verdict) => Some(condition(condition_type::MIGRATING, verdict)),
+        None => find(&before.conditions, condition_type::MIGRATING)
+            .filter(|last| last.observed_generation == queue.metadata.generation)
+            .filter(|last| &*last.status == ConditionStatus::False.as_str())
+            .cloned(),
+    });
     // These conditions exist only while they hold, since there are ten thousand queues.
     conditions.extend(kstatus_condition.map(|(kind, verdict)| condition(kind, verdict)));
     if let Some(message) = refused_message(functions.refused) {
@@ -287,6 +294,10 @@ fn stream_conditions(
             };
             return (ConditionValue::true_(reason::RECONCILED, stream), consumer);
         }
+        Err(error @ StreamError::Migrating { .. }) => {
+            let stream = ConditionValue::true_(reason::RECONCILED, "The stream stores calls.");
+            return (stream, ConditionValue::true_(reason::MIGRATING, error.to_string()));
+        }
         Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
             let stream = ConditionValue::true_(reason::RECONCILED, "The stream stores calls.");
             return (stream, ConditionValue::false_(refusal_reason(error), chain(&**error)));
@@ -308,8 +319,29 @@ fn suspended_condition(stream: &Result<StreamState, StreamError>) -> ConditionVa
         Ok(StreamState { suspended: true, .. }) => {
             ConditionValue::true_(reason::SUSPENDED, SUSPENDED)
         }
+        Err(error @ StreamError::Migrating { .. }) => {
+            ConditionValue::true_(reason::MIGRATING, error.to_string())
+        }
         Ok(_) => ConditionValue::false_(reason::ACTIVE, "Calls are delivered."),
         Err(_) => blocked(),
+    }
+}
+
+/// Returns the condition that says whether the fairness of the queue is being changed, or that it
+/// was just changed at the cost of attempts that were not recorded. `None`: neither.
+fn migrating_condition(stream: &Result<StreamState, StreamError>) -> Option<ConditionValue> {
+    match stream {
+        Err(error @ StreamError::Migrating { .. }) => {
+            Some(ConditionValue::true_(reason::MIGRATING, error.to_string()))
+        }
+        Ok(StreamState { forgotten: Some(forgotten @ 1..), .. }) => {
+            let message = format!(
+                "The fairness of the queue was changed. {forgotten} calls that wait for a retry \
+                 begin at their first attempt again: the worker that knew their attempts was gone."
+            );
+            Some(ConditionValue::false_(reason::ATTEMPTS_NOT_RECORDED, message))
+        }
+        Ok(_) | Err(_) => None,
     }
 }
 
@@ -382,6 +414,9 @@ fn workers_conditions(
 /// Returns the condition `Progressing`: the progress of the workers, once they have something to
 /// take calls from.
 fn progressing_condition(parts: &[&ConditionValue], workers: ConditionValue) -> ConditionValue {
+    if let Some(part) = parts.iter().find(|part| part.reason == reason::MIGRATING) {
+        return ConditionValue::true_(reason::MIGRATING, part.message.clone());
+    }
     let missing = parts.iter().find(|part| part.status != ConditionStatus::True);
     missing.map_or(workers, |part| ConditionValue::false_(part.reason, part.message.clone()))
 }
@@ -403,6 +438,7 @@ fn kstatus_condition(progressing: &ConditionValue) -> Option<(&'static str, Cond
 mod tests {
     use std::sync::Arc;
 
+    use asyncqueue::{fairness_change::SwitchWait, lanes::Fairness};
     use k8s_openapi::{
         api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus},
         apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -432,6 +468,7 @@ mod tests {
             messages: 0,
             dead_letters: 3,
             repeating: vec![],
+            forgotten: None,
             changes: vec![],
         }
     }
@@ -505,6 +542,39 @@ mod tests {
         assert_eq!(status.stream.as_deref(), Some("slow-queue"));
         assert!(status.selector.unwrap().contains("asyncqueue.io/queue=slow-queue"));
         assert_eq!(status.observed_generation, Some(3));
+    }
+
+    #[test]
+    fn a_change_of_the_fairness_is_reported_until_it_is_done() {
+        let wait = SwitchWait::InFlight("w-1".to_owned(), 3);
+        let migrating = StreamError::Migrating { wanted: Fairness::Function, wait };
+        let mut queue = queue();
+        let status = of(&queue, &applied(Err(migrating), &deployment(2, vec![])));
+        for kind in [
+            condition_type::MIGRATING,
+            condition_type::READY,
+            condition_type::CONSUMER_READY,
+            condition_type::SUSPENDED,
+            condition_type::PROGRESSING,
+            condition_type::RECONCILING,
+        ] {
+            assert_condition(&status, kind, ("True", reason::MIGRATING));
+        }
+        let message = &condition(&status, condition_type::READY).message;
+        assert!(message.ends_with("to function: worker w-1 has 3 calls in flight."), "{message}");
+        queue.status = Some(status);
+        let outcome =
+            |forgotten| applied(Ok(StreamState { forgotten, ..stored() }), &deployment(2, vec![]));
+        let is_reported = |status: &AsyncQueueStatus| {
+            find(&status.conditions, condition_type::MIGRATING).is_some()
+        };
+        assert!(!is_reported(&of(&queue, &outcome(Some(0)))));
+        // What the change has cost is reported until the spec changes again.
+        queue.status = Some(of(&queue, &outcome(Some(2))));
+        let expected = ("False", reason::ATTEMPTS_NOT_RECORDED);
+        assert_condition(&of(&queue, &outcome(None)), condition_type::MIGRATING, expected);
+        queue.metadata.generation = Some(4);
+        assert!(!is_reported(&of(&queue, &outcome(None))));
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(crate) mod condition_type {
     pub(crate) const FUNCTIONS_REFUSED: &str = "FunctionsRefused";
     /// Workers do not have the settings of the spec yet. Absent if they do.
     pub(crate) const SETTINGS_PENDING: &str = "SettingsPending";
+    /// The fairness of the queue is being changed: no call is delivered until then. `False` says
+    /// what the change has cost. Absent if there is nothing to say.
+    pub(crate) const MIGRATING: &str = "Migrating";
     /// Calls are accepted, and at least one worker runs or none is wanted.
     pub(crate) const READY: &str = "Ready";
 }
@@ -46,6 +49,10 @@ pub(crate) mod reason {
     pub(crate) const SUSPENDED: &str = "Suspended";
     /// `spec.suspend` is false.
     pub(crate) const ACTIVE: &str = "Active";
+    /// The fairness of the queue is being changed.
+    pub(crate) const MIGRATING: &str = "Migrating";
+    /// The attempts of calls were not recorded when the fairness of the queue was changed.
+    pub(crate) const ATTEMPTS_NOT_RECORDED: &str = "AttemptsNotRecorded";
     /// The stream, the Deployment or the name belongs to something else.
     pub(crate) const RESOURCE_CONFLICT: &str = "ResourceConflict";
     /// Another stream has the subject, or one that overlaps.
@@ -92,8 +99,10 @@ pub(crate) mod reason {
     pub(crate) const PODS_REFUSED: &str = "PodsRefused";
 
     /// All reasons. `Ready` may have all of them except `Active`, `SequencesBeginAt1`,
-    /// `NamespaceNotAdmitted`, `DirectoryNotWritten` and `RecordsNotStored`.
-    pub(crate) const ALL: [&str; 28] = [
+    /// `NamespaceNotAdmitted`, `DirectoryNotWritten`, `RecordsNotStored` and `AttemptsNotRecorded`.
+    pub(crate) const ALL: [&str; 30] = [
+        MIGRATING,
+        ATTEMPTS_NOT_RECORDED,
         DIRECTORY_NOT_WRITTEN,
         NAMESPACE_NOT_ADMITTED,
         ACTIVE,

@@ -35,7 +35,8 @@ pub struct AsyncQueueStatus {
     /// results, dead letters or tombstones; its message names them and the remedy. FunctionsRefused
     /// is present while functions name this queue from namespaces that spec.functions does not
     /// admit. SettingsPending is present while maxInflight, timeout and retry can't be written to
-    /// the directory: workers use the previous ones.
+    /// the directory: workers use the previous ones. Migrating is True while a change of
+    /// spec.fairness waits for calls in flight, and False if attempts of calls were lost with it.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]

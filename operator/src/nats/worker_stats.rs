@@ -29,6 +29,9 @@ const MAX_WORKERS: usize = 2_000;
 const MAX_PAYLOAD: usize = 16 * 1024;
 const MAX_WORKER_NAME: usize = 253;
 
+/// Maximum length of the text that distinguishes workers with the same name.
+const MAX_INSTANCE: usize = 16;
+
 /// Maximum number of kinds of blocked calls of one worker, and maximum length of each name in them.
 const MAX_BLOCKED_KINDS: usize = 16;
 const MAX_BLOCKED_NAME: usize = 32;
@@ -76,7 +79,8 @@ impl InflightTracker {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(workers) = queues.get_mut(queue) else { return };
         workers.retain(|_, worker| worker.is_alive(now));
-        let WorkerStats { worker, running, blocked, .. } = stats;
+        let WorkerStats { worker, instance, running, blocked, .. } = stats;
+        let worker = worker + &instance;
         if workers.len() < MAX_WORKERS || workers.contains_key(&worker) {
             workers.insert(worker, Worker { running, blocked, at: now });
         }
@@ -146,6 +150,7 @@ fn decode(payload: &[u8]) -> Option<WorkerStats> {
         .iter()
         .all(|blocked| is_valid_name(&blocked.record) && is_valid_name(&blocked.reason));
     let is_valid = stats.worker.len() <= MAX_WORKER_NAME
+        && stats.instance.len() <= MAX_INSTANCE
         && stats.blocked.len() <= MAX_BLOCKED_KINDS
         && are_names_valid;
     is_valid.then_some(stats)
@@ -166,7 +171,7 @@ mod tests {
     use super::*;
 
     fn stats(worker: &str, running: u32) -> WorkerStats {
-        WorkerStats { worker: worker.to_owned(), running, max_inflight: 10, blocked: Vec::new() }
+        WorkerStats { worker: worker.to_owned(), running, ..WorkerStats::default() }
     }
 
     #[test]
@@ -231,6 +236,7 @@ mod tests {
             with("Click http://evil", 1),
             with(&"x".repeat(MAX_BLOCKED_NAME + 1), 1),
             json(&stats(&"w".repeat(MAX_WORKER_NAME + 1), 1)),
+            json(&WorkerStats { instance: "i".repeat(MAX_INSTANCE + 1), ..stats("w", 1) }),
             [json(&stats("w", 1)), vec![b' '; MAX_PAYLOAD]].concat(),
             b"[]".to_vec(),
         ] {

@@ -29,8 +29,8 @@ impl AttemptOffsets {
     /// Records that deliveries of a call count again, from this one on: if this worker crashes, the
     /// invocation that is about to start was an attempt.
     pub(crate) async fn count_deliveries(&self, call: &Call) {
-        let (CallRef { id, sequence }, offset) = (&call.stored, call.offset());
-        let written = AttemptOffset::Deliveries(offset);
+        let CallRef { id, sequence } = &call.stored;
+        let written = AttemptOffset::Deliveries(call.offset);
         if let Err(error) = attempt_offset::set(&self.js, &self.queue, id, *sequence, written).await
         {
             debug!(call_id = %id, %error, "failed to write the attempt offset");
@@ -112,6 +112,8 @@ pub(super) fn offset_after(
     match (is_lease_certain, redeliveries + u64::from(!is_attempt)) {
         (false, _) => Some(AttemptOffset::Attempts(made)),
         (true, 0) => None,
-        (true, uncounted) => Some(AttemptOffset::Deliveries(call.offset() + uncounted)),
+        (true, uncounted) => {
+            Some(AttemptOffset::Deliveries(call.offset.saturating_add_unsigned(uncounted)))
+        }
     }
 }

@@ -27,7 +27,7 @@ use super::{
     prepare::Prepared,
     results::{ResultOutcome, ResultPublisher},
     run::InvocationResult,
-    status::{CallStatuses, StatusGuard, blocked_reporter},
+    status::{CallStatuses, StatusGuard, Wait, blocked_reporter},
 };
 use crate::{
     consumer::{InFlightPermit, LEASES_UNTIL_ABANDONED, delivery::Delivery},
@@ -128,7 +128,11 @@ impl Finisher {
         }
         let call = &prepared.call;
         let made = AttemptOffset::Attempts(call.attempts.number - 1);
-        if call.recorded != made {
+        let is_recorded = match call.recorded {
+            AttemptOffset::Waiting { .. } => true,
+            recorded => recorded == made,
+        };
+        if !is_recorded {
             self.offsets.set(call, made, permit).await;
         }
         self.metrics.record_put_off(reason);
@@ -138,7 +142,8 @@ impl Finisher {
                 last_status: STATUS_UNREACHABLE,
                 last_error: reason.description().to_owned(),
             };
-            status.mark_waiting(wait, failure, not_counted_for);
+            let made = call.attempts.number - 1;
+            status.mark_waiting(Wait { time: wait, made, not_counted_for }, failure);
         }
         AckKind::Nak(Some(wait))
     }
@@ -333,7 +338,8 @@ impl Finisher {
             self.offsets.set(&prepared.call, offset, permit).await;
         }
         if let Some(status) = prepared.status.take() {
-            status.mark_waiting(wait, reply.failure(), not_counted_for);
+            let made = prepared.call.attempts.number - u64::from(!is_attempt);
+            status.mark_waiting(Wait { time: wait, made, not_counted_for }, reply.failure());
         }
         AckKind::Nak(Some(wait))
     }

@@ -17,6 +17,7 @@ use super::{
     cancellations::{CallGuard, Cancellations},
     policies::RetryPolicies,
     status::StatusGuard,
+    waiting_records::LastRecorded,
 };
 use crate::{
     consumer::delivery::Delivery, function::request::add_idempotency_key,
@@ -31,6 +32,7 @@ pub(crate) struct Preparer {
     pub(crate) offsets: AttemptOffsets,
     pub(crate) cancellations: Cancellations,
     pub(crate) clock: ServerClock,
+    pub(crate) last_recorded: LastRecorded,
 }
 
 /// Says what follows for a message that is not a prepared call.
@@ -66,7 +68,8 @@ impl Preparer {
         };
         let stored = CallRef { id: invocation.call_id.clone(), sequence: delivery.sequence };
         let guard = self.cancellations.register(stored.clone());
-        let recorded = if delivery.num_delivered == 1 {
+        let is_first = delivery.is_first && self.last_recorded.is_before(delivery.stored_at);
+        let recorded = if is_first {
             Ok(AttemptOffset::Deliveries(0))
         } else {
             Box::pin(self.offsets.read(&stored)).await
@@ -82,14 +85,15 @@ impl Preparer {
                 return Err(Unprepared::Redeliver(guard));
             }
         };
-        let offset = recorded.at(delivery.num_delivered);
+        let number = recorded.attempt_at(delivery.num_delivered);
         let attempts = AttemptCount {
-            number: delivery.num_delivered.saturating_sub(offset).max(1),
-            deliveries: delivery.num_delivered,
+            number,
+            deliveries: delivery.num_delivered.max(number),
             age: self.age(delivery.stored_at),
         };
         let policy = self.policies.for_call(&invocation);
-        let call = Call { invocation, stored, attempts, recorded, policy };
+        let offset = delivery.num_delivered.cast_signed().saturating_sub_unsigned(number);
+        let call = Call { invocation, stored, attempts, recorded, offset, is_first, policy };
         Ok(Prepared { call, guard, status: None })
     }
 

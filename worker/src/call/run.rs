@@ -26,6 +26,7 @@ use crate::{
     live_settings::LiveSettings,
     metrics::Metrics,
     retry::outcome::PutOff,
+    server_clock::ServerClock,
     shared_limits::Gate,
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Runner {
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     /// Maximum age of a call when it is delivered. Unset: unlimited.
     pub(crate) max_age: Option<Duration>,
+    pub(crate) clock: ServerClock,
     pub(crate) statuses: CallStatuses,
     pub(crate) stall_detector: StallDetector,
     /// Whether headers and bodies are logged.
@@ -86,7 +88,8 @@ impl Runner {
         if call.policy.is_poison(call.attempts.number) {
             return InvocationResult::Unstarted(EndState::Dead);
         }
-        let put_off = self.put_off(call);
+        let put_off = PutOff::until_due(call.recorded, self.clock.now());
+        let put_off = put_off.or_else(|| self.put_off(call));
         if put_off.is_none() && self.gate.has_rate() {
             let refused = Box::pin(self.wait_for_token(delivery, guard)).await;
             if let Some(refused) = refused {
@@ -149,7 +152,7 @@ impl Runner {
             guard.mark_idle();
             return InvocationResult::PutOff(PutOff::without_share(rand::random()));
         };
-        if let AttemptOffset::Attempts(_) = call.recorded {
+        if !matches!(call.recorded, AttemptOffset::Deliveries(_)) {
             Box::pin(self.offsets.count_deliveries(call)).await;
         }
         if call.attempts.deliveries == 1 || call.recorded == AttemptOffset::Attempts(0) {
@@ -211,7 +214,7 @@ impl Runner {
     /// process, may have been cancelled before.
     async fn may_start(&self, delivery: &Delivery, call: &Call) -> StartCheck {
         let (mut since, mut is_checked) = (delivery.received_at, false);
-        let mut is_due = call.attempts.deliveries > 1;
+        let mut is_due = !call.is_first;
         while is_due || self.stall_detector.may_have_missed(since, is_checked) {
             (since, is_checked, is_due) = (Instant::now(), true, false);
             match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {

@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Client;
+use async_nats::{Client, Subject};
 use asyncqueue::{
     QueueName,
     call::{AttemptFailure, CallRef, Phase, WorkerReport},
     stats,
+    waiting_calls::RECORD_REQUEST,
     worker_requests::status_request_subject,
 };
 use bytes::Bytes;
@@ -23,6 +24,14 @@ use crate::{function::request::Attempt, responder, stats::WorkerStatistics};
 /// forgotten, its status says that it was delivered.
 const MAX_ENTRIES: usize = 100_000;
 
+/// How long a call is remembered after its next attempt was due: it is with another worker then, or
+/// it waits there for a slot. Only a queue that is suspended for longer has calls that are still
+/// here, and nothing is forgotten while no call fails.
+const KEEP_OVERDUE: Duration = Duration::from_secs(600);
+
+/// Number of remembered calls from which overdue ones are looked for.
+const MANY_ENTRIES: usize = 1_000;
+
 /// Maximum length of the remembered cause of a failed attempt, in characters.
 const MAX_ERROR_CHARS: usize = 200;
 
@@ -30,13 +39,45 @@ const MAX_ERROR_CHARS: usize = 200;
 #[derive(Clone, Debug)]
 pub(crate) struct CallStatuses {
     worker: String,
-    calls: Arc<Mutex<HashMap<CallRef, StatusEntry>>>,
+    calls: Arc<Mutex<Calls>>,
+}
+
+/// The calls that are remembered.
+#[derive(Debug)]
+struct Calls {
+    entries: HashMap<CallRef, StatusEntry>,
+    /// Number of entries from which overdue ones are removed: twice those that were left last.
+    many: usize,
+}
+
+/// A wait for the next attempt of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// Time until the next attempt is due.
+    pub(crate) time: Duration,
+    /// Number of attempts that were made.
+    pub(crate) made: u64,
+    /// How much longer failures of the platform do not count as attempts, if this one did not
+    /// count.
+    pub(crate) not_counted_for: Option<Duration>,
+}
+
+/// A call that was handed back for its next attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WaitingCall {
+    pub(crate) call: CallRef,
+    /// Number of attempts that were made.
+    pub(crate) made: u64,
+    /// Time until the next attempt is due.
+    pub(crate) due_in: Duration,
 }
 
 /// What is known about a call.
 #[derive(Clone, Debug)]
 struct StatusEntry {
     attempt: Attempt,
+    /// Number of attempts that were made, while the call waits for the next one.
+    made: u64,
     phase: Phase,
     blocked: Option<String>,
     failure: Option<AttemptFailure>,
@@ -56,7 +97,8 @@ pub(crate) struct StatusGuard {
 
 impl CallStatuses {
     pub(crate) fn new(worker: String) -> Self {
-        Self { worker, calls: Arc::default() }
+        let calls = Calls { entries: HashMap::new(), many: MANY_ENTRIES };
+        Self { worker, calls: Arc::new(Mutex::new(calls)) }
     }
 
     /// Returns the name of this worker.
@@ -67,20 +109,25 @@ impl CallStatuses {
     /// Reports a call as running until the guard is dropped.
     pub(crate) fn track_running(&self, call: CallRef, attempt: Attempt) -> StatusGuard {
         let phase = Phase::Running { since: Timestamp::now() };
-        self.lock().insert(call.clone(), StatusEntry::new(attempt, phase));
+        self.lock().entries.insert(call.clone(), StatusEntry::new(attempt, phase));
         StatusGuard { statuses: self.clone(), call, attempt, is_waiting: false }
     }
 
-    /// Answers requests about calls and for the worker's statistics, for as long as it is polled.
+    /// Answers requests about calls, for the worker's statistics and to record attempts, for as
+    /// long as it is polled. `record_waiting` sends its answer later.
     pub(crate) async fn answer_requests(
         &self,
         client: &Client,
         queue: &QueueName,
         statistics: &WorkerStatistics,
+        record_waiting: impl Fn(Subject),
     ) {
-        let answer = |request: &[u8], _inbox: Option<&_>| {
+        let answer = |request: &[u8], inbox: Option<&Subject>| {
             if request == stats::STATS_REQUEST.as_bytes() {
                 statistics.encode()
+            } else if request == RECORD_REQUEST.as_bytes() {
+                inbox.cloned().into_iter().for_each(&record_waiting);
+                None
             } else {
                 self.answer(request)
             }
@@ -94,8 +141,8 @@ impl CallStatuses {
     }
 
     fn report(&self, call: &CallRef, now: Timestamp) -> Option<WorkerReport> {
-        let StatusEntry { attempt, phase, blocked, failure, not_counted_until } =
-            self.lock().get(call)?.clone();
+        let StatusEntry { attempt, phase, blocked, failure, not_counted_until, .. } =
+            self.lock().entries.get(call)?.clone();
         if !is_current(phase, now) {
             return None;
         }
@@ -114,14 +161,42 @@ impl CallStatuses {
 
     /// Returns whether this worker has handed back a call whose next attempt is not due yet.
     pub(crate) fn is_waiting(&self, call: &CallRef) -> bool {
-        let phase = self.lock().get(call).map(|entry| entry.phase);
+        let phase = self.lock().entries.get(call).map(|entry| entry.phase);
         phase.is_some_and(|phase| {
             matches!(phase, Phase::Waiting { .. }) && is_current(phase, Timestamp::now())
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CallRef, StatusEntry>> {
+    /// Returns the calls that this worker has handed back for their next attempt, also those of
+    /// which the next attempt is due: they may wait for it still, or be with another worker.
+    pub(crate) fn waiting(&self) -> Vec<WaitingCall> {
+        let now = Timestamp::now();
+        let calls = self.lock();
+        let waiting = calls.entries.iter().filter_map(|(call, entry)| {
+            let Phase::Waiting { next_attempt } = entry.phase else { return None };
+            let due_in = Duration::try_from(next_attempt.duration_since(now)).unwrap_or_default();
+            Some(WaitingCall { call: call.clone(), made: entry.made, due_in })
+        });
+        waiting.collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Calls ===
+
+impl Calls {
+    /// Forgets calls that are overdue, if there are many.
+    fn make_room(&mut self, now: Timestamp) {
+        let count = self.entries.len();
+        if count >= self.many {
+            let keep = if count < MAX_ENTRIES { KEEP_OVERDUE } else { Duration::ZERO };
+            let then = now.saturating_sub(keep).unwrap_or(Timestamp::MIN);
+            self.entries.retain(|_, StatusEntry { phase, .. }| is_current(*phase, then));
+            self.many = (self.entries.len() * 2).clamp(MANY_ENTRIES, MAX_ENTRIES);
+        }
     }
 }
 
@@ -129,7 +204,7 @@ impl CallStatuses {
 
 impl StatusEntry {
     fn new(attempt: Attempt, phase: Phase) -> Self {
-        Self { attempt, phase, blocked: None, failure: None, not_counted_until: None }
+        Self { attempt, made: 0, phase, blocked: None, failure: None, not_counted_until: None }
     }
 }
 
@@ -139,39 +214,27 @@ impl StatusGuard {
     /// Reports from now on that the end of the call can't be stored, for this reason. `None`: it
     /// can be stored again.
     fn set_blocked(&self, reason: Option<String>) {
-        if let Some(entry) = self.statuses.lock().get_mut(&self.call) {
+        if let Some(entry) = self.statuses.lock().entries.get_mut(&self.call) {
             entry.blocked = reason;
         }
     }
 
-    /// Reports from now on that the attempt has failed, and that the next one is due after this
-    /// time. `not_counted_for`: how much longer failures of the platform do not count as attempts,
-    /// if this one did not count.
-    pub(crate) fn mark_waiting(
-        mut self,
-        wait: Duration,
-        mut failure: AttemptFailure,
-        not_counted_for: Option<Duration>,
-    ) {
+    /// Reports from now on that the attempt has failed, and that the call waits for the next one.
+    pub(crate) fn mark_waiting(mut self, wait: Wait, mut failure: AttemptFailure) {
         if let Some((end, _)) = failure.last_error.char_indices().nth(MAX_ERROR_CHARS) {
             failure.last_error.truncate(end);
         }
         let failure = Some(failure);
         let now = Timestamp::now();
         let after = |time: Duration| now.saturating_add(time).unwrap_or(Timestamp::MAX);
-        let (next_attempt, not_counted_until) = (after(wait), not_counted_for.map(after));
+        let (next_attempt, made) = (after(wait.time), wait.made);
+        let not_counted_until = wait.not_counted_for.map(after);
         let mut calls = self.statuses.lock();
-        if calls.len() >= MAX_ENTRIES {
-            calls.retain(|_, StatusEntry { phase, .. }| {
-                matches!(phase, Phase::Running { .. }) || is_current(*phase, now)
-            });
-        }
-        if calls.len() < MAX_ENTRIES {
-            let (attempt, phase) = (self.attempt, Phase::Waiting { next_attempt });
-            calls.insert(
-                self.call.clone(),
-                StatusEntry { failure, not_counted_until, ..StatusEntry::new(attempt, phase) },
-            );
+        calls.make_room(now);
+        if calls.entries.len() < MAX_ENTRIES {
+            let entry = StatusEntry::new(self.attempt, Phase::Waiting { next_attempt });
+            let entry = StatusEntry { made, failure, not_counted_until, ..entry };
+            calls.entries.insert(self.call.clone(), entry);
             drop(calls);
             self.is_waiting = true;
         }
@@ -181,7 +244,7 @@ impl StatusGuard {
 impl Drop for StatusGuard {
     fn drop(&mut self) {
         if !self.is_waiting {
-            self.statuses.lock().remove(&self.call);
+            self.statuses.lock().entries.remove(&self.call);
         }
     }
 }
@@ -220,7 +283,9 @@ mod tests {
         assert!(matches!(report.phase, Phase::Running { .. }));
 
         let failure = AttemptFailure { last_status: 503, last_error: "é".repeat(900) };
-        guard.mark_waiting(Duration::from_secs(60), failure.clone(), None);
+        let wait =
+            |not_counted_for| Wait { time: Duration::from_secs(60), made: 2, not_counted_for };
+        guard.mark_waiting(wait(None), failure.clone());
         let report = statuses.report(&call, now).unwrap();
         assert!(
             matches!(report.phase, Phase::Waiting { .. }) && report.not_counted_until.is_none()
@@ -230,11 +295,38 @@ mod tests {
         assert_eq!(statuses.report(&call, now + Duration::from_secs(120)), None);
 
         let guard = statuses.track_running(call.clone(), Attempt { number: 2, max: 10 });
-        guard.mark_waiting(Duration::from_secs(60), failure, Some(Duration::from_secs(3600)));
+        guard.mark_waiting(wait(Some(Duration::from_secs(3600))), failure);
         let until = statuses.report(&call, now).unwrap().not_counted_until.unwrap();
         assert!(until >= now + Duration::from_secs(3600));
 
+        let waiting = statuses.waiting();
+        assert_eq!((waiting.len(), &waiting[0].call, waiting[0].made), (1, &call, 2));
+        assert!(waiting[0].due_in > Duration::from_secs(50));
+
         drop(statuses.track_running(call.clone(), Attempt { number: 3, max: 10 }));
         assert_eq!(statuses.report(&call, now), None, "it has ended");
+        assert_eq!(statuses.waiting(), []);
+    }
+
+    #[test]
+    fn calls_that_are_long_overdue_are_forgotten() {
+        let statuses = CallStatuses::new("w".to_owned());
+        let fail = |sequence| {
+            let call = CallRef { id: "id-1".parse().unwrap(), sequence };
+            let guard = statuses.track_running(call, Attempt { number: 1, max: 10 });
+            let failure = AttemptFailure { last_status: 500, last_error: String::new() };
+            guard.mark_waiting(
+                Wait { time: Duration::ZERO, made: 1, not_counted_for: None },
+                failure,
+            );
+        };
+        (0..MANY_ENTRIES as u64).for_each(fail);
+        assert_eq!(statuses.waiting().len(), MANY_ENTRIES, "they are due now");
+        assert_eq!(statuses.lock().many, 2 * MANY_ENTRIES);
+        (0..2 * MANY_ENTRIES as u64).for_each(fail);
+        let later = Timestamp::now() + KEEP_OVERDUE + Duration::from_secs(1);
+        statuses.lock().many = MANY_ENTRIES;
+        statuses.lock().make_room(later);
+        assert_eq!((statuses.waiting().len(), statuses.lock().many), (0, MANY_ENTRIES));
     }
 }

@@ -72,8 +72,7 @@ impl CallbackHandler {
             self.record(&callback).await;
         }
         let offset = self.offset(&callback, delivery.num_delivered).await;
-        let attempt = delivery.num_delivered
-            - offset.at(delivery.num_delivered).min(delivery.num_delivered - 1);
+        let attempt = offset.attempt_at(delivery.num_delivered);
         match self.dispatcher.deliver(&callback, attempt).await {
             DeliveryOutcome::Delivered => AckKind::Ack,
             DeliveryOutcome::Retry(wait) => {
@@ -89,7 +88,7 @@ impl CallbackHandler {
                 if offset != made {
                     self.set_offset(&callback, made).await;
                 }
-                let times = delivery.num_delivered - attempt + 1;
+                let times = delivery.num_delivered.saturating_sub(attempt).saturating_add(1);
                 AckKind::Nak(Some(PUT_OFF.wait_after(times, rand::random())))
             }
             DeliveryOutcome::Undeliverable(reason) => {

@@ -19,8 +19,11 @@ static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 pub(crate) struct Delivery {
     /// The message.
     pub(crate) message: Message,
-    /// Number of deliveries of the message, this one included.
+    /// Number of deliveries of the message by its consumer, this one included.
     pub(crate) num_delivered: u64,
+    /// Whether the message was never delivered before, as far as the number of deliveries and the
+    /// age of the consumer say.
+    pub(crate) is_first: bool,
     /// Sequence of the message in its stream.
     pub(crate) sequence: u64,
     /// Consumer sequence: the number of this delivery among those of its consumer.
@@ -55,12 +58,19 @@ impl Delivery {
         Self {
             message,
             num_delivered: metadata.map_or(1, |metadata| metadata.num_delivered),
+            is_first: metadata.is_none_or(|metadata| metadata.num_delivered == 1),
             sequence: metadata.map_or(0, |metadata| metadata.sequence),
             consumer_sequence: metadata.map_or(0, |metadata| metadata.consumer_sequence),
             stored_at: stored_at.unwrap_or_else(Timestamp::now),
             received_at: Instant::now(),
             has_unconfirmed_renewal: AtomicBool::new(false),
         }
+    }
+
+    /// Takes into account when the consumer was created. A message that is older may have been
+    /// delivered by an earlier consumer.
+    pub(crate) fn consider_consumer(&mut self, created: Timestamp) {
+        self.is_first &= self.stored_at > created;
     }
 
     /// Returns the consumer that delivered the message, and how many others it had then.

@@ -64,12 +64,12 @@ pub(crate) struct SequenceGuard {
 // === impl InFlight ===
 
 impl InFlight {
-    /// Creates the tasks for messages in `max` slots.
-    pub(crate) fn new(max: usize) -> Self {
+    /// Creates the tasks for messages in `max` slots. The messages are claimed in `sequences`.
+    pub(crate) fn new(max: usize, sequences: InFlightSet) -> Self {
         let (freed_tx, freed_rx) = mpsc::unbounded_channel();
         Self {
             set: JoinSet::new(),
-            sequences: InFlightSet::default(),
+            sequences,
             freed_tx,
             freed_rx,
             early_releases: Arc::new(EarlyReleases::new(max)),
@@ -226,6 +226,11 @@ impl InFlightSet {
         true
     }
 
+    /// Returns how many messages are in flight: delivered here, and not settled.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Returns whether a message is in flight.
     pub(crate) fn contains(&self, sequence: u64) -> bool {
         self.lock().contains_key(&sequence)
@@ -262,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_is_claimed_until_its_task_ends_or_fails() {
-        let mut tasks = InFlight::new(3);
+        let mut tasks = InFlight::new(3, InFlightSet::default());
         let [ends, fails, gives_up] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
         assert!([1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_none()));
         tasks.spawn(ends, async move |_permit| {});
@@ -288,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn deliveries_of_a_message_in_flight_are_counted() {
-        let mut tasks = InFlight::new(1);
+        let mut tasks = InFlight::new(1, InFlightSet::default());
         let claim = claimed(&tasks, 1);
         assert!(tasks.claim(1).is_none() && tasks.claim(1).is_none());
         let (seen, redeliveries) = tokio::sync::oneshot::channel();
@@ -301,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slot_is_free_when_its_task_ends_fails_or_releases_it() {
-        let mut tasks = InFlight::new(3);
+        let mut tasks = InFlight::new(3, InFlightSet::default());
         let [ends, fails, leaves] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
         tasks.spawn(ends, async |_permit| {});
         tasks.spawn(fails, async |_permit| panic!("on purpose"));
@@ -318,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn at_most_max_tasks_release_their_slots_early() {
-        let mut tasks = InFlight::new(1);
+        let mut tasks = InFlight::new(1, InFlightSet::default());
         let (left, mut leaves) = mpsc::unbounded_channel();
         for sequence in 0..2 {
             let left = left.clone();

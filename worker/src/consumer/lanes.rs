@@ -17,8 +17,9 @@ use async_nats::{
         pull::{BatchConfig, Config},
     },
 };
-use asyncqueue::{connection::Connection, lanes::has_lanes};
+use asyncqueue::{connection::Connection, jetstream::timestamp_from_server, lanes::has_lanes};
 use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -68,6 +69,8 @@ struct Lanes {
 
 struct Lane {
     consumer: PullConsumer,
+    /// When the consumer was created.
+    created: Timestamp,
     lease: Duration,
     acks: AckBatcher,
 }
@@ -92,9 +95,9 @@ struct Times {
 impl Lane {
     fn from_info(info: Info, client: Client, js: &async_nats::jetstream::Context) -> Option<Self> {
         let config = Config::try_from_consumer_config(info.config.clone()).ok()?;
-        let lease = info.config.ack_wait;
+        let (created, lease) = (timestamp_from_server(info.created), info.config.ack_wait);
         let consumer = Consumer::new(config, info, js.clone());
-        Some(Self { consumer, lease, acks: AckBatcher::start(client) })
+        Some(Self { consumer, created, lease, acks: AckBatcher::start(client) })
     }
 
     /// Returns how long a request stays open. The answer comes well within the lease.
@@ -134,6 +137,7 @@ impl Lanes {
                 Some(id) => {
                     self.scheduler.set_pending(id, info.num_pending);
                     if let Some(lane) = self.by_id.get_mut(&id) {
+                        lane.created = timestamp_from_server(info.created);
                         lane.lease = info.config.ack_wait;
                     }
                 }
@@ -428,8 +432,12 @@ impl<H: Handler> Puller<H> {
         let Some(lane) = lanes.by_id.get(&held.lane).filter(|_| state.demand.received()) else {
             return Some(held);
         };
-        let source =
-            Source { lease: lane.lease, acks: lane.acks.clone(), out_of_time: session.nak_now };
+        let source = Source {
+            lease: lane.lease,
+            acks: lane.acks.clone(),
+            created: lane.created,
+            out_of_time: session.nak_now,
+        };
         self.spawn(&mut state.tasks, held.claim, held.delivery, source);
         None
     }

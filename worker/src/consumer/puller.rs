@@ -9,12 +9,17 @@ use async_nats::{
         consumer::{Info, PullConsumer},
     },
 };
-use asyncqueue::{connection::Connection, jetstream::delete_message, lanes::has_lanes};
+use asyncqueue::{
+    connection::Connection,
+    jetstream::{delete_message, timestamp_from_server},
+    lanes::has_lanes,
+};
 use asyncqueue_runtime::{
     error::error_chain, health::Health, memory::Account, nats::jetstream_check::JetStreamOff,
     shutdown::Shutdown,
 };
 use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
@@ -83,6 +88,8 @@ pub(crate) struct Puller<H> {
     pub(crate) handler: Arc<H>,
     /// Receives the number of messages that are being handled, whenever it changes.
     pub(crate) running: watch::Sender<usize>,
+    /// The messages that are in flight.
+    pub(crate) in_flight: InFlightSet,
     /// Readiness condition, by name, which says whether the consumer exists.
     pub(crate) readiness: Option<(Health, &'static str)>,
     /// Memory for messages and for handling them.
@@ -112,6 +119,8 @@ pub(super) struct State {
 pub(super) struct Source<'a> {
     pub(super) lease: Duration,
     pub(super) acks: AckBatcher,
+    /// When the consumer was created.
+    pub(super) created: Timestamp,
     /// Cancelled when all messages must be handed back at once.
     pub(super) out_of_time: &'a CancellationToken,
 }
@@ -136,9 +145,9 @@ pub(super) enum StopReason {
 // === impl State ===
 
 impl State {
-    fn new(settings: watch::Receiver<LiveSettings>, max: usize) -> Self {
+    fn new(settings: watch::Receiver<LiveSettings>, max: usize, tasks: InFlight) -> Self {
         Self {
-            tasks: InFlight::new(max),
+            tasks,
             settings,
             max,
             demand: Demand::new(max),
@@ -161,7 +170,8 @@ impl<H: Handler> Puller<H> {
         let nak_now = CancellationToken::new();
         let mut settings = self.settings.clone();
         let max = (self.slots)(&settings.borrow_and_update());
-        let mut state = State::new(settings, max);
+        let tasks = InFlight::new(max, self.in_flight.clone());
+        let mut state = State::new(settings, max, tasks);
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
             self.recover(&mut state, consumer.cached_info()).await;
             if let Some(max_waiting) = max_waiting_if_reached(consumer.cached_info()) {
@@ -512,8 +522,13 @@ impl<H: Handler> Puller<H> {
         let sequence = delivery.sequence;
         let Some(claim) = state.tasks.claim(sequence) else { return state.demand.expired(1) };
         if state.demand.received() {
-            let PullSession { lease, acks, nak_now, .. } = session;
-            let source = Source { lease: *lease, acks: acks.clone(), out_of_time: nak_now };
+            let PullSession { consumer, lease, acks, nak_now, .. } = session;
+            let source = Source {
+                lease: *lease,
+                acks: acks.clone(),
+                created: timestamp_from_server(consumer.cached_info().created),
+                out_of_time: nak_now,
+            };
             self.spawn(&mut state.tasks, claim, delivery, source);
         } else {
             nak_now(&*self.handler, &session.acks, &delivery, 0).await;
@@ -524,9 +539,10 @@ impl<H: Handler> Puller<H> {
         &self,
         tasks: &mut InFlight,
         claim: SequenceGuard,
-        delivery: Delivery,
-        Source { lease, acks, out_of_time }: Source<'_>,
+        mut delivery: Delivery,
+        Source { lease, acks, created, out_of_time }: Source<'_>,
     ) {
+        delivery.consider_consumer(created);
         let (handler, out_of_time) = (self.handler.clone(), out_of_time.clone());
         let account = self.memory.clone();
         tasks.spawn(claim, async move |mut permit| {

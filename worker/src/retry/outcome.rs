@@ -7,9 +7,11 @@ use std::{
 };
 
 use asyncqueue::{
+    attempt_offset::AttemptOffset,
     function_namespaces::NamespaceRefused,
     retry::{QueueRetry, RetryOverrides},
 };
+use jiff::Timestamp;
 
 use super::{
     backoff::{BackoffPolicy, PUT_OFF},
@@ -74,7 +76,8 @@ pub enum InvocationEnd {
 pub struct AttemptCount {
     /// Number of this attempt, from 1.
     pub number: u64,
-    /// Number of deliveries, including those that did not count as attempts.
+    /// Number of deliveries, including those that did not count as attempts and those by an earlier
+    /// consumer that were attempts.
     pub deliveries: u64,
     /// How long the call has been in the queue.
     pub age: Duration,
@@ -98,6 +101,8 @@ pub(crate) enum PutOffReason {
     ScaledToZero,
     /// The worker has no share of the concurrency and rate of the queue, or can't renew it.
     NoShare,
+    /// Its next attempt is not due: an earlier consumer of the queue had it wait.
+    NotDue,
 }
 
 /// What follows for the call.
@@ -154,18 +159,27 @@ impl PutOff {
         let wait = PUT_OFF.wait_after(1, chance);
         Self { reason: PutOffReason::NoShare, wait, not_counted_for: None }
     }
+
+    /// Creates what follows for a call whose next attempt is not due. `None`: it is due.
+    pub(crate) fn until_due(recorded: AttemptOffset, now: Timestamp) -> Option<Self> {
+        let AttemptOffset::Waiting { not_before, .. } = recorded else { return None };
+        let wait = Duration::try_from(not_before.duration_since(now)).ok()?;
+        let reason = PutOffReason::NotDue;
+        (!wait.is_zero()).then_some(Self { reason, wait, not_counted_for: None })
+    }
 }
 
 // === impl PutOffReason ===
 
 impl PutOffReason {
-    pub(crate) const ALL: [Self; 2] = [Self::ScaledToZero, Self::NoShare];
+    pub(crate) const ALL: [Self; 3] = [Self::ScaledToZero, Self::NoShare, Self::NotDue];
 
     /// Returns the reason as a label.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::ScaledToZero => "scaled_to_zero",
             Self::NoShare => "no_share",
+            Self::NotDue => "not_due",
         }
     }
 
@@ -174,6 +188,7 @@ impl PutOffReason {
         match self {
             Self::ScaledToZero => "the function is scaled to zero",
             Self::NoShare => "its worker had no share of the queue's concurrency and rate",
+            Self::NotDue => "it waited for its next attempt when the fairness of the queue changed",
         }
     }
 }

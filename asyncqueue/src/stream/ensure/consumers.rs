@@ -3,7 +3,6 @@
 use async_nats::jetstream::{
     ErrorCode,
     consumer::{self, FromConsumer, pull},
-    context::ConsumerInfoErrorKind,
     stream::{ConsumerCreateStrictErrorKind, ConsumerError, ConsumerErrorKind, Stream},
 };
 use futures::TryStreamExt;
@@ -11,10 +10,11 @@ use futures::TryStreamExt;
 use super::{EnsureError, unavailable};
 use crate::{
     fairness::Fairness,
+    jetstream::find_consumer,
     lane_filters::has_lanes,
     stream::{
         plan::{Plan, PlanError, plan_consumer},
-        spec::{META_OWNER_UID, Owner},
+        spec::{META_OWNER_UID, Owner, suspended_until},
     },
 };
 
@@ -26,19 +26,16 @@ pub(super) async fn ensure(
 ) -> Result<consumer::Info, EnsureError> {
     let name = wanted.durable_name.as_deref().unwrap_or_default();
     let what = format!("for consumer {name}");
-    let mut existing = match stream.consumer_info(name).await {
-        Ok(info) => Some(info),
-        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
-        Err(error) => return Err(unavailable(&what, error)),
-    };
+    let found = find_consumer(stream, name).await;
+    let mut existing = found.map_err(|error| unavailable(&what, error))?;
     if let Some(info) = &existing
-        && fairness(&info.config.filter_subjects) != fairness(&wanted.filter_subjects)
+        && fairness(&info.config) != fairness_of(&wanted.filter_subjects)
     {
         if !remove_if(stream, wanted, is_replaceable, changes).await? {
             return Err(PlanError::OtherFairness {
                 stream: info.stream_name.clone(),
-                is: fairness(&info.config.filter_subjects),
-                wanted: fairness(&wanted.filter_subjects),
+                is: fairness(&info.config),
+                wanted: fairness_of(&wanted.filter_subjects),
             }
             .into());
         }
@@ -86,6 +83,50 @@ pub(super) async fn create_first(
     }
 }
 
+/// Creates a consumer after all others of its queue were removed. Returns whether that succeeded:
+/// another program may have created one in between.
+pub(crate) async fn create_after_removal(
+    stream: &Stream<()>,
+    wanted: &pull::Config,
+    changes: &mut Vec<String>,
+) -> Result<bool, EnsureError> {
+    let name = wanted.durable_name.as_deref().unwrap_or_default();
+    match stream.create_consumer(wanted.clone()).await {
+        Ok(_) => {
+            changes.push(format!("created consumer {name}"));
+            Ok(true)
+        }
+        Err(error) if is_second_consumer(&error) => Ok(false),
+        Err(error) => Err(update_error(&format!("for consumer {name}"), error)),
+    }
+}
+
+/// Pauses these consumers. Returns whether one was not paused.
+pub(crate) async fn pause_all(
+    stream: &Stream<()>,
+    consumers: &[consumer::Info],
+) -> Result<bool, EnsureError> {
+    let Some(until) = suspended_until() else { return Ok(false) };
+    let running: Vec<_> = consumers.iter().filter(|info| !info.paused).collect();
+    for info in &running {
+        let paused = stream.pause_consumer(&info.name, until).await;
+        paused.map_err(|error| update_error(&format!("for consumer {}", info.name), error))?;
+    }
+    Ok(!running.is_empty())
+}
+
+/// Resumes these consumers.
+pub(crate) async fn resume_all(
+    stream: &Stream<()>,
+    consumers: &[consumer::Info],
+) -> Result<(), EnsureError> {
+    for info in consumers.iter().filter(|info| info.paused) {
+        let resumed = stream.resume_consumer(&info.name).await;
+        resumed.map_err(|error| update_error(&format!("for consumer {}", info.name), error))?;
+    }
+    Ok(())
+}
+
 /// Removes consumers of the same owner, or of no operator, that have never delivered a message. A
 /// producer creates one with the queue's usual name, and workers may use another (`nats_durable`),
 /// which JetStream refuses as a second one. Returns whether there were any.
@@ -94,7 +135,7 @@ async fn remove_unused(
     wanted: &pull::Config,
     changes: &mut Vec<String>,
 ) -> Result<bool, EnsureError> {
-    let ours = consumers_of_owner(stream, wanted).await?;
+    let ours = of_owner(stream, wanted).await?;
     let unused: Vec<_> = ours.into_iter().filter(is_unused).collect();
     remove(stream, &unused, "removed unused consumer", changes).await?;
     Ok(!unused.is_empty())
@@ -108,7 +149,7 @@ async fn remove_if(
     condition: fn(&consumer::Info) -> bool,
     changes: &mut Vec<String>,
 ) -> Result<bool, EnsureError> {
-    let ours = consumers_of_owner(stream, wanted).await?;
+    let ours = of_owner(stream, wanted).await?;
     let holds = ours.iter().all(condition);
     if holds {
         remove(stream, &ours, "removed consumer", changes).await?;
@@ -116,7 +157,8 @@ async fn remove_if(
     Ok(holds)
 }
 
-async fn remove(
+/// Removes these consumers, in this order.
+pub(crate) async fn remove(
     stream: &Stream<()>,
     consumers: &[consumer::Info],
     change: &str,
@@ -131,7 +173,7 @@ async fn remove(
 }
 
 /// Returns the consumers of the owner of `wanted`, and those that were created without an operator.
-async fn consumers_of_owner(
+pub(crate) async fn of_owner(
     stream: &Stream<()>,
     wanted: &pull::Config,
 ) -> Result<Vec<consumer::Info>, EnsureError> {
@@ -156,7 +198,12 @@ fn is_unused(info: &consumer::Info) -> bool {
     info.delivered.consumer_sequence == 0 && info.num_waiting == 0
 }
 
-fn fairness(filters: &[String]) -> Fairness {
+/// Returns the form that a queue has, by the consumer of its calls.
+pub(crate) fn fairness(of_queue: &consumer::Config) -> Fairness {
+    fairness_of(&of_queue.filter_subjects)
+}
+
+fn fairness_of(filters: &[String]) -> Fairness {
     if has_lanes(filters) { Fairness::Function } else { Fairness::Fifo }
 }
 

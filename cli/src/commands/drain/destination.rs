@@ -13,7 +13,7 @@ use async_nats::{
 use asyncqueue::{
     FunctionName, QueueName,
     buckets::DIRECTORY,
-    directory::{Directory, QueueEntry, watch::watch},
+    directory::{Directory, QueueEntry, QueueRoute, watch::watch},
     jetstream::is_stream_not_found,
 };
 use tokio::{sync::watch, time::timeout};
@@ -27,9 +27,8 @@ const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A queue that stores the drained messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
-    pub(super) queue: QueueName,
+    pub(super) route: QueueRoute,
     pub(super) stream: String,
-    pub(super) subject: String,
     /// How long its stream remembers the id of a message.
     pub(super) duplicate_window: Duration,
 }
@@ -124,8 +123,9 @@ impl Destinations {
         entry: &QueueEntry,
         retry: &Retry,
     ) -> anyhow::Result<Destination> {
-        let is_same =
-            |cached: &Destination| cached.stream == entry.stream && cached.subject == entry.subject;
+        // The entry may come from the streams, which do not say whether the queue has lanes.
+        let route = entry.route_of_unknown_fairness(queue.clone());
+        let is_same = |cached: &Destination| cached.stream == entry.stream && cached.route == route;
         if let Some(cached) = self.cache.borrow().get(queue).filter(|cached| is_same(cached)) {
             return Ok(cached.clone());
         }
@@ -146,9 +146,8 @@ impl Destinations {
             );
         }
         let destination = Destination {
-            queue: queue.clone(),
+            route,
             stream: entry.stream.clone(),
-            subject: entry.subject.clone(),
             duplicate_window: info.config.duplicate_window,
         };
         self.cache.borrow_mut().insert(queue.clone(), destination.clone());

@@ -7,6 +7,7 @@ use async_nats::{
 };
 use asyncqueue::{
     FunctionName, IdempotencyKey, Invocation, QueueName,
+    directory::QueueRoute,
     message::{self, DecodeError, Fallback, native},
     subject::call_subject,
     submit::{SubmitError, SubmitOutcome, Submitter},
@@ -77,6 +78,11 @@ impl Transfer {
         self.retry.stop();
     }
 
+    /// Waits until the functions of the calls that were stored have their lanes.
+    pub(super) async fn finish(&self) {
+        self.submitter.wait_for_lanes().await;
+    }
+
     /// Stores a message: as a call, or as a dead letter if it cannot be one. An error ends the
     /// drain.
     pub(super) async fn store(
@@ -121,7 +127,8 @@ impl Transfer {
             self.destinations.resolve(&call.function, &self.retry).await?;
         let call = with_function_name(call, function);
         let key = identity.idempotency_key()?;
-        let Destination { queue, subject, duplicate_window, .. } = &destination;
+        let Destination { route, duplicate_window, .. } = &destination;
+        let QueueRoute { queue, subject, .. } = route;
         // The time since which the call may be stored without a record of that.
         let mut uncertain_since: Option<Timestamp> = None;
         loop {
@@ -142,7 +149,7 @@ impl Transfer {
                     .store_dead(identity, message, Some(&call), queue, UNCERTAIN_REASON, outcome)
                     .await;
             }
-            match self.submitter.submit_with_key(&call, &key, subject).await {
+            match self.submitter.submit_with_key(&call, &key, route).await {
                 Ok(SubmitOutcome::Stored) => return Ok(TransferOutcome::Stored),
                 // Refers to the key alone, which no other message has.
                 Ok(SubmitOutcome::Duplicate { .. }) | Err(SubmitError::KeyReused { .. }) => {
@@ -217,7 +224,7 @@ impl Transfer {
         key: &IdempotencyKey,
         destination: &Destination,
     ) -> bool {
-        let subject = call_subject(&destination.subject, &call.function, &call.call_id);
+        let subject = call_subject(&destination.route.subject, &call.function, &call.call_id);
         let id = key.message_id(&call.function);
         let newest = self
             .retry

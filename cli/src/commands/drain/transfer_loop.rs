@@ -53,6 +53,7 @@ pub(super) async fn run<S: Source>(
     };
     let result = transfer_all(&mut source, transfer, common, &mut progress).await;
     source.close().await;
+    transfer.finish().await;
     let what = if result.is_ok() { "drain ended" } else { "drain failed" };
     progress.counts.log(what);
     if progress.counts == TransferCounts::default() && matches!(result, Ok(EndReason::Empty)) {
