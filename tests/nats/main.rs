@@ -42,6 +42,7 @@ mod jetstream_off;
 mod lane_limits;
 mod lane_producers;
 mod lanes;
+mod lanes_cluster;
 mod live_settings;
 mod memory;
 mod odd_answers;
