@@ -40,6 +40,7 @@ mod gateway_submit;
 mod ip_families;
 mod jetstream_off;
 mod lane_limits;
+mod lane_metrics;
 mod lane_producers;
 mod lanes;
 mod lanes_cluster;
