@@ -1,5 +1,5 @@
-//! `bench/run fairness`: how long calls of other functions wait beside the backlog of one function,
-//! and what lanes cost: with `fairness: Fifo` and with `fairness: Function`, in the same run.
+//! `bench/run fairness`: how long calls of other functions wait next to the backlog of one
+//! function, and what lanes cost: with `fairness: Fifo` and with `fairness: Function`, in one run.
 
 use std::{
     convert::Infallible,
@@ -62,7 +62,7 @@ async fn measure() -> Result<(), Error> {
          processor seconds |\n|---|---|---|---|---|---|"
     );
     for fairness in BOTH {
-        beside_a_backlog(fairness).await?;
+        next_to_a_backlog(fairness).await?;
     }
     println!(
         "\n{CALLS} calls of {FUNCTIONS} functions, {IN_FLIGHT} at once, {RUNS} runs of each, in \
@@ -170,8 +170,8 @@ impl Bench {
     }
 }
 
-/// Measures how long light calls wait beside a backlog of another function.
-async fn beside_a_backlog(fairness: Fairness) -> Result<(), Error> {
+/// Measures how long light calls wait next to a backlog of another function.
+async fn next_to_a_backlog(fairness: Fairness) -> Result<(), Error> {
     let bench = Bench::start(fairness).await?;
     let heavy = FunctionName::new("heavy", "openfaas-fn")?;
     let call_of_heavy = || Invocation { function: heavy.clone(), ..call(Bytes::from_static(b"x")) };
