@@ -29,8 +29,8 @@ struct LaneLabels {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lanes {
     counts: LaneCounts,
-    /// How many calls wait, by function. Functions that share a lane are not in it: the server knows
-    /// their sum only.
+    /// How many calls wait, by function. Functions that share a lane are not in it: the server
+    /// knows their sum only.
     waiting: Vec<(FunctionName, u64)>,
 }
 
