@@ -26,7 +26,7 @@ pub use crate::{
 pub use self::{
     ensure::{LaneOutcome, ensure_lane},
     ensurer::LaneEnsurer,
-    names::{is_lane, lane_name},
+    names::{function_of_lane, is_lane, lane_name},
     plan::LaneCounts,
     sweep::{SWEEP_INTERVAL, Sweeper},
 };

@@ -135,6 +135,7 @@ mod worker;
         json_path = ".status.functions",
         priority = 1
     ),
+    printcolumn(name = "Lanes", type_ = "integer", json_path = ".status.lanes", priority = 1),
     printcolumn(
         name = "Message",
         type_ = "string",

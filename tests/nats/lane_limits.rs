@@ -71,6 +71,11 @@ async fn functions_beyond_the_setting_share_a_lane_and_it_is_said() {
         (&condition["status"], &condition["reason"]),
         (&json!("True"), &json!("MaxLanesPerQueue"))
     );
+    until_in(SWEPT, "the status counts lanes", async || {
+        let statuses = operated.api.statuses();
+        statuses.iter().any(|status| status["lanes"] == 3).then_some(())
+    })
+    .await;
     let message = condition["message"].as_str().unwrap();
     assert!(message.starts_with("Functions: 3 share lanes (1)"), "{message}");
     assert!(message.contains("max_lanes_per_queue of the operator is 2"), "{message}");

@@ -85,6 +85,11 @@ pub struct AsyncQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<i64>,
 
+    /// Lanes of the queue: consumers of functions, and those that functions share. Absent without
+    /// fairness: Function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<i64>,
+
     /// Functions whose calls go to this queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<i64>,
