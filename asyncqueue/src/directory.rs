@@ -11,20 +11,19 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    fairness::Fairness,
+    fairness::{DEFAULT_MAX_LANES, Fairness},
     names::{FunctionName, QueueName},
     retry::RetryOverrides,
 };
 
 pub use self::{
-    function_limits::{FunctionLimits, FunctionLimitsError},
-    settings::{
-        MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, PerFunction, QueueSettings, Rate,
-        SettingsError, StoredSettings,
-    },
+    function_limits::{FunctionLimits, FunctionLimitsError, MAX_CONCURRENCY},
+    rate::{MAX_RATE, Rate},
+    settings::{MAX_MAX_INFLIGHT, PerFunction, QueueSettings, SettingsError, StoredSettings},
 };
 
 pub mod function_limits;
+mod rate;
 mod settings;
 mod snapshot;
 #[doc(hidden)]
@@ -75,6 +74,11 @@ pub struct QueueEntry {
     /// that this program does not know is left out: the rest of the entry is read.
     #[serde(default, deserialize_with = "known_fairness", skip_serializing_if = "Option::is_none")]
     pub fairness: Option<Fairness>,
+    /// Maximum number of its functions with lanes of their own, for programs that store calls. 0
+    /// while the installation has too many: the operator then decides. Default: 90. Absent before
+    /// version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lanes: Option<usize>,
     /// The settings that its workers follow. Default: those of each worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<StoredSettings>,
@@ -113,6 +117,8 @@ pub struct QueueRoute {
     /// Name of the queue's stream, if functions of the queue may have lanes: consumers of their
     /// own, so that no function delays the others.
     pub lanes_of: Option<String>,
+    /// Maximum number of functions of the queue that have lanes of their own.
+    pub max_lanes: usize,
 }
 
 /// The key of a function or a queue.
@@ -252,6 +258,7 @@ impl QueueEntry {
             subject: subject.into(),
             max_payload: None,
             fairness: None,
+            max_lanes: None,
             settings: None,
         }
     }
@@ -260,8 +267,14 @@ impl QueueEntry {
     #[must_use]
     pub fn route(&self, queue: QueueName) -> QueueRoute {
         let lanes_of = (self.fairness == Some(Fairness::Function)).then(|| self.stream.clone());
-        let (subject, max_payload) = (self.subject.clone(), self.max_payload);
-        QueueRoute { queue, subject, max_payload, known: false, lanes_of }
+        QueueRoute {
+            queue,
+            subject: self.subject.clone(),
+            max_payload: self.max_payload,
+            known: false,
+            lanes_of,
+            max_lanes: self.max_lanes.unwrap_or(DEFAULT_MAX_LANES),
+        }
     }
 
     /// Returns the route of the calls of this queue, of which only stream and subject are known for
@@ -280,9 +293,7 @@ impl QueueRoute {
     /// subject have its name, and it may have lanes.
     #[must_use]
     pub fn with_default_names(queue: QueueName) -> Self {
-        let name = queue.to_string();
-        let lanes_of = Some(name.clone());
-        Self { queue, subject: name, max_payload: None, known: false, lanes_of }
+        QueueEntry::with_default_names(&queue).route_of_unknown_fairness(queue)
     }
 }
 

@@ -19,20 +19,14 @@ mod sweep;
 
 pub(crate) use self::names::is_group;
 pub use crate::{
-    fairness::{Fairness, SETTING},
+    fairness::{DEFAULT_MAX_LANES, Fairness, MAX_MAX_LANES, SETTING},
     lane_filters::{function_of, has_lanes, matches_filter},
 };
 
 pub use self::{
     ensure::{LaneOutcome, ensure_lane},
     ensurer::LaneEnsurer,
-    names::{is_lane, lane_name},
+    names::{function_of_lane, is_lane, lane_name},
+    plan::LaneCounts,
     sweep::{SWEEP_INTERVAL, Sweeper},
 };
-
-/// Maximum number of lanes of a queue. Each acknowledgement costs nats-server time for each
-/// consumer of the stream.
-pub const MAX_LANES: usize = 100;
-
-/// Maximum number of lanes of one function each. The others are for lanes that functions share.
-const MAX_FUNCTION_LANES: usize = 90;

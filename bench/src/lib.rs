@@ -15,6 +15,7 @@ use async_nats::jetstream::{Context, consumer::PullConsumer, context::PublishAck
 use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore},
+    lanes::{Fairness, ensure_lane},
     message::native,
     stream::{Owner, QueueSpec, ensure_buckets, ensure_queue},
     subject::call_subject,
@@ -60,11 +61,20 @@ impl Queue {
 
     /// The same on a server that runs.
     pub async fn start_on(nats: NatsServer) -> Self {
+        Self::start_on_with(nats, Fairness::default()).await
+    }
+
+    /// A queue that is empty, with this fairness.
+    pub async fn start_with(fairness: Fairness) -> Self {
+        Self::start_on_with(NatsServer::start().await, fairness).await
+    }
+
+    async fn start_on_with(nats: NatsServer, fairness: Fairness) -> Self {
         let mut js = nats.jetstream().await;
         // So many publishes at once take a slow disk longer than the client waits by itself.
         js.set_timeout(WAIT_TIMEOUT);
         let owner = Owner { name: format!("bench/{QUEUE}"), uid: "1".to_owned() };
-        let spec = QueueSpec::new(QUEUE.parse().expect("a name"), owner);
+        let spec = QueueSpec { fairness, ..QueueSpec::new(QUEUE.parse().expect("a name"), owner) };
         ensure_queue(&js, &spec, false).await.expect("the streams are made");
         ensure_buckets(&js, 1).await.expect("the buckets are made");
         // A million calls that wait are the most by default, and a benchmark adds to them.
@@ -161,6 +171,16 @@ impl Queue {
                 ("log_encoding", "json"),
             ],
         )
+    }
+
+    /// Ensures the lane of a function, if the queue has lanes.
+    pub async fn ensure_lane(&self, function: &FunctionName) {
+        if self.spec.fairness == Fairness::Function {
+            let entry = QueueEntry::new(&*self.spec.stream, &*self.spec.subject);
+            let route = entry.route_of_unknown_fairness(self.spec.queue.clone());
+            let ensured = ensure_lane(&self.js, &route, function).await;
+            ensured.expect("the lane is there");
+        }
     }
 
     /// Takes all calls away.

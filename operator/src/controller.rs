@@ -30,7 +30,7 @@ use self::{
     finalizer::cleanup,
     predicate::needs_reconciliation,
     publish_events::publish_events,
-    update_status::Functions,
+    update_status::{Functions, shared_lanes},
 };
 use crate::{
     cache::{
@@ -187,8 +187,10 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let blocked = name.as_ref().zip(connection.as_deref());
     let blocked = blocked
         .map(|(name, connection)| connection.inflight.blocked(name, std::time::Instant::now()));
-    let (blocked, functions) =
-        (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
+    let blocked = blocked.unwrap_or_default();
+    let lanes_shared = shared_lanes::condition(&context.lanes, queue);
+    let functions =
+        Functions { count: functions, refused: &refused, lanes_shared: lanes_shared.as_ref() };
     let pending =
         name.as_ref().and_then(|name| context.directory.pending_settings(name, &queue.spec));
     let status = update_status::compute_status(

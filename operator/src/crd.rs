@@ -135,6 +135,7 @@ mod worker;
         json_path = ".status.functions",
         priority = 1
     ),
+    printcolumn(name = "Lanes", type_ = "integer", json_path = ".status.lanes", priority = 1),
     printcolumn(
         name = "Message",
         type_ = "string",
@@ -224,10 +225,10 @@ pub struct AsyncQueueSpec {
     /// delay the others. Default: Fifo.
     ///
     /// With Function, each function with calls has a consumer of its own, at most 90 of them;
-    /// functions beyond share one. A change applies once no call is in flight: until then no call
-    /// is delivered, and the condition Migrating says what is waited for. Calls that wait for a
-    /// retry keep their attempts. All workers and gateways must have this version before Function
-    /// is set. Example: Function
+    /// functions beyond share one, and the condition LanesShared says so. A change applies once no
+    /// call is in flight: until then no call is delivered, and the condition Migrating says what is
+    /// waited for. Calls that wait for a retry keep their attempts. All workers and gateways must
+    /// have this version before Function is set. Example: Function
     #[serde(default)]
     pub fairness: Fairness,
 

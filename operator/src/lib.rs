@@ -32,6 +32,7 @@ mod events;
 mod fixtures;
 mod functions;
 mod labels;
+mod lane_limits;
 mod leader_election;
 mod manager;
 mod metrics;

@@ -40,6 +40,7 @@ use crate::{
         unknown,
     },
     labels::{MANAGED_BY_LABEL, OPERATOR_NAME, QUEUE_LABEL},
+    lane_limits::LaneStates,
     nats::{advisories, connections::NatsPool, lanes, reserve},
     pods::{PodWatch, WorkerPod},
     queue_stats::collector::StatsCollector,
@@ -157,6 +158,7 @@ fn new_context(
         applied: AppliedCache::default(),
         pending_writes: PendingWrites::default(),
         functions: function_counts,
+        lanes: Arc::new(LaneStates::new(settings.lane_limits())),
         directory,
         worker_defaults: WorkerDefaults::new(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
@@ -182,6 +184,7 @@ fn new_publisher(
         contents: context.directory.contents.clone(),
         failure,
         counts,
+        lanes: context.lanes.clone(),
         events: context.events.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
@@ -296,13 +299,13 @@ impl Background {
         };
         tokio::join!(
             join_all(self.source_watches),
-            publisher.run(directory_changed),
+            publisher.run(directory_changed.clone()),
             unknown::run(nats_pool.own(), queues, events, self.contents),
             advisories::enqueue_affected(self.advisories, queues, &triggers),
             collector.run(),
             trigger::resync(queues, &triggers),
             reserve::run(nats_pool, queues),
-            lanes::run(nats_pool, queues),
+            lanes::run(nats_pool, queues, &context.lanes, &directory_changed),
             default_queue::ensure(&app.client, queues, &app.settings),
         );
     }

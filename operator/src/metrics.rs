@@ -8,7 +8,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::crd::{AsyncQueue, AsyncQueueStatus};
+use crate::{
+    crd::{AsyncQueue, AsyncQueueStatus},
+    lane_limits::{LaneLimits, LaneUse},
+};
 
 /// Label of errors where the counts in a status could not be updated.
 pub(crate) const QUEUE_COUNTS_ERROR: &str = "figures";
@@ -33,6 +36,11 @@ struct QueueLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabels {
+    streams: &'static str,
+}
+
 /// The operator's metrics. Clones share their values.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -45,6 +53,8 @@ pub(crate) struct Metrics {
     directory_changes: Counter,
     leader: Gauge,
     queues: Family<QueueLabels, Gauge>,
+    lanes: Family<LaneLabels, Gauge>,
+    max_lanes: Family<LaneLabels, Gauge>,
 }
 
 /// A reconciliation, which is measured until it is dropped.
@@ -68,6 +78,8 @@ impl Metrics {
             directory_changes: Counter::default(),
             leader: Gauge::default(),
             queues: Family::default(),
+            lanes: Family::default(),
+            max_lanes: Family::default(),
         };
         // Zero before the first error, so that an alert sees that one.
         for error in error_categories.iter().copied().chain([QUEUE_COUNTS_ERROR]) {
@@ -119,6 +131,17 @@ impl Metrics {
             "AsyncQueues, by the status of their condition Ready and its reason",
             metrics.queues.clone(),
         );
+        registry.register(
+            "lanes",
+            "Lanes of all queues with fairness between functions; replicated: those in streams \
+             with several replicas",
+            metrics.lanes.clone(),
+        );
+        registry.register(
+            "max_lanes",
+            "Maximum number of these lanes, by max_lanes and max_lanes_replicated",
+            metrics.max_lanes.clone(),
+        );
         metrics
     }
 
@@ -139,6 +162,18 @@ impl Metrics {
 
     pub(crate) fn unreadable(&self) {
         self.unreadable.inc();
+    }
+
+    /// Sets the numbers of lanes, and their maxima.
+    pub(crate) fn lanes(&self, usage: &LaneUse, limits: &LaneLimits) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        for (streams, usage, max) in
+            [("all", usage.all, limits.total), ("replicated", usage.replicated, limits.replicated)]
+        {
+            let labels = LaneLabels { streams };
+            self.lanes.get_or_create_owned(&labels).set(number(usage.lanes));
+            self.max_lanes.get_or_create_owned(&labels).set(number(max));
+        }
     }
 
     /// Counts the existing queues.

@@ -12,6 +12,7 @@ pub(crate) struct QueueCounts {
     redelivered: Option<i64>,
     dead_letters: Option<i64>,
     functions: Option<i64>,
+    lanes: Option<i64>,
 }
 
 /// The counts from NATS.
@@ -38,7 +39,13 @@ impl QueueCounts {
             redelivered: count(|counted| counted.redelivered),
             dead_letters: count(|counted| counted.dead_letters),
             functions: functions.map(signed),
+            lanes: None,
         }
+    }
+
+    /// Returns the counts with the number of lanes; `None` for a queue without lanes.
+    pub(crate) fn with_lanes(self, lanes: Option<usize>) -> Self {
+        Self { lanes: lanes.map(signed), ..self }
     }
 
     /// Returns the counts of a queue without calls.
@@ -60,6 +67,7 @@ impl QueueCounts {
             redelivered: status.redelivered,
             dead_letters: status.dead_letters,
             functions: status.functions,
+            lanes: status.lanes,
         }
     }
 
@@ -71,6 +79,7 @@ impl QueueCounts {
             redelivered: self.redelivered,
             dead_letters: self.dead_letters,
             functions: self.functions,
+            lanes: self.lanes,
             ..status
         }
     }
@@ -98,6 +107,7 @@ mod tests {
             redelivered: Some(1),
             dead_letters: Some(3),
             functions: Some(4),
+            lanes: None,
         };
         assert_eq!(counts, expected);
     }
@@ -111,7 +121,7 @@ mod tests {
 
     #[test]
     fn counts_of_a_status_are_read_back() {
-        let counts = QueueCounts::new(Some(counted()), Some(4));
+        let counts = QueueCounts::new(Some(counted()), Some(4)).with_lanes(Some(7));
         let status = counts
             .clone()
             .apply_to(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });

@@ -16,6 +16,7 @@ use asyncqueue::{
     GoDuration, ParseDurationError, QueueName,
     directory::MAX_MAX_INFLIGHT,
     function_namespaces::{self, FunctionNamespaces, NamespaceList},
+    lanes::{DEFAULT_MAX_LANES, MAX_MAX_LANES},
     names::parse_namespace,
 };
 use asyncqueue_runtime::{
@@ -26,8 +27,8 @@ use asyncqueue_runtime::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    crd::SecretKey, nats::allowed_streams::AllowedStreams, partial_spec::PartialSpec,
-    pull_secrets::PullSecrets,
+    crd::SecretKey, lane_limits::LaneLimits, nats::allowed_streams::AllowedStreams,
+    partial_spec::PartialSpec, pull_secrets::PullSecrets,
 };
 
 // Bounds of the CRD's fields: a test compares them.
@@ -183,6 +184,37 @@ pub struct Settings {
     )]
     pub default_queue_ack_wait: Optional<GoDuration>,
 
+    /// Maximum number of functions of one queue with fairness: Function that have lanes of their
+    /// own, 1 to 98. Each lane makes each acknowledgement of the queue dearer. Functions beyond
+    /// share a lane
+    #[arg(
+        long,
+        env = "max_lanes_per_queue",
+        default_value_t = DEFAULT_MAX_LANES,
+        value_parser = parse_max_lanes_per_queue,
+    )]
+    pub max_lanes_per_queue: usize,
+
+    /// Maximum number of lanes of all queues, 1 to 100000. Beyond, functions without a lane share
+    /// one, until a twentieth is free
+    #[arg(
+        long,
+        env = "max_lanes",
+        default_value_t = 5_000,
+        value_parser = parse_max_lanes,
+    )]
+    pub max_lanes: usize,
+
+    /// The same for queues whose streams have several replicas, where each lane is a Raft group of
+    /// NATS. They count in max_lanes too
+    #[arg(
+        long,
+        env = "max_lanes_replicated",
+        default_value_t = 1_000,
+        value_parser = parse_max_lanes,
+    )]
+    pub max_lanes_replicated: usize,
+
     /// Listen address of /healthz, /readyz, /metrics and /depth. [::] is every address, of IPv4 and
     /// IPv6
     #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::OPERATOR_PORT))]
@@ -223,9 +255,24 @@ pub struct Namespaces(Vec<String>);
 
 /// Reads spec.maxInflight, as the CRD allows it.
 fn parse_max_inflight(text: &str) -> Result<i32, String> {
-    let allowed = 1..=MAX_MAX_INFLIGHT;
-    let number = text.parse().ok().filter(|number| allowed.contains(number));
-    number.map(i32::from).ok_or_else(|| format!("use a number from 1 to {MAX_MAX_INFLIGHT}"))
+    parse_number(text, i32::from(MAX_MAX_INFLIGHT))
+}
+
+fn parse_max_lanes_per_queue(text: &str) -> Result<usize, String> {
+    parse_number(text, MAX_MAX_LANES)
+}
+
+fn parse_max_lanes(text: &str) -> Result<usize, String> {
+    parse_number(text, 100_000)
+}
+
+/// Reads a number from 1 to `max`.
+fn parse_number<N>(text: &str, max: N) -> Result<N, String>
+where
+    N: Copy + FromStr + PartialOrd + From<u8> + fmt::Display,
+{
+    let number = text.parse().ok().filter(|number| *number >= N::from(1) && *number <= max);
+    number.ok_or_else(|| format!("use a number from 1 to {max}"))
 }
 
 /// Reads a user id that is not root's.
@@ -263,6 +310,15 @@ impl Settings {
         let own = self.pod_namespace.as_ref().map(String::as_str);
         let watched = own.filter(|own| self.watch_namespaces.contains(own));
         watched.or_else(|| self.watch_namespaces.iter().next().flatten()).or(own)
+    }
+
+    /// Returns how many lanes there may be.
+    pub(crate) fn lane_limits(&self) -> LaneLimits {
+        LaneLimits {
+            per_queue: self.max_lanes_per_queue,
+            total: self.max_lanes,
+            replicated: self.max_lanes_replicated,
+        }
     }
 
     /// Returns the namespaces whose functions may be called.
@@ -357,6 +413,8 @@ mod tests {
     fn the_defaults_are_a_contract() {
         let Cli { command, settings } = Cli::parse_from(["asyncqueue-operator"]);
         assert!(command.is_none());
+        let limits = LaneLimits { per_queue: 90, total: 5_000, replicated: 1_000 };
+        assert_eq!(settings.lane_limits(), limits);
         assert_eq!(settings.default_queue.0.unwrap().as_str(), "faas-request");
         assert_eq!(settings.function_namespace, "openfaas-fn");
         assert!(
@@ -393,6 +451,19 @@ mod tests {
         }
         let Cli { settings, .. } = read("max-inflight", "5").unwrap();
         assert_eq!(settings.default_queue_max_inflight, Optional(Some(5)));
+    }
+
+    #[test]
+    fn the_numbers_of_lanes_have_bounds() {
+        let read = |argument: &str| Cli::try_parse_from(["asyncqueue-operator", argument]).is_ok();
+        for (name, max) in
+            [("max-lanes-per-queue", 98), ("max-lanes", 100_000), ("max-lanes-replicated", 100_000)]
+        {
+            for (value, is_valid) in [(0, false), (1, true), (max, true), (max + 1, false)] {
+                assert_eq!(read(&format!("--{name}={value}")), is_valid, "{name} {value}");
+            }
+            assert!(!read(&format!("--{name}=-1")) && !read(&format!("--{name}=")));
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ enum Flaw {
     AcksEarly,
     /// It never acknowledges.
     NeverAcks,
+    /// It runs all calls at once.
+    IgnoresTotal,
     /// It holds calls for a while before it makes them, and says of cancelled ones that it does not
     /// start them.
     RunsCancelled,
@@ -55,6 +57,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         breaks: Some(rule),
         ..Scenario::new(name, act)
     };
+    let with_total = Setup { concurrency: Some(2), ..setup.clone() };
     let cancelling = Setup { mix: Mix { cancelled: 50, ..mix }, ..setup.clone() };
     vec![
         scenario("a worker acknowledges early, and is killed", Rule::Lost, &setup, |stage| {
@@ -62,6 +65,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         }),
         scenario("a worker never acknowledges", Rule::RanAgain, &setup, |stage| {
             runs(stage, Flaw::NeverAcks).boxed_local()
+        }),
+        scenario("a worker ignores the total", Rule::TooManyOpen, &with_total, |stage| {
+            runs(stage, Flaw::IgnoresTotal).boxed_local()
         }),
         scenario(
             "a worker runs what was cancelled",
@@ -119,14 +125,14 @@ async fn handle(message: Message, url: String, flaw: Flaw) {
     match flaw {
         Flaw::AcksEarly => message.double_ack().await.unwrap(),
         Flaw::RunsCancelled => sleep(LEASE / 2).await,
-        Flaw::NeverAcks => {}
+        Flaw::NeverAcks | Flaw::IgnoresTotal => {}
     }
     let call = native::decode(message.headers.as_ref().unwrap(), Bytes::new()).unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let uri = format!("{url}/?{}", call.query.unwrap());
     let answer = client.request(Request::post(uri).body(Full::default()).unwrap()).await.unwrap();
     answer.into_body().collect().await.unwrap();
-    if flaw == Flaw::RunsCancelled {
+    if matches!(flaw, Flaw::RunsCancelled | Flaw::IgnoresTotal) {
         message.ack_with(AckKind::Ack).await.unwrap();
     }
 }

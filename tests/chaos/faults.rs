@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use asyncqueue::{
-    directory::{Directory, QueueEntry, QueueSettings, StoredSettings, store::DirectoryStore},
-    stream::{RemovalPolicy, ensure_queue, remove_queue},
+    directory::{
+        Directory, QueueEntry, QueueSettings, Rate, StoredSettings, store::DirectoryStore,
+    },
+    lanes::Fairness,
+    shares::{self, WHOLE_RATE},
+    stream::{QueueSpec, RemovalPolicy, ensure_queue, remove_queue},
 };
 use rand::Rng;
 use test_support::{
     history::event::{Excuse, QueueNumber},
     nats::cluster::NODES,
-    wait::until,
+    wait::{until, until_in},
 };
 use tokio::time::sleep;
 
-use crate::stage::{LEASE, Stage};
+use crate::stage::{LEASE, Stage, WAIT_TIMEOUT};
 
 /// Longer than a lease: what was held is somebody else's by then.
 const BEYOND_THE_LEASE: Duration = LEASE.saturating_mul(2);
@@ -98,15 +102,65 @@ pub(crate) async fn change_max_inflight(stage: &mut Stage, max_inflight: u16) {
     let name = format!("maxInflight is {max_inflight} from now on");
     stage.recorder.fault_of(HIT, name, Excuse::None);
     let settings = QueueSettings { max_inflight: Some(max_inflight), ..QueueSettings::default() };
+    write_settings(stage, &settings).await;
+}
+
+/// The total and the rate of the queue change in the directory, as an operator changes them.
+/// Returns when the server has them.
+pub(crate) async fn change_limits(stage: &mut Stage, total: u32, per_second: u32) {
+    let name = format!("at most {total} invocations, and {per_second} a second, from now on");
+    stage.recorder.fault_of(HIT, name, Excuse::None);
+    let settings = QueueSettings {
+        concurrency: Some(total),
+        rate: Some(Rate { per_second, burst: None }),
+        ..QueueSettings::default()
+    };
+    write_settings(stage, &settings).await;
+}
+
+/// Waits until each worker of the queue has its equal part of a total, and no other has any.
+pub(crate) async fn total_is_divided(stage: &Stage, total: u32) {
+    let workers = u32::try_from(stage.workers.len()).unwrap();
+    until_in(WAIT_TIMEOUT, &format!("a total of {total} is divided"), async || {
+        let key = stage.spec().queue.to_string();
+        let shares = shares::read(&stage.js, &key).await.ok()?.shares.workers;
+        let is_part = |slots| slots == total / workers || slots == total.div_ceil(workers);
+        let is_divided = shares.len() == stage.workers.len()
+            && shares.values().map(|share| share.slots).sum::<u32>() == total
+            && shares.values().all(|share| is_part(share.slots) && share.rate <= WHOLE_RATE);
+        is_divided.then_some(())
+    })
+    .await;
+}
+
+async fn write_settings(stage: &Stage, settings: &QueueSettings) {
     let spec = stage.spec();
     let entry = QueueEntry {
-        settings: StoredSettings::new(&settings).ok(),
+        settings: StoredSettings::new(settings).ok(),
         ..QueueEntry::new(&*spec.stream, &*spec.subject)
     };
     let queues = [(spec.queue.clone(), entry)].into();
     let directory = Directory { queues, ..Directory::default() };
     let store = DirectoryStore::open(&stage.js, 1).await.expect("the directory is there");
     store.sync(&directory).await.expect("the directory is written");
+}
+
+/// The fairness of the queue changes as an operator changes it: the queue is suspended until no
+/// call is unacknowledged.
+pub(crate) async fn change_fairness(stage: &mut Stage, to: Fairness) {
+    stage.recorder.fault_of(HIT, format!("the fairness changes to {to}"), Excuse::None);
+    let spec = stage.spec().clone();
+    let suspended = QueueSpec { suspended: true, ..spec.clone() };
+    ensure_queue(&stage.js, &suspended, false).await.expect("the queue is suspended");
+    let changed = QueueSpec { fairness: to, ..suspended };
+    until_in(WAIT_TIMEOUT, "the fairness changes", async || {
+        ensure_queue(&stage.js, &changed, false).await.ok()
+    })
+    .await;
+    let resumed = QueueSpec { fairness: to, ..spec };
+    ensure_queue(&stage.js, &resumed, false).await.expect("the queue is resumed");
+    stage.specs[HIT] = resumed;
+    stage.recorder.fault_of(HIT, format!("the fairness is {to}"), Excuse::None);
 }
 
 /// The only nats-server stands still for longer than a lease.

@@ -82,6 +82,31 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        fault: "total and rate of a queue change, and nats-server restarts",
+        shown: &[
+            By("totals and rates change"),
+            Test("tests/nats", "a_total_changes_while_calls_run"),
+        ],
+    },
+    Row {
+        fault: "a worker dies or ends that has a share of the total",
+        shown: &[
+            By("a worker is killed that has a share"),
+            By("a worker is asked to end that has a share"),
+            Test("tests/nats", "a_total_is_kept_whatever_happens_to_workers"),
+        ],
+    },
+    Row {
+        fault: "the fairness of a queue changes, and lanes come and go",
+        shown: &[
+            By("the fairness of a queue"),
+            By("a worker is killed while lanes"),
+            Test("tests/nats", "a_suspended_queue_gets_lanes_without_losing_calls"),
+            Test("tests/nats", "a_suspended_queue_loses_its_lanes_and_no_call"),
+            Test("tests/nats", "a_lane_removed_under_load_comes_back"),
+        ],
+    },
+    Row {
         fault: "the power goes",
         shown: &[By("file storage"), By("memory storage"), By("power cut")],
     },

@@ -13,7 +13,9 @@ mod durability;
 mod expiry;
 mod functions;
 mod gateways;
+mod lanes;
 mod letters;
+mod limits;
 mod nats;
 mod recreated;
 mod store;
@@ -25,6 +27,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         workers::all(),
         gateways::all(),
         nats::all(),
+        limits::all(),
+        lanes::all(),
         cluster::all(),
         disk::all(),
         clocks::all(),

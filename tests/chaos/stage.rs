@@ -10,6 +10,7 @@ use std::{
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
+    lanes::{Fairness, Sweeper},
     reserve::{self, FillOutcome},
     stream::{Owner, QueueSpec, Storage, ensure_buckets, ensure_queue},
 };
@@ -18,12 +19,12 @@ use rand::{SeedableRng, rngs::StdRng};
 use test_support::{
     history::{
         checker::Rules,
-        event::{Step, What},
+        event::{Excuse, Step, What},
         recorder::Recorder,
         stalls,
     },
     load::{
-        client::{Client, FUNCTIONS},
+        client::{Client, FUNCTIONS, function_name},
         function::Function,
         plan::{Mix, PlannedCall, plan},
         receiver::Receiver,
@@ -37,7 +38,10 @@ use tokio::{
     time::sleep,
 };
 
-use crate::servers::{Kind, Servers};
+use crate::{
+    faults::HIT,
+    servers::{Kind, Servers},
+};
 
 pub(crate) mod clocks;
 mod look;
@@ -79,6 +83,12 @@ const SKEW: Duration = Duration::from_millis(50);
 /// Between two looks at the reserve.
 const RESERVE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Between two sweeps of lanes.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a lane stays after its last call: so short that lanes are removed all the time.
+const KEEP_LANE: Duration = Duration::from_millis(300);
+
 /// For something to happen that will.
 pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -115,6 +125,10 @@ pub(crate) struct Setup {
     pub(crate) max_results: Option<i64>,
     /// `limits.maxAge`.
     pub(crate) max_age: Option<Duration>,
+    /// `concurrency` of the first queue.
+    pub(crate) concurrency: Option<u32>,
+    /// The fairness of the queues, as gateways know it.
+    pub(crate) fairness: Fairness,
     /// How long a call may wait for its first invocation, where that is bounded.
     pub(crate) starts_within: Option<Duration>,
     /// How long calls have to end once the load and the faults are over.
@@ -138,6 +152,8 @@ impl Default for Setup {
             duplicate_window: asyncqueue::stream::DEFAULT_DUPLICATE_WINDOW,
             max_results: None,
             max_age: None,
+            concurrency: None,
+            fairness: Fairness::Fifo,
             starts_within: None,
             timeout: WAIT_TIMEOUT,
         }
@@ -167,8 +183,9 @@ pub(crate) struct Stage {
     load: Option<JoinHandle<()>>,
     clients: Vec<Client>,
     _stalls: JoinSet<()>,
-    /// Keeps the reserve, where the store is small.
-    _keeping: JoinSet<()>,
+    /// Does what the operator does all the time: keeps the reserve, where the store is small, and
+    /// sweeps lanes.
+    keeping: JoinSet<()>,
     /// Where the programs log to.
     folder: PathBuf,
     workers_started: usize,
@@ -180,8 +197,7 @@ impl Stage {
     pub(crate) async fn set(setup: Setup, seed: u64, folder: &Path) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let queues = &QUEUES[..setup.mix.queues];
-        let lines = queues.iter().zip(FUNCTIONS).map(|(queue, function)| (*queue, function));
-        std::fs::write(folder.join("directory.yaml"), directory(lines)).unwrap();
+        std::fs::write(folder.join("directory.yaml"), directory(queues, &setup)).unwrap();
         let servers = Servers::start(setup.servers, folder).await;
         let js = servers.jetstream().await;
         let mut specs = Vec::new();
@@ -234,6 +250,7 @@ impl Stage {
             });
         }
         let recorder = Recorder::default();
+        recorder.concurrency(HIT, setup.concurrency);
         let function = Arc::new(Function::start(recorder.clone()).await);
         let cable = if setup.has_cable { Some(Proxy::before(function.port()).await) } else { None };
         let mut nats_cable = None;
@@ -244,7 +261,7 @@ impl Stage {
         let receiver = Arc::new(Receiver::start(recorder.clone()).await);
         let mut stage = Self {
             _stalls: stalls::watch(recorder.clone()),
-            _keeping: keeping,
+            keeping,
             recorder,
             rng: StdRng::seed_from_u64(seed),
             servers,
@@ -291,6 +308,33 @@ impl Stage {
             max_age: self.setup.max_age,
             starts_within: self.setup.starts_within,
         }
+    }
+
+    /// Creates and removes the lanes of the first queue from now on, as the operator does, but more
+    /// often.
+    pub(crate) fn sweep_lanes(&mut self) {
+        let sweeper = Sweeper::new(self.js.clone(), self.spec());
+        let mut sweeper = sweeper.keeping_lanes_for(KEEP_LANE);
+        let recorder = self.recorder.clone();
+        self.keeping.spawn(async move {
+            loop {
+                // After an error the next one continues.
+                for change in sweeper.sweep().await.unwrap_or_default() {
+                    recorder.fault_of(HIT, change, Excuse::None);
+                }
+                sleep(SWEEP_INTERVAL).await;
+            }
+        });
+    }
+
+    /// Waits until the sweep has made a change whose words begin so.
+    pub(crate) async fn lanes_are_swept(&self, change: &str) {
+        until_in(WAIT_TIMEOUT, &format!("the sweep has {change}"), async || {
+            let is_change =
+                |what: &What| matches!(what, What::Fault { name, .. } if name.starts_with(change));
+            (self.recorder.count(is_change) > 0).then_some(())
+        })
+        .await;
     }
 
     /// Begins to submit the calls of the scenario's mix.
@@ -357,6 +401,20 @@ impl Stage {
         self.recorder.count(|what| matches!(what, What::Step(_, Step::Started { .. })))
     }
 
+    /// Waits until so many invocations are open at once.
+    pub(crate) async fn are_open(&self, invocations: u32) {
+        until_in(WAIT_TIMEOUT, &format!("{invocations} invocations are open"), async || {
+            let ended = self.recorder.count(|what| {
+                use Step::{BrokenOff, Failed, Returned};
+                matches!(what, What::Step(_, Returned { .. } | Failed { .. } | BrokenOff { .. }))
+            });
+            // Counted later, so that none is missing.
+            let open = self.runs_started().saturating_sub(ended);
+            (open >= usize::try_from(invocations).unwrap()).then_some(())
+        })
+        .await;
+    }
+
     /// How many calls were accepted so far, and how many of all have started.
     pub(crate) fn accepted_calls(&self) -> usize {
         self.calls_with(|step| matches!(step, Step::Answered { status: 202, .. }))
@@ -390,9 +448,15 @@ impl Stage {
     }
 }
 
-/// A directory file with these queues, each for one function.
-fn directory(queues: impl Iterator<Item = (&'static str, &'static str)> + Clone) -> String {
-    let names = queues.clone().map(|(queue, _)| format!("  {queue}: {{}}\n"));
-    let functions = queues.map(|(queue, function)| format!("  {function}: {{queue: {queue}}}\n"));
-    format!("queues:\n{}functions:\n{}", names.collect::<String>(), functions.collect::<String>())
+/// A directory file with these queues, each for its functions.
+fn directory(queues: &[&str], setup: &Setup) -> String {
+    let fairness = setup.fairness;
+    let mut lines = vec!["queues:".to_owned()];
+    lines.extend(queues.iter().map(|queue| format!("  {queue}: {{fairness: {fairness:?}}}")));
+    lines.push("functions:".to_owned());
+    for (number, queue) in queues.iter().enumerate() {
+        let names = (0..setup.mix.functions).map(|function| function_name(number, function));
+        lines.extend(names.map(|name| format!("  {name}: {{queue: {queue}}}")));
+    }
+    lines.join("\n")
 }

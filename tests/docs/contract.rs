@@ -14,6 +14,7 @@ use asyncqueue::{
     shares::Shares,
     stats::{WorkerStats, stats_subject},
     stream::{Owner, QueueSpec},
+    waiting_calls::WaitingRecords,
     worker_requests::{cancel_subject, status_request_subject},
 };
 use test_support::{documents::section, program};
@@ -121,8 +122,11 @@ fn documented_json_is_what_the_library_writes() {
     reads_back::<FunctionEntry>(function);
     let [shares] = json(section(WIRE, "## Limits of all workers"))[..] else { panic!() };
     reads_back::<Shares>(shares);
-    let [report, stats] = json(section(WIRE, "## Follow and cancel a call"))[..] else { panic!() };
+    let [report, records, stats] = json(section(WIRE, "## Follow and cancel a call"))[..] else {
+        panic!()
+    };
     reads_back::<WorkerReport>(report);
+    reads_back::<WaitingRecords>(records);
     reads_back::<WorkerStats>(stats);
 }
 

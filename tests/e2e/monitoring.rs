@@ -14,7 +14,7 @@ use crate::support::{Gateway, Queue};
 
 #[tokio::test]
 async fn alerts_and_dashboard_read_what_the_programs_export() {
-    let queue = Queue::ready("monitored", "{timeout: 1m}").await;
+    let queue = Queue::ready("monitored", "{timeout: 1m, fairness: Function}").await;
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let gateway = Gateway::connect();
     let call = gateway.submit(queue.name(), "fast").await;

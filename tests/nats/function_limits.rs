@@ -188,7 +188,7 @@ async fn a_limit_holds_for_calls_of_the_openfaas_gateway() {
 
 #[tokio::test]
 async fn a_rate_of_a_function_holds_for_all_workers() {
-    const PER_SECOND: usize = 20;
+    const PER_SECOND: u32 = 20;
     let (queue, directory) = limited().await;
     limit(&directory, "limited", r#"{"rate":{"perSecond":20,"burst":2}}"#).await;
     let server = HttpServer::answering(|_| respond_after(Duration::ZERO, 200, "ok")).await;
@@ -205,8 +205,12 @@ async fn a_rate_of_a_function_holds_for_all_workers() {
     queue.empties().await;
     let starts = starts_of(&server, "limited");
     let took = *starts.last().unwrap() - starts[0];
-    let allowed = took.as_secs_f64() * PER_SECOND as f64 + 4.0;
-    assert!(starts.len() as f64 <= allowed, "{} in {took:?}", starts.len());
+    let allowed = took.as_secs_f64() * f64::from(PER_SECOND) + 4.0;
+    assert!(
+        f64::from(u32::try_from(starts.len()).unwrap()) <= allowed,
+        "{} in {took:?}",
+        starts.len()
+    );
     assert_first_attempts(&server);
 }
 

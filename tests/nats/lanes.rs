@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::consumer::{Info, PullConsumer};
 use asyncqueue::{
     CallId, FunctionName,
+    directory::QueueEntry,
     lanes::{Fairness, LaneOutcome, Sweeper, ensure_lane, lane_name},
     message::native,
     stream::{QueueSpec, ensure_buckets, ensure_queue},
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// How long a message that no consumer takes may wait for its lane.
-const SWEPT: Duration = Duration::from_secs(30);
+pub(crate) const SWEPT: Duration = Duration::from_secs(30);
 
 /// A queue with lanes.
 pub(crate) async fn laned() -> Queue {
@@ -58,9 +59,11 @@ impl Queue {
         id
     }
 
-    async fn ensure_lane(&self, name: &str) -> LaneOutcome {
-        let names = (self.spec.stream.as_str(), self.spec.subject.as_str());
-        ensure_lane(&self.js, names, &self.spec.queue, &function(name)).await.unwrap()
+    pub(crate) async fn ensure_lane(&self, name: &str) -> LaneOutcome {
+        let QueueSpec { queue, stream, subject, .. } = &self.spec;
+        let entry = QueueEntry::new(stream, subject);
+        let route = entry.route_of_unknown_fairness(queue.clone());
+        ensure_lane(&self.js, &route, &function(name)).await.unwrap()
     }
 
     /// Stores a call of this function as a program that knows no lanes does.
@@ -78,7 +81,7 @@ impl Queue {
         all.into_iter().filter(|info| info.name != self.spec.durable).collect()
     }
 
-    async fn lane_names(&self) -> Vec<String> {
+    pub(crate) async fn lane_names(&self) -> Vec<String> {
         let mut names: Vec<_> = self.lanes().await.into_iter().map(|info| info.name).collect();
         names.sort();
         names

@@ -16,14 +16,18 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub(crate) use self::inflight::InflightGuard;
-use self::inflight::{InflightGauges, OTHER_FUNCTIONS};
+pub(crate) use self::{inflight::InflightGuard, lanes::Lanes};
+use self::{
+    inflight::{InflightGauges, OTHER_FUNCTIONS},
+    lanes::LaneGauges,
+};
 use crate::{
     record::Record,
     retry::outcome::{Outcome, PutOffReason},
 };
 
 mod inflight;
+mod lanes;
 
 /// Limits of the buckets in seconds: from a function that answers from memory to one that runs for
 /// an hour.
@@ -80,6 +84,7 @@ pub(crate) struct Metrics {
     store_failures: Family<RecordLabels, Counter>,
     blocked: Family<RecordLabels, Gauge>,
     pending: Family<FunctionLabels, Gauge>,
+    lanes: LaneGauges,
     submitted: Family<QueueLabels, Gauge>,
     utilization: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     oldest_age: Family<QueueLabels, Gauge<f64, AtomicU64>>,
@@ -122,7 +127,7 @@ impl Metrics {
         let metrics = Self {
             queue: queue.clone(),
             processed: Family::default(),
-            inflight: InflightGauges::new(queue),
+            inflight: InflightGauges::new(queue.clone()),
             learned: Arc::default(),
             calls_put_off: Family::default(),
             refusals: Family::default(),
@@ -136,6 +141,7 @@ impl Metrics {
             store_failures: Family::default(),
             blocked: Family::default(),
             pending: Family::default(),
+            lanes: LaneGauges::new(queue),
             submitted: Family::default(),
             utilization: Family::default(),
             oldest_age: Family::default(),
@@ -242,9 +248,10 @@ impl Metrics {
         registry.register(
             "pending_messages",
             "Calls that wait in the queue, updated every few seconds; of all functions: \
-             function_name is empty",
+             function_name is empty. Of each function only if it has a lane",
             self.pending.clone(),
         );
+        self.lanes.register(registry);
         registry.register(
             "messages_submitted_total",
             "Calls that the queue has ever stored, updated every few seconds",
@@ -297,6 +304,12 @@ impl Metrics {
         let all = FunctionLabels { queue_name: queue_name.clone(), function_name: String::new() };
         self.pending.get_or_create(&all).set(number(pending));
         self.submitted.get_or_create(&QueueLabels { queue_name }).set(number(submitted));
+    }
+
+    /// Sets the lanes of the queue, and how many calls of their functions wait; `None` if it has no
+    /// lanes.
+    pub(crate) fn set_lanes(&self, lanes: Option<&Lanes>) {
+        self.lanes.set(lanes, &self.pending);
     }
 
     /// Sets the utilization of the queue's limits, from 0 to 1.

@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{Context, stream::State};
+use async_nats::jetstream::{Context, consumer::Info, stream::State};
 use asyncqueue::{
     QueueName, consumer_progress, depth::ConsumerTotals, directory::Directory, stream::total_stored,
 };
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use crate::{metrics::Metrics, server_clock::ServerClock};
+use crate::{
+    metrics::{Lanes, Metrics},
+    server_clock::ServerClock,
+};
 
 /// Interval of the updates. It is shorter than 15 s, a common interval between two scrapes.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
@@ -30,7 +34,7 @@ pub(crate) async fn run(
         if let Some(current) = current {
             metrics.retain_functions(&current);
         }
-        if let Err(error) = update(js, stream, durable, metrics, clock).await {
+        if let Err(error) = update(js, queue, (stream, durable), metrics, clock).await {
             debug!(%error, "failed to update the metrics of the queue");
         }
         match js.get_stream(queue.callback_stream()).await {
@@ -45,8 +49,8 @@ pub(crate) async fn run(
 
 async fn update(
     js: &Context,
-    stream: &str,
-    durable: &str,
+    queue: &QueueName,
+    (stream, durable): (&str, &str),
     metrics: &Metrics,
     clock: &ServerClock,
 ) -> Result<(), async_nats::Error> {
@@ -54,12 +58,15 @@ async fn update(
         return Ok(());
     };
     clock.set(consumer.now);
+    let stream = js.get_stream(stream).await?;
     let pending = if consumer.has_lanes {
-        ConsumerTotals::read(js, stream).await?.pending
+        let consumers: Vec<Info> = stream.consumers().try_collect().await?;
+        metrics.set_lanes(Some(&Lanes::new(queue, &consumers)));
+        consumers.iter().map(ConsumerTotals::from).sum::<ConsumerTotals>().pending
     } else {
+        metrics.set_lanes(None);
         consumer.pending
     };
-    let stream = js.get_stream(stream).await?;
     let info = stream.cached_info();
     let (state, config) = (&info.state, &info.config);
     metrics.set_oldest_age(oldest_age(state, consumer.now));

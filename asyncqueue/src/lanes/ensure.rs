@@ -8,11 +8,11 @@ use async_nats::jetstream::{
 use futures::TryStreamExt;
 
 use super::{
-    MAX_FUNCTION_LANES,
     names::lane_name,
     plan::{NewLane, filters, lane_config},
 };
 use crate::{
+    directory::QueueRoute,
     jetstream::{NatsError, find_consumer},
     lane_filters::{has_lanes, lane_filter, rest_filters},
     names::{FunctionName, QueueName},
@@ -42,10 +42,12 @@ pub enum LaneOutcome {
 /// NATS is unavailable or refused the request. The sweep creates the lane later.
 pub async fn ensure_lane(
     js: &Context,
-    (stream, subject): (&str, &str),
-    queue: &QueueName,
+    route: &QueueRoute,
     function: &FunctionName,
 ) -> Result<LaneOutcome, NatsError> {
+    let QueueRoute { queue, subject, lanes_of: Some(stream), max_lanes, .. } = route else {
+        return Ok(LaneOutcome::NoLanes);
+    };
     let stream = js.get_stream_no_info(stream).await.map_err(NatsError::during(ACTION))?;
     let lane =
         NewLane { name: lane_name(queue, function), filters: vec![lane_filter(subject, function)] };
@@ -57,7 +59,7 @@ pub async fn ensure_lane(
     };
     let info = stream.get_info().await.map_err(NatsError::during(ACTION))?;
     // One of the consumers is that of the queue.
-    if info.state.consumer_count > MAX_FUNCTION_LANES {
+    if info.state.consumer_count > *max_lanes {
         return Ok(LaneOutcome::AtMaximum);
     }
     create(&stream, &of_queue, &lane).await

@@ -49,16 +49,16 @@ impl LaneEnsurer {
     /// Ensures the lane of a function after a call of it was stored, if its queue may have lanes.
     /// Does not wait for it: the call is stored, whether it has a lane or not.
     pub fn ensure_in_background(&self, route: &QueueRoute, function: &FunctionName) {
-        if let Some((stream, key)) = self.begin(route, function) {
-            let (this, subject) = (self.clone(), route.subject.clone());
-            self.tasks.spawn(async move { this.ensure_key(&stream, &subject, key).await });
+        if let Some(key) = self.begin(route, function) {
+            let (this, route) = (self.clone(), route.clone());
+            self.tasks.spawn(async move { this.ensure_key(&route, key).await });
         }
     }
 
     /// Ensures the lane of a function as [`Self::ensure_in_background`] does, and waits for it.
     pub async fn ensure(&self, route: &QueueRoute, function: &FunctionName) {
-        if let Some((stream, key)) = self.begin(route, function) {
-            self.ensure_key(&stream, &route.subject, key).await;
+        if let Some(key) = self.begin(route, function) {
+            self.ensure_key(route, key).await;
         }
     }
 
@@ -69,16 +69,16 @@ impl LaneEnsurer {
         self.tasks.reopen();
     }
 
-    /// Returns the stream and the function of a lane that is to be ensured, and is then known.
-    fn begin(&self, route: &QueueRoute, function: &FunctionName) -> Option<(String, Key)> {
-        let stream = route.lanes_of.clone()?;
+    /// Returns the key of a lane that is to be ensured, and is then known.
+    fn begin(&self, route: &QueueRoute, function: &FunctionName) -> Option<Key> {
+        route.lanes_of.as_ref()?;
         let key = (route.queue.clone(), function.clone());
-        self.remember(&key).then_some((stream, key))
+        self.remember(&key).then_some(key)
     }
 
-    async fn ensure_key(&self, stream: &str, subject: &str, key: Key) {
+    async fn ensure_key(&self, route: &QueueRoute, key: Key) {
         let (queue, function) = &key;
-        match ensure_lane(&self.js, (stream, subject), queue, function).await {
+        match ensure_lane(&self.js, route, function).await {
             Ok(LaneOutcome::NoLanes) => {
                 debug!(%queue, "the queue has no lanes");
                 self.know_for(key, RETRY_INTERVAL);

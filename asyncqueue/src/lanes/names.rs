@@ -35,6 +35,13 @@ pub(crate) fn is_group(queue: &QueueName, consumer: &str) -> bool {
     consumer.strip_prefix(&prefix(queue)).is_some_and(|rest| rest.starts_with('='))
 }
 
+/// Returns the function of a lane; `None` for other consumers, and for a lane that functions share.
+#[must_use]
+pub fn function_of_lane(queue: &QueueName, consumer: &str) -> Option<FunctionName> {
+    let (namespace, name) = consumer.strip_prefix(&prefix(queue))?.split_once('=')?;
+    FunctionName::new(name, namespace).ok()
+}
+
 fn prefix(queue: &QueueName) -> String {
     format!("{queue}-fn-")
 }
@@ -58,6 +65,10 @@ mod tests {
         assert!(is_lane(&queue, "jobs-fn-ns=figlet") && !is_group(&queue, "jobs-fn-ns=figlet"));
         let group = group_name(&queue, 2);
         assert!(is_lane(&queue, &group) && is_group(&queue, &group), "{group}");
+        let figlet = FunctionName::new("figlet", "ns").unwrap();
+        assert_eq!(function_of_lane(&queue, &lane_name(&queue, &figlet)), Some(figlet));
+        assert_eq!(function_of_lane(&queue, &group), None);
+        assert_eq!(function_of_lane(&queue, "jobs-workers"), None);
         for other in ["jobs-workers", "jobs-fn-", "jobs-fn-ns", "jobs2-fn-ns=figlet", "=", ""] {
             assert!(!is_lane(&queue, other) && !is_group(&queue, other), "{other}");
         }

@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use async_nats::jetstream::consumer::{Info, pull};
 use jiff::Timestamp;
 
-use super::{
-    MAX_FUNCTION_LANES,
-    names::{group_name, is_group, lane_name},
-};
+use super::names::{group_name, is_group, is_lane, lane_name};
 use crate::{
     jetstream::timestamp_from_server,
     lane_filters::{function_of, matches_filter},
@@ -20,6 +17,42 @@ use crate::{
 pub(super) struct NewLane {
     pub(super) name: String,
     pub(super) filters: Vec<String>,
+}
+
+/// The lanes of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneCounts {
+    /// Number of functions that have a lane of their own.
+    pub own: usize,
+    /// Number of lanes that functions share.
+    pub shared: usize,
+    /// Number of functions that share these.
+    pub sharing: usize,
+}
+
+// === impl LaneCounts ===
+
+impl LaneCounts {
+    /// Counts the lanes among the consumers of a queue's stream.
+    #[must_use]
+    pub fn new<'a>(queue: &QueueName, consumers: impl IntoIterator<Item = &'a Info>) -> Self {
+        let mut counts = Self::default();
+        for consumer in consumers {
+            if is_group(queue, &consumer.name) {
+                counts.shared += 1;
+                counts.sharing += filters(&consumer.config).len();
+            } else if is_lane(queue, &consumer.name) {
+                counts.own += 1;
+            }
+        }
+        counts
+    }
+
+    /// Returns the number of lanes.
+    #[must_use]
+    pub fn total(self) -> usize {
+        self.own + self.shared
+    }
 }
 
 /// Returns the filters of a consumer.
@@ -48,16 +81,17 @@ pub(super) fn lane_config(of_queue: &pull::Config, lane: &NewLane) -> pull::Conf
     }
 }
 
-/// Returns the lanes for messages that no consumer takes: one for each function while there is
-/// room, and one for all others.
+/// Returns the lanes for messages that no consumer takes: one for each function, up to `max_own` of
+/// the queue, and one for all others.
 pub(super) fn plan_lanes(
     queue: &QueueName,
     subject: &str,
     wanted: BTreeSet<String>,
     existing: &[&str],
+    max_own: usize,
 ) -> Vec<NewLane> {
     let own = existing.iter().filter(|name| !is_group(queue, name)).count();
-    let mut room = MAX_FUNCTION_LANES.saturating_sub(own);
+    let mut room = max_own.saturating_sub(own);
     let (mut lanes, mut shared) = (Vec::new(), Vec::new());
     for filter in wanted {
         match function_of(&filter, subject) {
@@ -115,14 +149,14 @@ mod tests {
 
     #[test]
     fn functions_beyond_the_maximum_share_a_lane() {
-        let lanes = plan_lanes(&queue(), "jobs", wanted(3), &[]);
+        let lanes = plan_lanes(&queue(), "jobs", wanted(3), &[], 90);
         let names: Vec<_> = lanes.iter().map(|lane| lane.name.as_str()).collect();
         assert_eq!(names, ["jobs-fn-ns=f0", "jobs-fn-ns=f1", "jobs-fn-ns=f2"]);
 
         let existing: Vec<_> = (0..88).map(|number| format!("jobs-fn-ns=x{number}")).collect();
         let mut existing: Vec<_> = existing.iter().map(String::as_str).collect();
         existing.push("jobs-fn-=1");
-        let lanes = plan_lanes(&queue(), "jobs", wanted(5), &existing);
+        let lanes = plan_lanes(&queue(), "jobs", wanted(5), &existing, 90);
         let names: Vec<_> = lanes.iter().map(|lane| lane.name.as_str()).collect();
         assert_eq!(names, ["jobs-fn-ns=f0", "jobs-fn-ns=f1", "jobs-fn-=2"]);
         assert_eq!(lanes[2].filters, ["jobs.ns.f2.*", "jobs.ns.f3.*", "jobs.ns.f4.*"]);
@@ -131,7 +165,7 @@ mod tests {
     #[test]
     fn calls_with_an_invalid_name_share_a_lane() {
         let wanted = ["jobs.n:s.f.*".to_owned()].into();
-        let lanes = plan_lanes(&queue(), "jobs", wanted, &[]);
+        let lanes = plan_lanes(&queue(), "jobs", wanted, &[], 90);
         assert_eq!(
             lanes,
             [NewLane { name: "jobs-fn-=1".to_owned(), filters: vec!["jobs.n:s.f.*".to_owned()] }]
@@ -164,6 +198,7 @@ mod tests {
         fn each_call_has_one_lane_after_a_plan(
             functions in prop::collection::btree_set("[a-z-]{1,3}", 0..140),
             existing in 0_usize..120,
+            max_own in 0_usize..99,
         ) {
             let subject = |name: &str| format!("jobs.ns.{name}.id");
             let wanted: BTreeSet<_> = functions
@@ -173,14 +208,14 @@ mod tests {
             let names: Vec<_> =
                 (0..existing).map(|number| format!("jobs-fn-ns=X{number}")).collect();
             let existing: Vec<_> = names.iter().map(String::as_str).collect();
-            let lanes = plan_lanes(&queue(), "jobs", wanted, &existing);
+            let lanes = plan_lanes(&queue(), "jobs", wanted, &existing, max_own);
             for name in &functions {
                 let takers = lanes.iter().filter(|lane| {
                     is_covered(std::slice::from_ref(&lane.filters), &subject(name))
                 });
                 prop_assert_eq!(takers.count(), 1, "{}", name);
             }
-            let most = MAX_FUNCTION_LANES.max(existing.len()) + 1;
+            let most = max_own.max(existing.len()) + 1;
             prop_assert!(existing.len() + lanes.len() <= most);
         }
     }

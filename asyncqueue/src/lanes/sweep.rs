@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    LaneOutcome,
+    DEFAULT_MAX_LANES, LaneCounts, LaneOutcome,
     ensure::{create, is_rest, list},
     names::{is_group, is_lane},
     plan::{NewLane, filters, is_covered, is_drained, is_idle, lane_config, plan_lanes},
@@ -62,6 +62,10 @@ pub struct Sweeper {
     had_difference: bool,
     /// How long a lane of one function, and a shared one, stay after their last call.
     keep: [Duration; 2],
+    /// Maximum number of functions with lanes of their own.
+    max_own: usize,
+    /// The lanes that the last sweep found.
+    lanes: LaneCounts,
     /// Where the next list of subjects begins. The server returns a part of a long list.
     offset: u64,
 }
@@ -73,14 +77,35 @@ impl Sweeper {
     #[must_use]
     pub fn new(js: Context, spec: &QueueSpec) -> Self {
         let QueueSpec { queue, stream, subject, .. } = spec.clone();
-        let keep = [KEEP_LANE, KEEP_GROUP];
-        Self { js, queue, stream, subject, had_difference: false, keep, offset: 0 }
+        Self {
+            js,
+            queue,
+            stream,
+            subject,
+            had_difference: false,
+            keep: [KEEP_LANE, KEEP_GROUP],
+            max_own: DEFAULT_MAX_LANES,
+            lanes: LaneCounts::default(),
+            offset: 0,
+        }
     }
 
     /// Removes lanes as soon as this time after their last call.
     #[must_use]
     pub fn keeping_lanes_for(self, idle: Duration) -> Self {
         Self { keep: [idle; 2], ..self }
+    }
+
+    /// Sets the maximum number of functions that have lanes of their own. Lanes that exist stay
+    /// until they are unused.
+    pub fn limit_to(&mut self, max_own: usize) {
+        self.max_own = max_own;
+    }
+
+    /// Returns the lanes that the last sweep found.
+    #[must_use]
+    pub fn lanes(&self) -> LaneCounts {
+        self.lanes
     }
 
     /// Creates missing lanes at the first sweep: all of them are missing.
@@ -103,6 +128,7 @@ impl Sweeper {
             .map_err(NatsError::during("open the stream"))?;
         let stored_before = stored(&stream).await?;
         let consumers = list(&stream).await?;
+        self.lanes = LaneCounts::new(&self.queue, &consumers);
         let mut changes = Vec::new();
         let Some(rest) = consumers.iter().find(|info| is_rest(info, &self.subject)) else {
             return Ok(changes);
@@ -186,7 +212,7 @@ impl Sweeper {
             .filter_map(|subject| filter_of(subject, &self.subject))
             .collect();
         let names: Vec<_> = lanes.iter().map(|lane| lane.name.as_str()).collect();
-        for lane in plan_lanes(&self.queue, &self.subject, missing, &names) {
+        for lane in plan_lanes(&self.queue, &self.subject, missing, &names, self.max_own) {
             if create(stream, rest, &lane).await? == LaneOutcome::Created {
                 changes.push(format!(
                     "created lane {} for calls that no consumer took: {}",

@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use async_nats::jetstream::{Context, consumer};
 use asyncqueue::{
     QueueName,
+    depth::ConsumerTotals,
+    lanes::{self, LaneCounts},
     stats::{self, WorkerReplies},
 };
 use clap::Args;
@@ -35,6 +37,8 @@ const MAX_CONCURRENT_READS: usize = 64;
 /// RETRYING: pending calls that wait for their next attempt, or whose worker is gone.
 /// CALLBACKS: results that are not delivered yet.
 /// DEAD: dead letters.
+/// LANES: functions with a consumer of their own, and consumers that functions share, of a queue
+/// whose functions take turns.
 /// OLDEST: age of the oldest call that has not ended.
 ///
 /// `-` means unknown: workers before version 0.2 do not report how many calls run.
@@ -68,6 +72,8 @@ struct QueueSummary {
     /// Workers that are connected. `None` if they do not report that.
     workers: Option<usize>,
     oldest_seconds: Option<u64>,
+    /// `None` if functions do not take turns.
+    lanes: Option<usize>,
 }
 
 /// The state of the durable consumer of a queue's calls.
@@ -76,6 +82,7 @@ struct ConsumerSummary {
     pending: u64,
     unacknowledged: u64,
     redelivered: u64,
+    lanes: Option<usize>,
 }
 
 pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Result<()> {
@@ -111,8 +118,8 @@ pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Re
     Ok(())
 }
 
-/// Returns the consumer of a queue's calls, whatever its name: a stream of calls has one. Returns
-/// `None` if it does not exist yet.
+/// Returns the sum of the consumers of a queue's calls, whatever their names. Returns `None` if
+/// no consumer exists yet.
 async fn consumer_summary(
     js: &Context,
     inventory: &QueueInventory,
@@ -122,13 +129,20 @@ async fn consumer_summary(
     let name = &stream.name;
     let failed = || format!("failed to read the consumer of stream {name}");
     let stream = js.get_stream_no_info(name).await.with_context(failed)?;
-    let first: Option<consumer::Info> =
-        stream.consumers().next().await.transpose().with_context(failed)?;
-    Ok(first.map(|info| ConsumerSummary {
-        pending: info.num_pending,
-        unacknowledged: info.num_ack_pending as u64,
-        redelivered: info.num_redelivered as u64,
-    }))
+    let consumers: Vec<consumer::Info> =
+        stream.consumers().try_collect().await.with_context(failed)?;
+    Ok((!consumers.is_empty()).then(|| sum_up(queue, &consumers)))
+}
+
+fn sum_up(queue: &QueueName, consumers: &[consumer::Info]) -> ConsumerSummary {
+    let totals: ConsumerTotals = consumers.iter().map(ConsumerTotals::from).sum();
+    let has_lanes = consumers.iter().any(|info| lanes::has_lanes(&info.config.filter_subjects));
+    ConsumerSummary {
+        pending: totals.pending,
+        unacknowledged: totals.unacknowledged,
+        redelivered: totals.redelivered,
+        lanes: has_lanes.then(|| LaneCounts::new(queue, consumers).total()),
+    }
 }
 
 /// Computes the state of a queue.
@@ -160,6 +174,7 @@ fn summarize(
         callbacks: messages(&queue.callback_stream()),
         dead_letters: messages(&queue.dead_letter_stream()),
         workers,
+        lanes: consumer.and_then(|consumer| consumer.lanes),
         oldest_seconds: calls
             .filter(|summary| summary.messages > 0)
             .map(|summary| age(summary.oldest)),
@@ -186,6 +201,7 @@ fn render(queues: &[QueueSummary]) -> String {
         "CALLBACKS",
         "DEAD",
         "WORKERS",
+        "LANES",
         "OLDEST",
     ];
     table::render(
@@ -200,6 +216,7 @@ fn render(queues: &[QueueSummary]) -> String {
                 queue.callbacks.to_string(),
                 queue.dead_letters.to_string(),
                 cell_or_empty(queue.workers),
+                cell_or_empty(queue.lanes),
                 cell_or_empty(
                     queue.oldest_seconds.map(|seconds| table::age(Duration::from_secs(seconds))),
                 ),
@@ -259,7 +276,8 @@ mod tests {
 
     #[test]
     fn queue_is_summarized_from_streams_consumer_and_workers() {
-        let consumer = ConsumerSummary { pending: 2, unacknowledged: 3, redelivered: 1 };
+        let consumer =
+            ConsumerSummary { pending: 2, unacknowledged: 3, redelivered: 1, lanes: Some(4) };
         let jobs = jobs(Some(consumer), &running(&[1, 1]));
         let left = summarize(
             &inventory(),
@@ -272,8 +290,8 @@ mod tests {
         let lines: Vec<Vec<&str>> =
             lines.lines().map(|line| line.split_whitespace().collect()).collect();
         // Of five stored calls, two run, and one of the others was delivered before.
-        assert_eq!(lines[1], ["jobs", "3", "1", "2", "1", "2", "3", "2", "3m"]);
-        assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "-"]);
+        assert_eq!(lines[1], ["jobs", "3", "1", "2", "1", "2", "3", "2", "4", "3m"]);
+        assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "-", "-"]);
         let json = serde_json::to_value(&jobs).unwrap();
         assert_eq!((&json["queue"], &json["stream"]), (&"jobs".into(), &"JOBS".into()));
         assert_eq!((&json["deadLetters"], &json["oldestSeconds"]), (&3.into(), &180.into()));
@@ -291,7 +309,8 @@ mod tests {
 
     #[test]
     fn counts_are_unknown_if_workers_do_not_report_them() {
-        let consumer = ConsumerSummary { pending: 4, unacknowledged: 1, redelivered: 0 };
+        let consumer =
+            ConsumerSummary { pending: 4, unacknowledged: 1, redelivered: 0, lanes: None };
         let jobs = jobs(Some(consumer), &WorkerReplies::NoReply);
         assert_eq!(
             (jobs.pending, jobs.retrying, jobs.inflight, jobs.workers),

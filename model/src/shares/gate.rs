@@ -2,9 +2,8 @@
 
 use super::{
     rules,
-    setup::Setup,
+    setup::{STARTS_WITHIN, Setup},
     state::{Invocation, State},
-    time::STARTS_WITHIN,
 };
 use crate::guard::Guard;
 

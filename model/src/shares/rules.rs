@@ -3,9 +3,8 @@
 use asyncqueue::shares::WHOLE_RATE;
 
 use super::{
-    setup::Setup,
+    setup::{STARTS_WITHIN, Setup},
     state::{Invocation, Life, State, Worker},
-    time::STARTS_WITHIN,
 };
 use crate::rule::Rule;
 

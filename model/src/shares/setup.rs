@@ -2,6 +2,10 @@
 
 use crate::guard::Guard;
 
+/// Time after a renewal in which invocations may start. One unit of time stands for five seconds of
+/// the product.
+pub(super) const STARTS_WITHIN: u8 = 2;
+
 /// The numbers of workers and faults of a search, and the guard that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use asyncqueue::shares::{Shares, WorkerShare};
 
-use super::{
-    setup::{Faults, Setup},
-    time::STARTS_WITHIN,
-};
+use super::setup::{Faults, STARTS_WITHIN, Setup};
 use crate::{guard::Guard, rule::Rule};
 
 /// Maximum number of workers.

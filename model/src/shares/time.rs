@@ -2,14 +2,12 @@
 
 use super::{
     rules,
+    setup::STARTS_WITHIN,
     state::{State, Worker},
 };
 
 /// Time after which others take the share of a worker that they have not seen renewed.
 pub(super) const LEASE: u8 = 3;
-
-/// Time after a renewal in which invocations may start.
-pub(super) const STARTS_WITHIN: u8 = 2;
 
 /// For how long a worker may stand still between the last check and the request.
 const START_TAKES: u8 = 1;

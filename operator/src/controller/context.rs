@@ -20,6 +20,7 @@ use crate::{
         directory::{FunctionCounts, RefusedFunctions},
         published::PublishedDirectory,
     },
+    lane_limits::LaneStates,
     metrics::Metrics,
     nats::connections::NatsPool,
     pods::{self, Diagnosis, PodWatch, UnreadyPods, WorkerPod, revision::Revision},
@@ -54,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) pending_writes: PendingWrites,
     /// Number of functions of each queue; `None` until it is known.
     pub(crate) functions: watch::Receiver<Option<FunctionCounts>>,
+    /// The lanes of queues.
+    pub(crate) lanes: Arc<LaneStates>,
     /// What is in the directory.
     pub(crate) directory: PublishedDirectory,
     /// Settings that all queues have in common.

@@ -31,6 +31,7 @@ use crate::{
     queue_counts::QueueCounts,
 };
 
+pub(crate) mod shared_lanes;
 mod workers;
 
 /// What is known of the functions that name a queue.
@@ -40,6 +41,8 @@ pub(crate) struct Functions<'a> {
     pub(crate) count: Option<usize>,
     /// The functions that are not admitted.
     pub(crate) refused: &'a RefusedFunctions,
+    /// That some of them share a lane.
+    pub(crate) lanes_shared: Option<&'a ConditionValue>,
 }
 
 /// Message of a suspended queue.
@@ -141,6 +144,9 @@ pub(crate) fn compute_status(
     if let Some(message) = refused_message(functions.refused) {
         let verdict = ConditionValue::true_(reason::NAMESPACE_NOT_ADMITTED, message);
         conditions.push(condition(condition_type::FUNCTIONS_REFUSED, verdict));
+    }
+    if let Some(verdict) = functions.lanes_shared {
+        conditions.push(condition(condition_type::LANES_SHARED, verdict.clone()));
     }
     if let Some(why) = pending {
         let verdict = ConditionValue::true_(reason::DIRECTORY_NOT_WRITTEN, pending_message(why));
@@ -499,7 +505,7 @@ mod tests {
     }
 
     fn functions(count: usize, refused: &RefusedFunctions) -> Functions<'_> {
-        Functions { count: Some(count), refused }
+        Functions { count: Some(count), refused, lanes_shared: None }
     }
 
     fn of(queue: &AsyncQueue, outcome: &ApplyOutcome) -> AsyncQueueStatus {

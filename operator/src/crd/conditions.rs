@@ -28,6 +28,8 @@ pub(crate) mod condition_type {
     pub(crate) const FUNCTIONS_REFUSED: &str = "FunctionsRefused";
     /// Workers do not have the settings of the spec yet. Absent if they do.
     pub(crate) const SETTINGS_PENDING: &str = "SettingsPending";
+    /// Functions share a lane, so that they can delay each other. Absent if none do.
+    pub(crate) const LANES_SHARED: &str = "LanesShared";
     /// The fairness of the queue is being changed: no call is delivered until then. `False` says
     /// what the change has cost. Absent if there is nothing to say.
     pub(crate) const MIGRATING: &str = "Migrating";
@@ -77,6 +79,14 @@ pub(crate) mod reason {
     pub(crate) const NAMESPACE_NOT_ADMITTED: &str = "NamespaceNotAdmitted";
     /// The directory can't be written.
     pub(crate) const DIRECTORY_NOT_WRITTEN: &str = "DirectoryNotWritten";
+    /// The queue has as many lanes as the operator's `max_lanes_per_queue` allows.
+    pub(crate) const MAX_LANES_PER_QUEUE: &str = "MaxLanesPerQueue";
+    /// All queues together have as many lanes as `max_lanes` allows.
+    pub(crate) const MAX_LANES: &str = "MaxLanes";
+    /// Queues with several replicas have as many lanes as `max_lanes_replicated` allows.
+    pub(crate) const MAX_LANES_REPLICATED: &str = "MaxLanesReplicated";
+    /// There is room for lanes again, and calls are in those that functions share.
+    pub(crate) const LANES_IN_USE: &str = "LanesInUse";
     /// Workers don't start in time, and no cause is known.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
     /// The image of the workers cannot be pulled.
@@ -99,8 +109,13 @@ pub(crate) mod reason {
     pub(crate) const PODS_REFUSED: &str = "PodsRefused";
 
     /// All reasons. `Ready` may have all of them except `Active`, `SequencesBeginAt1`,
-    /// `NamespaceNotAdmitted`, `DirectoryNotWritten`, `RecordsNotStored` and `AttemptsNotRecorded`.
-    pub(crate) const ALL: [&str; 30] = [
+    /// `NamespaceNotAdmitted`, `DirectoryNotWritten`, `RecordsNotStored`, `AttemptsNotRecorded` and
+    /// those of lanes.
+    pub(crate) const ALL: [&str; 34] = [
+        MAX_LANES_PER_QUEUE,
+        MAX_LANES,
+        MAX_LANES_REPLICATED,
+        LANES_IN_USE,
         MIGRATING,
         ATTEMPTS_NOT_RECORDED,
         DIRECTORY_NOT_WRITTEN,

@@ -37,6 +37,8 @@ pub struct AsyncQueueStatus {
     /// admit. SettingsPending is present while maxInflight, timeout and retry can't be written to
     /// the directory: workers use the previous ones. Migrating is True while a change of
     /// spec.fairness waits for calls in flight, and False if attempts of calls were lost with it.
+    /// LanesShared is present while functions of a queue with fairness: Function share a lane,
+    /// since there are too many of them; its message has the numbers and the remedy.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]
@@ -82,6 +84,11 @@ pub struct AsyncQueueStatus {
     /// Dead letters, stored in the stream NAME-dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<i64>,
+
+    /// Lanes of the queue: consumers of functions, and those that functions share. Absent without
+    /// fairness: Function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<i64>,
 
     /// Functions whose calls go to this queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use asyncqueue::{
     FunctionName, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry, StoredSettings},
-    lanes::Fairness,
+    lanes::{DEFAULT_MAX_LANES, Fairness},
 };
 
 use super::{FunctionIndex, admission::Admission};
@@ -37,11 +37,12 @@ const MAX_NAMED_REFUSED: usize = 3;
 
 /// Returns the directory of functions and queues. It contains a queue that has its stream, on the
 /// NATS of the gateway, and is not being deleted. It contains a function whose namespace may be
-/// called.
+/// called. `max_own` is how many functions of a queue may have lanes of their own.
 pub(crate) fn directory<'a>(
     functions: &FunctionIndex,
     queues: impl IntoIterator<Item = &'a AsyncQueue>,
     admission: &Admission<'_>,
+    max_own: impl Fn(&AsyncQueue) -> usize,
 ) -> Directory {
     let functions = functions.iter().filter(|(name, _)| admission.check_namespace(name).is_ok());
     let functions = functions.map(|(name, function)| {
@@ -63,12 +64,14 @@ pub(crate) fn directory<'a>(
         .filter(|queue| queue.metadata.deletion_timestamp.is_none())
         .filter_map(|queue| {
             let spec = queue_spec(queue).ok()?;
+            let max_lanes = (spec.fairness == Fairness::Function).then(|| max_own(queue));
             let entry = QueueEntry {
                 stream: spec.stream,
                 subject: spec.subject,
                 max_payload: spec.limits.max_payload,
                 // Absent for the default, as before there were others.
                 fairness: Some(spec.fairness).filter(|fairness| *fairness != Fairness::default()),
+                max_lanes: max_lanes.filter(|max| *max != DEFAULT_MAX_LANES),
                 settings: StoredSettings::new(&queue_settings(&queue.spec)).ok(),
             };
             Some((spec.queue, entry))

@@ -31,6 +31,7 @@ use crate::{
     crd::AsyncQueue,
     error::chain,
     events::Events,
+    lane_limits::LaneStates,
     metrics::Metrics,
     nats::connections::{NatsEndpoint, NatsPool, max_replicas},
 };
@@ -65,6 +66,7 @@ pub(crate) struct DirectoryPublisher {
     pub(crate) failure: watch::Sender<Option<String>>,
     /// Receives how many functions each queue has.
     pub(crate) counts: watch::Sender<Option<FunctionCounts>>,
+    pub(crate) lanes: Arc<LaneStates>,
     pub(crate) events: Events,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
@@ -137,7 +139,7 @@ impl DirectoryPublisher {
         let queues = || queues.iter().map(AsRef::as_ref);
         let default_queue = self.default_queue.as_ref();
         let admission = Admission::new(&self.namespaces, default_queue, queues());
-        let directory = directory::directory(functions, queues(), &admission);
+        let directory = directory::directory(functions, queues(), &admission, self.lanes.max_own());
         let counts = directory::count(&directory, default_queue, functions, &admission);
         let issues = find_issues(functions, queues(), &directory, default_queue, &admission);
         Computed { directory, counts, issues }

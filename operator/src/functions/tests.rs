@@ -57,7 +57,7 @@ fn namespaces() -> FunctionNamespaces {
 }
 
 fn directory_of(functions: &FunctionIndex, queues: &[AsyncQueue]) -> Directory {
-    directory(functions, queues, &Admission::new(&namespaces(), None, queues))
+    directory(functions, queues, &Admission::new(&namespaces(), None, queues), |_| 90)
 }
 
 fn issues_of(functions: &FunctionIndex, queues: &[AsyncQueue]) -> Vec<FunctionIssue> {
@@ -308,7 +308,7 @@ fn the_default_queue_admits_all_functions() {
     let queues = [fixtures::owner("faas-request")];
     let (namespaces, default) = (namespaces(), "faas-request".parse().unwrap());
     let admission = Admission::new(&namespaces, Some(&default), &queues);
-    let directory = directory(&functions, &queues, &admission);
+    let directory = directory(&functions, &queues, &admission, |_| 90);
     assert!(directory.functions.values().all(|f| f.queue.is_some()));
     assert_eq!(find_issues(&functions, &queues, &directory, None, &admission), []);
 }

@@ -19,7 +19,10 @@ use tracing::{debug, warn};
 
 use super::stream_listing::{ObservedQueue, StreamListing};
 use crate::{
-    controller::{context::Context, update_status},
+    controller::{
+        context::Context,
+        update_status::{self, shared_lanes},
+    },
     crd::AsyncQueue,
     depth::DepthEndpoint,
     error::chain,
@@ -75,6 +78,8 @@ impl StatsCollector {
     async fn refresh(&self, connected: &mut ConnectionStates) {
         let queues = self.context.queues.all();
         self.context.metrics.queues(queues.iter().map(AsRef::as_ref));
+        let lanes = &self.context.lanes;
+        self.context.metrics.lanes(&lanes.usage(), &lanes.limits);
         let mut servers: HashMap<Option<NatsEndpoint>, Vec<Arc<AsyncQueue>>> = HashMap::new();
         for queue in queues {
             servers.entry(NatsEndpoint::from_queue(&queue)).or_default().push(queue);
@@ -161,9 +166,14 @@ impl StatsCollector {
             ) {
                 self.triggers.enqueue(&observed.queue);
             }
+            if !shared_lanes::is_reported(&self.context.lanes, &observed.queue) {
+                self.triggers.enqueue(&observed.queue);
+            }
             let redelivered = consumers.redelivered;
             let counted = StreamCounts { depth, redelivered, dead_letters };
-            let counts = QueueCounts::new(Some(counted), self.context.functions_of(&spec.queue));
+            let lanes = self.context.lanes.of(&observed.queue);
+            let counts = QueueCounts::new(Some(counted), self.context.functions_of(&spec.queue))
+                .with_lanes(lanes.map(|lanes| lanes.counts.total()));
             Some((observed.queue, counts))
         });
         let counted = futures::stream::iter(counted).buffer_unordered(MAX_CONCURRENT_REQUESTS);

@@ -4,7 +4,7 @@
 //! none is lost; none starts after a confirmed cancellation; none runs twice unless a worker or its
 //! lease died under it. And what follows from that: a client that wants a callback gets one; what
 //! was refused does not run; what the gateway says about a call is true, and it never lets a client
-//! wait.
+//! wait. A queue with a total of open invocations never exceeds it.
 //!
 //! The only excuses are the faults of the history, each of them once: see [`super::faults`].
 
@@ -24,6 +24,7 @@ use super::{
 mod call;
 mod callbacks;
 mod client;
+mod concurrency;
 mod end;
 mod invocations;
 mod lateness;
@@ -131,6 +132,8 @@ pub enum Rule {
     CallbackRepeated,
     /// It was refused since another call has its id.
     IdRefused,
+    /// It started while as many invocations as `concurrency` permits were open.
+    TooManyOpen,
     /// The gateway reported a state that it can't have been in.
     WrongStatus,
     /// The client had no answer in time.
@@ -152,6 +155,8 @@ pub fn check(history: &[Event], rules: &Rules) -> Report {
     let lateness = lateness::of(history);
     let mut of_queue = BTreeMap::new();
     let mut report = Report::default();
+    let too_many = concurrency::exceeding(history, &steps, &lateness, rules);
+    report.broken.extend(too_many.map(|call| Broken { call, rule: Rule::TooManyOpen }));
     for (number, steps) in steps {
         let queue = call::queue(&steps);
         let faults =
@@ -201,6 +206,7 @@ impl fmt::Display for Rule {
             Self::CallbackMissing => "no callback was taken",
             Self::CallbackRepeated => "a callback came again that had been taken",
             Self::IdRefused => "refused since another call has its id",
+            Self::TooManyOpen => "started while all that `concurrency` permits were open",
             Self::WrongStatus => "the gateway reported a state that it can't have been in",
             Self::Hung => "the gateway did not answer in time",
             Self::NoRetryAfter => "refused for now without saying when to try again",

@@ -35,6 +35,14 @@ pub enum What {
         /// The only queue that it hits; `None`: all of them.
         queue: Option<QueueNumber>,
     },
+    /// From now on, a queue has this total of open invocations. A lower one is recorded when all
+    /// workers keep it.
+    Concurrency {
+        /// The queue.
+        queue: QueueNumber,
+        /// `concurrency`; `None`: there is no total.
+        total: Option<u32>,
+    },
     /// The process that records events was late by so much: it may have recorded what came before
     /// this too late.
     Late(Duration),
@@ -213,6 +221,12 @@ impl fmt::Display for What {
         match self {
             Self::Step(_, step) => step.fmt(f),
             Self::Fault { name, .. } => write!(f, "-- {name}"),
+            Self::Concurrency { queue, total: Some(total) } => {
+                write!(f, "-- queue {queue} has at most {total} invocations open")
+            }
+            Self::Concurrency { queue, total: None } => {
+                write!(f, "-- queue {queue} has no total of invocations")
+            }
             Self::Late(by) => write!(f, "-- the recorder was late by {} ms", by.as_millis()),
         }
     }

@@ -66,6 +66,11 @@ impl Recorder {
         );
     }
 
+    /// Records the total of open invocations that a queue has from now on.
+    pub fn concurrency(&self, queue: QueueNumber, total: Option<u32>) {
+        self.record(&mut self.lock(), What::Concurrency { queue, total });
+    }
+
     /// Records that this process was late.
     pub fn late(&self, by: Duration) {
         self.record(&mut self.lock(), What::Late(by));

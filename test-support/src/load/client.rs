@@ -30,8 +30,15 @@ use crate::history::{
     recorder::Recorder,
 };
 
-/// The function of each queue.
+/// The first function of each queue.
 pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
+
+/// Returns the name of a function of a queue.
+#[must_use]
+pub fn function_name(queue: QueueNumber, function: u64) -> String {
+    let name = FUNCTIONS[queue];
+    if function == 0 { name.to_owned() } else { format!("{name}-{function}") }
+}
 
 /// Before a client comes again that was refused for now. Sooner than Retry-After says: the more it
 /// is refused, the more is seen.
@@ -173,8 +180,8 @@ impl Client {
         let submitted =
             Step::Submitted { callback: callback_url.is_some(), queue: call.queue, shares_id };
         self.recorder.step(call.number, submitted);
-        let target =
-            format!("/async-function/{}?{}", FUNCTIONS[call.queue], function::query(call.number));
+        let name = function_name(call.queue, call.function);
+        let target = format!("/async-function/{name}?{}", function::query(call.number));
         let large = (call.header_bytes > 0).then(|| "x".repeat(call.header_bytes));
         let headers =
             [("x-call-id", id), ("x-callback-url", callback_url), ("x-large", large.as_deref())];

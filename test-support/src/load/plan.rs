@@ -17,6 +17,8 @@ pub struct PlannedCall {
     pub at: Duration,
     /// Its queue.
     pub queue: QueueNumber,
+    /// Which function of the queue it invokes.
+    pub function: u64,
     /// Who gives it its id.
     pub id: Id,
     /// What the function does with it.
@@ -109,6 +111,8 @@ pub struct Mix {
     pub over: Duration,
     /// Over how many queues they are spread.
     pub queues: usize,
+    /// Over how many functions of each queue they are spread.
+    pub functions: u64,
     /// Share with an id of the client's own.
     pub own_ids: u32,
     /// Share whose id is shared by several calls, some at once and some after others have ended.
@@ -174,6 +178,7 @@ impl Default for Mix {
             calls: 200,
             over: Duration::from_secs(4),
             queues: 2,
+            functions: 1,
             own_ids: 50,
             shared_ids: 8,
             repeated: 10,
@@ -206,6 +211,7 @@ pub fn plan(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedCall> {
                 number,
                 at: step * u32::try_from(number).unwrap_or(u32::MAX),
                 queue: rng.random_range(0..mix.queues),
+                function: number % mix.functions,
                 id: id(mix, rng),
                 behaviour,
                 callback: happens(mix.callbacks, rng)

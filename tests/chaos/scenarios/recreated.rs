@@ -71,6 +71,7 @@ async fn cancelled(stage: &mut Stage) {
 fn calls(queue: usize, takes: Duration) -> Vec<PlannedCall> {
     let behaviour = Behaviour { takes, fails: 0, failure: Failure::Silent, answer: Answer::Short };
     let call = |number| PlannedCall {
+        function: 0,
         number,
         at: STEP * u32::try_from(number).unwrap(),
         queue,

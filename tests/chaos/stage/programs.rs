@@ -7,6 +7,7 @@ use test_support::{loopback::free_port, program::Program, proxy::Proxy, raw, wai
 use super::{
     ATTEMPTS, CALLBACK_ATTEMPTS, PUBLISH_TIMEOUT, QUEUES, Stage, WAIT_TIMEOUT, clocks::Whose,
 };
+use crate::faults::HIT;
 
 /// A gateway at an address that it keeps.
 pub(crate) struct Gateway {
@@ -60,6 +61,9 @@ impl Stage {
             ("RUST_LOG", "info,asyncqueue_worker=debug"),
         ];
         settings.extend(max_age.as_deref().map(|age| ("max_age", age)));
+        let concurrency = self.setup.concurrency.filter(|_| queue == QUEUES[HIT]);
+        let concurrency = concurrency.map(|total| total.to_string());
+        settings.extend(concurrency.as_deref().map(|total| ("concurrency", total)));
         settings.extend_from_slice(self.setup.worker_settings);
         let clock = self.clock_settings(Whose::Workers);
         settings.extend(clock.iter().map(|(name, value)| (*name, value.as_str())));

@@ -71,7 +71,8 @@ impl Stage {
         ];
         let urls: Vec<_> = servers.iter().map(HttpServer::url).collect();
         let directory = format!(
-            "queues: {{fast-queue: , slow-queue: }}\nfunctions:\n  \
+            "queues: {{fast-queue: {{fairness: Function}}, slow-queue: {{fairness: Function}}}}\n\
+             functions:\n  \
              mail: {{queue: fast-queue, url: \"{}\"}}\n  \
              thumbnail: {{queue: fast-queue, url: \"{}\"}}\n  \
              report: {{queue: slow-queue, url: \"{}\"}}\n  \
@@ -159,6 +160,7 @@ fn worker(
         ("max_retry_attempts", "3"),
         ("callback_max_attempts", "4"),
         ("ensure_stream", "true"),
+        ("fairness", "function"),
         ("RUST_LOG", "warn"),
     ];
     start_worker(nats, function, &settings)

@@ -16,6 +16,7 @@ use asyncqueue::{
     tombstone::{self, Mark, WriteOutcome},
 };
 use asyncqueue_runtime::log_limit::LogLimits;
+use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -36,7 +37,10 @@ use crate::{
     metrics::Metrics,
     record::Record,
     record_store::RecordStore,
-    retry::outcome::{Outcome, PutOff, Refusal, STATUS_UNREACHABLE},
+    retry::{
+        backoff::until_others_come,
+        outcome::{Outcome, PutOff, Refusal, STATUS_UNREACHABLE},
+    },
 };
 
 /// Delay of a redelivery of a call if it can't be determined now whether the call is cancelled.
@@ -145,7 +149,7 @@ impl Finisher {
             let made = call.attempts.number - 1;
             status.mark_waiting(Wait { time: wait, made, not_counted_for }, failure);
         }
-        AckKind::Nak(Some(wait))
+        AckKind::Nak(Some(until_others_come(wait, Timestamp::now())))
     }
 
     /// Finishes a call whose function was invoked.

@@ -3,6 +3,12 @@
 use std::time::Duration;
 
 use asyncqueue::retry::{Backoff, Jitter};
+use jiff::Timestamp;
+
+/// Waits of put-off calls end at a multiple of this time. After each delayed nak, nats-server goes
+/// through all unacknowledged messages of the consumer, at most every 10 ms. So calls that come
+/// back together cost it less.
+const COME_BACK_EVERY: Duration = Duration::from_secs(1);
 
 /// The waits of what is put off without an attempt: a call whose function is scaled to zero, or a
 /// result whose host is busy.
@@ -44,6 +50,14 @@ impl BackoffPolicy {
         };
         wait.mul_f64(factor).min(wait)
     }
+}
+
+/// Returns a wait that ends together with the waits of others, at most [`COME_BACK_EVERY`] later.
+pub(crate) fn until_others_come(wait: Duration, now: Timestamp) -> Duration {
+    let since_1970 = Duration::try_from(now.as_duration()).unwrap_or_default();
+    let (end, step) = ((since_1970 + wait).as_nanos(), COME_BACK_EVERY.as_nanos());
+    let rest = end.next_multiple_of(step) - end;
+    wait + u64::try_from(rest).map_or(Duration::ZERO, Duration::from_nanos)
 }
 
 #[cfg(test)]
@@ -93,6 +107,15 @@ mod tests {
             (1..=8).map(|times| PUT_OFF.wait_after(times, 1.0).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(PUT_OFF.wait_after(u64::MAX, 0.0).as_secs(), 30);
+    }
+
+    #[test]
+    fn waits_end_together() {
+        let now: Timestamp = "2026-11-29T19:00:00.3Z".parse().unwrap();
+        for (wait, longer) in [(100, 700), (700, 700), (701, 1700), (5_200, 5_700)] {
+            let [wait, longer] = [wait, longer].map(Duration::from_millis);
+            assert_eq!(until_others_come(wait, now), longer);
+        }
     }
 
     proptest! {

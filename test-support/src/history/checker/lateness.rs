@@ -12,7 +12,7 @@ pub(super) struct Lateness(Vec<(Duration, Duration)>);
 pub(super) fn of(history: &[Event]) -> Lateness {
     let late = history.iter().filter_map(|event| match event.what {
         What::Late(by) => Some((event.at.saturating_sub(by), event.at)),
-        What::Step(..) | What::Fault { .. } => None,
+        _ => None,
     });
     Lateness(late.collect())
 }

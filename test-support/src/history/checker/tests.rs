@@ -23,8 +23,16 @@ fn rules() -> Rules {
 struct Seen(Vec<Event>);
 
 impl Seen {
-    fn at(mut self, millis: u64, step: Step) -> Self {
-        self.0.push(Event { at: Duration::from_millis(millis), what: What::Step(CALL, step) });
+    fn at(self, millis: u64, step: Step) -> Self {
+        self.of(CALL, millis, step)
+    }
+
+    fn of(self, call: CallNumber, millis: u64, step: Step) -> Self {
+        self.saw(millis, What::Step(call, step))
+    }
+
+    fn saw(mut self, millis: u64, what: What) -> Self {
+        self.0.push(Event { at: Duration::from_millis(millis), what });
         self
     }
 
@@ -270,3 +278,35 @@ fn a_call_that_is_too_old_expires_and_does_not_start_any_more() {
 mod cancellations;
 mod repeats;
 mod status;
+
+#[test]
+fn no_more_invocations_are_open_than_the_total() {
+    let total = |total| What::Concurrency { queue: 0, total: Some(total) };
+    // Two calls, the second of which starts at this time.
+    let both = |seen: Seen, starts| {
+        let seen = seen.at(0, submitted(false)).of(CALL + 1, 0, submitted(false));
+        let seen = seen.at(10, answered(202)).of(CALL + 1, 10, answered(202));
+        let (started, returned) =
+            (Step::Started { run: 1 }, Step::Returned { run: 1, status: 200 });
+        let seen = seen.at(100, started).of(CALL + 1, starts, started);
+        let seen = seen.at(1000, returned).of(CALL + 1, 2000, returned);
+        Seen(in_order(seen.0))
+    };
+    both(Seen::default(), 500).is_whole();
+    both(Seen::default().saw(0, total(2)), 500).is_whole();
+    both(Seen::default().saw(0, total(1)), 500).breaks(&[Rule::TooManyOpen]);
+    // Its end may be seen a bit later than the start that follows from it.
+    both(Seen::default().saw(0, total(1)), 980).is_whole();
+    both(Seen::default().saw(0, total(1)), 1500).is_whole();
+    // What is open when the total is lowered may stay so.
+    both(Seen::default().saw(0, total(2)).saw(600, total(1)), 500).is_whole();
+    both(Seen::default().saw(0, total(2)).saw(400, total(1)), 500).breaks(&[Rule::TooManyOpen]);
+    // Another queue has another total.
+    let of_other = What::Concurrency { queue: 1, total: Some(1) };
+    both(Seen::default().saw(0, of_other), 500).is_whole();
+}
+
+fn in_order(mut events: Vec<Event>) -> Vec<Event> {
+    events.sort_by_key(|event| event.at);
+    events
+}
