@@ -11,21 +11,19 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    fairness::Fairness,
-    lanes::DEFAULT_MAX_LANES,
+    fairness::{DEFAULT_MAX_LANES, Fairness},
     names::{FunctionName, QueueName},
     retry::RetryOverrides,
 };
 
 pub use self::{
-    function_limits::{FunctionLimits, FunctionLimitsError},
-    settings::{
-        MAX_CONCURRENCY, MAX_MAX_INFLIGHT, MAX_RATE, PerFunction, QueueSettings, Rate,
-        SettingsError, StoredSettings,
-    },
+    function_limits::{FunctionLimits, FunctionLimitsError, MAX_CONCURRENCY},
+    rate::{MAX_RATE, Rate},
+    settings::{MAX_MAX_INFLIGHT, PerFunction, QueueSettings, SettingsError, StoredSettings},
 };
 
 pub mod function_limits;
+mod rate;
 mod settings;
 mod snapshot;
 #[doc(hidden)]

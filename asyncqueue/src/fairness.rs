@@ -8,6 +8,14 @@ use crate::retry::policy::UnknownValue;
 /// The name of a worker's setting: the order in which calls of a queue are run.
 pub const SETTING: &str = "fairness";
 
+/// Default of the maximum number of functions of a queue that have lanes of their own. Each
+/// acknowledgement costs nats-server time for each consumer of the stream.
+pub const DEFAULT_MAX_LANES: usize = 90;
+
+/// Limit of that maximum: a stream has at most 100 consumers, with the one for what is no call of a
+/// function and a lane that functions share.
+pub const MAX_MAX_LANES: usize = 98;
+
 /// The order in which the calls of a queue are run. Settings have the values in lower case.
 #[derive(
     Clone,

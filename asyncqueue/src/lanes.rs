@@ -19,7 +19,7 @@ mod sweep;
 
 pub(crate) use self::names::is_group;
 pub use crate::{
-    fairness::{Fairness, SETTING},
+    fairness::{DEFAULT_MAX_LANES, Fairness, MAX_MAX_LANES, SETTING},
     lane_filters::{function_of, has_lanes, matches_filter},
 };
 
@@ -30,11 +30,3 @@ pub use self::{
     plan::LaneCounts,
     sweep::{SWEEP_INTERVAL, Sweeper},
 };
-
-/// Default of the maximum number of functions of a queue that have lanes of their own. Each
-/// acknowledgement costs nats-server time for each consumer of the stream.
-pub const DEFAULT_MAX_LANES: usize = 90;
-
-/// Limit of that maximum: a stream has at most 100 consumers, with the one for what is no call of a
-/// function and a lane that functions share.
-pub const MAX_MAX_LANES: usize = 98;

@@ -11,6 +11,7 @@ mod credentials;
 mod deletion;
 mod documented;
 mod drift;
+mod fairness;
 mod functions;
 mod limits;
 mod live_settings;

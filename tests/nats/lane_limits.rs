@@ -38,7 +38,11 @@ impl Operated {
         let api = ApiServer::with_spec(json!({ "fairness": "Function" })).await;
         let settings = [("nats_url", url.as_str()), ("http_addr", &address), setting];
         let (operator, kubeconfig) = api.operator(&settings);
-        until("the stream exists", async || queue.js.get_stream("jobs").await.ok()).await;
+        until("the queue has its consumer", async || {
+            let stream = queue.js.get_stream("jobs").await.ok()?;
+            stream.consumer_info(&queue.spec.durable).await.ok()
+        })
+        .await;
         Self { queue, api, _operator: operator, _kubeconfig: kubeconfig }
     }
 

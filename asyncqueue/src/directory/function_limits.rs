@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::{MAX_CONCURRENCY, MAX_RATE, Rate};
+use super::rate::{MAX_RATE, Rate};
+
+/// Maximum number of open invocations, of a queue or of a function.
+pub const MAX_CONCURRENCY: u32 = 1_000_000;
 
 /// Annotation: maximum number of open invocations of the function, over all workers.
 pub const MAX_INFLIGHT: &str = "asyncqueue.io/max-inflight";

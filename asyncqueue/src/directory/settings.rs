@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::function_limits::{FunctionLimits, FunctionLimitsError};
+use super::{
+    function_limits::{FunctionLimits, FunctionLimitsError, MAX_CONCURRENCY},
+    rate::{MAX_RATE, Rate},
+};
 use crate::{
     duration::GoDuration,
     retry::{QueueRetry, RetryError},
@@ -11,12 +14,6 @@ use crate::{
 
 /// Maximum of [`QueueSettings::max_inflight`].
 pub const MAX_MAX_INFLIGHT: u16 = 10_000;
-
-/// Maximum of [`QueueSettings::concurrency`].
-pub const MAX_CONCURRENCY: u32 = 1_000_000;
-
-/// Maximum of the fields of [`Rate`].
-pub const MAX_RATE: u32 = 100_000;
 
 /// Settings of a queue that apply to running workers. `None`: as the worker's own setting says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,17 +48,6 @@ pub struct PerFunction {
     /// own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_inflight: Option<u32>,
-}
-
-/// How many invocations start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rate {
-    /// Number of invocations in a second, on average.
-    pub per_second: u32,
-    /// Number of invocations that may start at once after a pause. Default: those of a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<u32>,
 }
 
 /// The settings as the entry of a queue holds them. They are read only by the workers of the queue:
@@ -110,32 +96,13 @@ impl QueueSettings {
         if let Some(total) = self.concurrency.filter(|max| !(1..=MAX_CONCURRENCY).contains(max)) {
             return Err(SettingsError::Concurrency(total));
         }
-        self.rate.iter().try_for_each(Rate::check)?;
+        if let Some((field, number)) = self.rate.and_then(|rate| rate.invalid_field()) {
+            return Err(SettingsError::Rate(field, number));
+        }
         let functions = self.per_function.map(|functions| functions.limits().check());
         functions.transpose().map_err(SettingsError::PerFunction)?;
         self.retry.iter().try_for_each(QueueRetry::check)?;
         Ok(())
-    }
-}
-
-// === impl Rate ===
-
-impl Rate {
-    /// Returns the number of invocations that may start at once.
-    #[must_use]
-    pub fn burst(&self) -> u32 {
-        self.burst.unwrap_or(self.per_second)
-    }
-
-    fn check(&self) -> Result<(), SettingsError> {
-        let invalid = self.invalid_field();
-        invalid.map_or(Ok(()), |(field, number)| Err(SettingsError::Rate(field, number)))
-    }
-
-    /// Returns the first field that is out of range, and its value.
-    pub(super) fn invalid_field(&self) -> Option<(&'static str, u32)> {
-        let fields = [("perSecond", self.per_second), ("burst", self.burst())];
-        fields.into_iter().find(|(_, number)| !(1..=MAX_RATE).contains(number))
     }
 }
 
