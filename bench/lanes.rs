@@ -63,8 +63,8 @@ async fn measure() -> Result<(), Error> {
     println!(
         "{calls} calls, delivered and acknowledged; processor time and memory of all servers \
          together\n\n\
-         | copies | lanes | processor time of a call, µs | memory of a lane, KiB | a call is stored \
-         after a change of the leader, ms, median |\n|---|---|---|---|---|"
+         | copies | lanes | processor time of a call, µs | memory of a lane, KiB | a call is \
+         stored after a change of the leader, ms, median |\n|---|---|---|---|---|"
     );
     for copies in [1, NODES] {
         for lanes in lanes.split(',') {
