@@ -20,7 +20,7 @@ pub struct Part {
 }
 
 /// What the report says of each benchmark: its name, a heading, and what stands before the tables.
-pub const PARTS: [(&str, &str, &str); 4] = [
+pub const PARTS: [(&str, &str, &str); 5] = [
     (
         "gateway",
         "Submit: the gateway",
@@ -47,6 +47,15 @@ pub const PARTS: [(&str, &str, &str); 4] = [
          `bench_queues=100,1000,10000 bench_steady=600 bench/run operator`.\n\
          Of so many, the limit is not measured: NATS takes most of the time, and more for each\n\
          stream that it has.",
+    ),
+    (
+        "lanes",
+        "Lanes of functions",
+        "What a lane costs nats-server: the consumer of one function of a queue with fairness\n\
+         between functions. Each acknowledgement takes time for each consumer of the stream, and\n\
+         in a stream with three copies each lane is a Raft group. Compare with the row of one\n\
+         lane. Calls without a lane are those of programs that know no lanes: the sweep finds\n\
+         them.",
     ),
     (
         "peers",
