@@ -208,7 +208,7 @@ mod tests {
                 {
                     worker.running.pop();
                     let open = u32::try_from(worker.running.len()).unwrap();
-                    worker.limit.accepted(worker.starts[number as usize], open);
+                    worker.limit.accepted(worker.starts[usize::try_from(number).unwrap()], open);
                     self.done += 1;
                 }
                 loop {
