@@ -6,9 +6,9 @@ use futures::FutureExt;
 use test_support::load::plan::Mix;
 
 use crate::{
-    faults::{self, HIT},
+    faults,
     run::Scenario,
-    stage::{Setup, Stage},
+    stage::{HIT, Setup, Stage},
 };
 
 /// At the beginning.
@@ -46,8 +46,8 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// A lower total with a rate, and then a higher one. Each time the server dies right after it has stored
-/// that.
+/// A lower total with a rate, and then a higher one. Each time the server dies right after it has
+/// stored that.
 async fn limits_change(stage: &mut Stage) {
     let mut before = TOTAL;
     stage.are_open(TOTAL).await;
