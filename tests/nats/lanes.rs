@@ -58,7 +58,7 @@ impl Queue {
         id
     }
 
-    async fn ensure_lane(&self, name: &str) -> LaneOutcome {
+    pub(crate) async fn ensure_lane(&self, name: &str) -> LaneOutcome {
         let names = (self.spec.stream.as_str(), self.spec.subject.as_str());
         ensure_lane(&self.js, names, &self.spec.queue, &function(name)).await.unwrap()
     }
