@@ -18,7 +18,7 @@ use crate::{
     duration::Rounded,
     fairness::Fairness,
     jetstream::{NatsError, timestamp_from_server},
-    lanes::Sweeper,
+    lanes::{Sweeper, is_lane},
     stats::{WorkerReplies, request_stats},
     stream::{EnsureError, QueueSpec, consumers},
     waiting_calls::request_records,
@@ -118,42 +118,70 @@ pub async fn give_up_switch(js: &Context, spec: &QueueSpec) -> Result<(), Ensure
 }
 
 async fn step(js: &Context, spec: &QueueSpec) -> Result<SwitchStep, EnsureError> {
-    let done = |changes| SwitchStep::Done { forgotten: 0, changes };
-    let stream = js.get_stream_no_info(&spec.stream).await.map_err(unavailable)?;
-    let wanted = spec.consumer_config();
-    let mut existing = consumers::of_owner(&stream, &wanted).await?;
-    let of_queue = existing.iter().find(|info| info.name == spec.durable);
-    if of_queue.is_none_or(|info| consumers::fairness(&info.config) == spec.fairness) {
-        return Ok(done(Vec::new()));
-    }
-    if consumers::pause_all(&stream, &existing).await? {
-        existing = consumers::of_owner(&stream, &wanted).await?;
-    }
-    let unacknowledged = existing.iter().map(|info| info.num_ack_pending as u64).sum();
-    let recorded = if unacknowledged == 0 {
-        0
-    } else {
-        match ask_workers(js, spec).await.map_err(unavailable)? {
-            Ok(recorded) => recorded,
+    let (stream, wanted) =
+        (js.get_stream_no_info(&spec.stream).await.map_err(unavailable)?, spec.consumer_config());
+    let (mut changes, mut forgotten) = (Vec::new(), 0);
+    for _ in 0..MAX_REPLACE_ATTEMPTS {
+        let mut existing = consumers::of_owner(&stream, &wanted).await?;
+        if !must_replace(&existing, spec) {
+            return Ok(SwitchStep::Done { forgotten, changes });
+        }
+        while consumers::pause_all(&stream, &existing).await? {
+            existing = consumers::of_owner(&stream, &wanted).await?;
+        }
+        match count_forgotten(js, spec, &existing).await? {
+            Ok(calls) => forgotten += calls,
             Err(wait) => return Ok(SwitchStep::Waiting(wait)),
         }
+        if !replace(&stream, spec, existing, &mut changes).await? {
+            continue;
+        }
+        changes.insert(0, format!("changed the fairness of the queue to {}", spec.fairness));
+        if spec.fairness == Fairness::Function {
+            // If this fails, the next sweep creates the lanes.
+            let created = Sweeper::new(js.clone(), spec).expecting_missing_lanes().sweep().await;
+            changes.extend(created.unwrap_or_default());
+        }
+        return Ok(SwitchStep::Done { forgotten, changes });
+    }
+    Err(unavailable("other programs create lanes at the same time"))
+}
+
+/// Returns whether a queue has consumers of the other form: its own, or lanes that were created
+/// while its own was replaced.
+fn must_replace(existing: &[Info], spec: &QueueSpec) -> bool {
+    match existing.iter().find(|info| info.name == spec.durable) {
+        Some(of_queue) => consumers::fairness(&of_queue.config) != spec.fairness,
+        None => {
+            spec.fairness == Fairness::Fifo
+                && existing.iter().any(|info| is_lane(&spec.queue, &info.name))
+        }
+    }
+}
+
+/// Returns how many calls begin at their first attempt if the consumers are replaced now, or why
+/// they can't be.
+async fn count_forgotten(
+    js: &Context,
+    spec: &QueueSpec,
+    existing: &[Info],
+) -> Result<Result<u64, SwitchWait>, EnsureError> {
+    let unacknowledged = existing.iter().map(|info| info.num_ack_pending as u64).sum();
+    if unacknowledged == 0 {
+        return Ok(Ok(0));
+    }
+    let recorded = match ask_workers(js, spec).await.map_err(unavailable)? {
+        Ok(recorded) => recorded,
+        Err(wait) => return Ok(Err(wait)),
     };
     if recorded < unacknowledged {
         let progress = consumer_progress::read(js, &spec.stream, &spec.queue).await;
         let now = progress.map_err(unavailable)?.map_or_else(Timestamp::now, |it| it.now);
         if let Some(rest) = existing.iter().filter_map(|info| rest_of_lease(info, now)).max() {
-            return Ok(SwitchStep::Waiting(SwitchWait::Lease(rest)));
+            return Ok(Err(SwitchWait::Lease(rest)));
         }
     }
-    let mut changes = vec![format!("changed the fairness of the queue to {}", spec.fairness)];
-    replace(&stream, spec, existing, &mut changes).await?;
-    if spec.fairness == Fairness::Function {
-        // If this fails, the next sweep creates the lanes.
-        let created = Sweeper::new(js.clone(), spec).expecting_missing_lanes().sweep().await;
-        changes.extend(created.unwrap_or_default());
-    }
-    let forgotten = u64::saturating_sub(unacknowledged, recorded);
-    Ok(SwitchStep::Done { forgotten, changes })
+    Ok(Ok(u64::saturating_sub(unacknowledged, recorded)))
 }
 
 /// Asks the workers to record the attempts of their calls. Returns how many they have recorded.
@@ -183,22 +211,17 @@ async fn ask_workers(js: &Context, spec: &QueueSpec) -> Result<Result<u64, Switc
 
 /// Replaces the consumers of a queue. That of the queue itself is removed last: it says which form
 /// the queue has, so that a program that continues after a crash does so as well.
+///
+/// Returns `false` if another program has created a lane in between. It may have delivered calls.
 async fn replace(
     stream: &Stream<()>,
     spec: &QueueSpec,
     mut existing: Vec<Info>,
     changes: &mut Vec<String>,
-) -> Result<(), EnsureError> {
-    let wanted = spec.consumer_config();
-    for _ in 0..MAX_REPLACE_ATTEMPTS {
-        existing.sort_by_key(|info| info.name == spec.durable);
-        consumers::remove(stream, &existing, "removed consumer", changes).await?;
-        if consumers::create_after_removal(stream, &wanted, changes).await? {
-            return Ok(());
-        }
-        existing = consumers::of_owner(stream, &wanted).await?;
-    }
-    Err(unavailable("other programs create lanes at the same time"))
+) -> Result<bool, EnsureError> {
+    existing.sort_by_key(|info| info.name == spec.durable);
+    consumers::remove(stream, &existing, "removed consumer", changes).await?;
+    consumers::create_after_removal(stream, &spec.consumer_config(), changes).await
 }
 
 /// Returns how long the lease of the last delivery of a consumer lasts, if calls of it are

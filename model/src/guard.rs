@@ -86,11 +86,30 @@ pub enum Guard {
     LeaseFromSending,
     /// A worker keeps within a lower part of the rate before it is written.
     LowerRateFirst,
+    /// A lane takes the calls that were stored before it.
+    LaneTakesStored,
+    /// The sweep creates lanes for calls that no consumer takes.
+    SweepFindsCalls,
+    /// The sweep pauses and resumes lanes as the consumer of the queue.
+    LanesFollowPause,
+    /// A lane is paused before it is removed.
+    RemovalPauses,
+    /// A paused lane is removed only if it still has no call.
+    RemovalChecks,
+    /// The fairness changes only while no consumer delivers.
+    ChangeNeedsPause,
+    /// The fairness changes only while no call is in flight.
+    ChangeNeedsAcks,
+    /// A lane that was created while the fairness changed is paused and checked before it is
+    /// removed.
+    ChangeChecksAgain,
+    /// Such a lane is also removed if the operator was restarted in between.
+    ChangeRemovesLeftovers,
 }
 
 impl Guard {
     /// All guards.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 49] = [
         Self::SubmitExpectsNone,
         Self::SubmitMessageId,
         Self::SubmitComparesDigest,
@@ -131,6 +150,15 @@ impl Guard {
         Self::ShareLapses,
         Self::LeaseFromSending,
         Self::LowerRateFirst,
+        Self::LaneTakesStored,
+        Self::SweepFindsCalls,
+        Self::LanesFollowPause,
+        Self::RemovalPauses,
+        Self::RemovalChecks,
+        Self::ChangeNeedsPause,
+        Self::ChangeNeedsAcks,
+        Self::ChangeChecksAgain,
+        Self::ChangeRemovesLeftovers,
     ];
 
     /// Returns the rule that is broken without this guard.
@@ -175,6 +203,15 @@ impl Guard {
             Self::ShareLapses => Rule::OneShareAbove,
             Self::LeaseFromSending => Rule::NoStartAfterLease,
             Self::LowerRateFirst => Rule::RateKept,
+            Self::LaneTakesStored
+            | Self::SweepFindsCalls
+            | Self::LanesFollowPause
+            | Self::ChangeRemovesLeftovers => Rule::LanesServe,
+            Self::RemovalPauses
+            | Self::RemovalChecks
+            | Self::ChangeNeedsPause
+            | Self::ChangeNeedsAcks
+            | Self::ChangeChecksAgain => Rule::OneDelivery,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt::Debug, process::ExitCode, time::Instant};
 
 use asyncqueue_model::{
     bounds::{Bounds, broadcast, large},
+    lanes::{self, Lanes},
     life::{
         Life,
         setup::{Faults, Setup},
@@ -14,8 +15,8 @@ use asyncqueue_model::{
 use clap::Parser;
 
 /// Searches the model of the protocol for a run that breaks a rule. Without options: each three
-/// kinds of faults with one call, each two with two calls, and each two with the shares of two
-/// workers. Options are for the life of calls.
+/// kinds of faults with one call, each two with two calls, each two with the shares of two
+/// workers, and lanes whose fairness changes twice. Options are for the life of calls.
 #[derive(Debug, Parser)]
 #[command(name = "asyncqueue-model")]
 struct Options {
@@ -92,6 +93,13 @@ fn main() -> ExitCode {
         if is_asked { vec![] } else { shares::bounds::large() }
     {
         is_whole &= run(name, setup.faults, || vec![search(Sharing::new(setup))]);
+    }
+    for lanes::bounds::Bounds { name, setup } in
+        if is_asked { vec![] } else { lanes::bounds::large() }
+    {
+        is_whole &= run(name, setup.faults, || {
+            vec![search(Lanes::new(setup)), search_stuck(&Lanes::new(setup))]
+        });
     }
     if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

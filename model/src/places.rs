@@ -66,6 +66,15 @@ impl Guard {
             Self::ShareLapses => ("worker/src/shared_limits/gate.rs", "valid"),
             Self::LeaseFromSending => ("worker/src/shared_limits/keeper.rs", "renew"),
             Self::LowerRateFirst => ("worker/src/shared_limits/gate.rs", "lower_rate"),
+            Self::LaneTakesStored => ("asyncqueue/src/lanes/plan.rs", "lane_config"),
+            Self::SweepFindsCalls => ("asyncqueue/src/lanes/sweep.rs", "create_missing"),
+            Self::LanesFollowPause => ("asyncqueue/src/lanes/sweep.rs", "align"),
+            Self::RemovalPauses => ("asyncqueue/src/lanes/sweep.rs", "remove"),
+            Self::RemovalChecks => ("asyncqueue/src/lanes/plan.rs", "is_drained"),
+            Self::ChangeNeedsPause => ("asyncqueue/src/stream/ensure/consumers.rs", "pause_all"),
+            Self::ChangeNeedsAcks => ("asyncqueue/src/fairness_change.rs", "ask_workers"),
+            Self::ChangeChecksAgain => ("asyncqueue/src/fairness_change.rs", "step"),
+            Self::ChangeRemovesLeftovers => ("asyncqueue/src/fairness_change.rs", "must_replace"),
         };
         Place { file, function }
     }

@@ -50,6 +50,11 @@ pub enum Rule {
     /// From each state, without further faults, the workers that are up can have the whole total
     /// and the whole rate in equal parts.
     ShareIsUsed,
+    /// No call is delivered while a worker still has it, by whichever consumer.
+    OneDelivery,
+    /// From each state, without further faults, each call can be stored, delivered and
+    /// acknowledged, and the queue can be resumed.
+    LanesServe,
 }
 
 /// A part of the model, with a search of its own.
@@ -61,6 +66,8 @@ pub enum Part {
     Life,
     /// The shares of workers.
     Shares,
+    /// The lanes of a queue.
+    Lanes,
 }
 
 impl Rule {
@@ -74,6 +81,7 @@ impl Rule {
             | Self::NoStartAfterLease
             | Self::RateKept
             | Self::ShareIsUsed => Part::Shares,
+            Self::OneDelivery | Self::LanesServe => Part::Lanes,
             _ => Part::Life,
         }
     }
@@ -101,6 +109,8 @@ impl Rule {
             Self::NoStartAfterLease => "no start after the lease of a share",
             Self::RateKept => "no more than the whole rate",
             Self::ShareIsUsed => "each share can be used",
+            Self::OneDelivery => "no call is delivered twice at once",
+            Self::LanesServe => "each call has a consumer that delivers it",
         }
     }
 }

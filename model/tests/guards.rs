@@ -5,6 +5,7 @@ use std::path::Path;
 use asyncqueue_model::{
     bounds,
     guard::Guard,
+    lanes::{self, Lanes},
     life::Life,
     rule::{Part, Rule},
     search::{search, search_stuck},
@@ -63,6 +64,19 @@ fn a_removed_guard_of_shares_breaks_its_rule() {
             if rule == Rule::ShareIsUsed { search_stuck(&sharing) } else { search(sharing) };
         assert!(found.breaks(rule), "without {guard:?}: {:?}", found.broken);
         let whole = Sharing::new(shares::setup::Setup { without: None, ..setup });
+        assert_eq!(search_stuck(&whole).broken, [], "with {guard:?}");
+        assert_eq!(search(whole).broken, [], "with {guard:?}");
+    }
+}
+
+#[test]
+fn a_removed_guard_of_lanes_breaks_its_rule() {
+    for guard in guards_of(Part::Lanes) {
+        let setup = lanes::bounds::without(guard);
+        let (rule, model) = (guard.protects(), Lanes::new(setup));
+        let found = if rule == Rule::LanesServe { search_stuck(&model) } else { search(model) };
+        assert!(found.breaks(rule), "without {guard:?}: {:?}", found.broken);
+        let whole = Lanes::new(lanes::setup::Setup { without: None, ..setup });
         assert_eq!(search_stuck(&whole).broken, [], "with {guard:?}");
         assert_eq!(search(whole).broken, [], "with {guard:?}");
     }

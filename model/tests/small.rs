@@ -2,6 +2,7 @@
 
 use asyncqueue_model::{
     bounds,
+    lanes::{self, Lanes},
     life::Life,
     search::{search, search_stuck},
     shares::{self, Sharing},
@@ -47,6 +48,23 @@ fn shares_keep_the_rules_within_small_bounds() {
 fn shares_can_be_used_within_small_bounds() {
     for bounds in shares::bounds::small() {
         let found = search_stuck(&Sharing::new(bounds.setup));
+        assert_eq!(found.broken, [], "{}", bounds.name);
+    }
+}
+
+#[test]
+fn lanes_keep_the_rules_within_small_bounds() {
+    for bounds in lanes::bounds::small() {
+        let found = search(Lanes::new(bounds.setup));
+        assert_eq!(found.broken, [], "{}", bounds.name);
+        println!("{}: {} states", bounds.name, found.states);
+    }
+}
+
+#[test]
+fn lanes_serve_each_call_within_small_bounds() {
+    for bounds in lanes::bounds::small() {
+        let found = search_stuck(&Lanes::new(bounds.setup));
         assert_eq!(found.broken, [], "{}", bounds.name);
     }
 }

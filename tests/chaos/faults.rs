@@ -6,28 +6,26 @@ use asyncqueue::{
     directory::{
         Directory, QueueEntry, QueueSettings, Rate, StoredSettings, store::DirectoryStore,
     },
+    fairness_change::{SwitchStep, switch_fairness},
     lanes::Fairness,
     shares::{self, WHOLE_RATE},
     stream::{QueueSpec, RemovalPolicy, ensure_queue, remove_queue},
 };
 use rand::Rng;
 use test_support::{
-    history::event::{Excuse, QueueNumber},
+    history::event::Excuse,
     nats::cluster::NODES,
     wait::{until, until_in},
 };
 use tokio::time::sleep;
 
-use crate::stage::{LEASE, Stage, WAIT_TIMEOUT};
+use crate::stage::{HIT, LEASE, Stage, WAIT_TIMEOUT};
 
 /// Longer than a lease: what was held is somebody else's by then.
 const BEYOND_THE_LEASE: Duration = LEASE.saturating_mul(2);
 
 /// Longer than it takes three servers to choose another leader.
 pub(crate) const BEYOND_AN_ELECTION: Duration = Duration::from_secs(12);
-
-/// The queue whose workers and consumer faults hit.
-pub(crate) const HIT: QueueNumber = 0;
 
 /// A worker dies, and another takes its place.
 pub(crate) fn kill_worker(stage: &mut Stage) {
@@ -145,21 +143,17 @@ async fn write_settings(stage: &Stage, settings: &QueueSettings) {
     store.sync(&directory).await.expect("the directory is written");
 }
 
-/// The fairness of the queue changes as an operator changes it: the queue is suspended until no
-/// call is unacknowledged.
+/// The fairness of the queue changes, as an operator changes it.
 pub(crate) async fn change_fairness(stage: &mut Stage, to: Fairness) {
     stage.recorder.fault_of(HIT, format!("the fairness changes to {to}"), Excuse::None);
-    let spec = stage.spec().clone();
-    let suspended = QueueSpec { suspended: true, ..spec.clone() };
-    ensure_queue(&stage.js, &suspended, false).await.expect("the queue is suspended");
-    let changed = QueueSpec { fairness: to, ..suspended };
+    let spec = QueueSpec { fairness: to, ..stage.spec().clone() };
     until_in(WAIT_TIMEOUT, "the fairness changes", async || {
-        ensure_queue(&stage.js, &changed, false).await.ok()
+        let step = switch_fairness(&stage.js, &spec).await.expect("NATS answers");
+        matches!(step, SwitchStep::Done { forgotten: 0, .. }).then_some(())
     })
     .await;
-    let resumed = QueueSpec { fairness: to, ..spec };
-    ensure_queue(&stage.js, &resumed, false).await.expect("the queue is resumed");
-    stage.specs[HIT] = resumed;
+    ensure_queue(&stage.js, &spec, false).await.expect("the queue is resumed");
+    stage.specs[HIT] = spec;
     stage.recorder.fault_of(HIT, format!("the fairness is {to}"), Excuse::None);
 }
 

@@ -19,7 +19,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use test_support::{
     history::{
         checker::Rules,
-        event::{Excuse, Step, What},
+        event::{Excuse, QueueNumber, Step, What},
         recorder::Recorder,
         stalls,
     },
@@ -38,10 +38,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
-    faults::HIT,
-    servers::{Kind, Servers},
-};
+use crate::servers::{Kind, Servers};
 
 pub(crate) mod clocks;
 mod look;
@@ -94,6 +91,9 @@ pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The queue whose workers and consumer faults hit.
+pub(crate) const HIT: QueueNumber = 0;
 
 /// The names of the queues. What else is named on NATS follows from them.
 pub(crate) const QUEUES: [&str; FUNCTIONS.len()] = ["jobs", "mails"];

@@ -237,6 +237,29 @@ async fn a_command_gives_up_and_the_queue_continues() {
     drop(first);
 }
 
+/// As after a crash between the removal of the queue's consumer and the creation of its successor,
+/// if a producer has created a lane in between.
+#[tokio::test]
+async fn a_lane_that_is_left_over_is_replaced_when_its_call_ends() {
+    let queue = Queue::start_with(QueueSpec { fairness: Fairness::Function, ..spec() }).await;
+    let server = functions().await;
+    let _worker = worker(&queue, &server, &[]);
+    queue.submit_to("slow", "hi").await;
+    queue.ensure_lane("slow").await;
+    server.receives(1).await;
+    queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
+    let fifo = QueueSpec { fairness: Fairness::Fifo, ..queue.spec.clone() };
+    let error = ensure_queue(&queue.js, &fifo, false).await.unwrap_err();
+    assert!(error.to_string().contains("is used with fairness=function"), "{error}");
+    let (forgotten, waits) = queue.change_fairness(Fairness::Fifo).await;
+    assert_eq!(forgotten, 0);
+    assert!(matches!(waits[0], SwitchWait::InFlight(_, 1)), "{waits:?}");
+    queue.has_fairness(Fairness::Fifo).await;
+    queue.submit_to("next", "hi").await;
+    queue.empties().await;
+    assert_eq!(server.received().len(), 2, "each call ran once");
+}
+
 #[tokio::test]
 async fn a_queue_of_an_operator_is_not_changed_by_a_command() {
     let queue = Queue::start().await;

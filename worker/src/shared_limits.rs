@@ -9,11 +9,7 @@
 
 use std::time::Duration;
 
-pub(crate) use self::{
-    function_gate::{AtLimit, FunctionGate},
-    gate::Gate,
-    keeper::ShareKeeper,
-};
+pub(crate) use self::{function_gate::FunctionGate, gate::Gate, keeper::ShareKeeper};
 
 mod adaptive_limit;
 mod function_gate;

@@ -22,8 +22,6 @@ pub(super) fn all() -> Vec<Scenario> {
         over: Duration::from_secs(8),
         queues: 1,
         functions: 8,
-        // A change waits until no call waits for its retry.
-        failing: 5,
         slowest: Duration::from_secs(1),
         ..Mix::default()
     };

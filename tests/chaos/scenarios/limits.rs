@@ -6,9 +6,9 @@ use futures::FutureExt;
 use test_support::load::plan::Mix;
 
 use crate::{
-    faults::{self, HIT},
+    faults,
     run::Scenario,
-    stage::{Setup, Stage},
+    stage::{HIT, Setup, Stage},
 };
 
 /// At the beginning.

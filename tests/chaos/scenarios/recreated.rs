@@ -8,9 +8,9 @@ use futures::FutureExt;
 use test_support::load::plan::{Answer, Behaviour, Failure, Id, Mix, PlannedCall, Reception};
 
 use crate::{
-    faults::{self, HIT},
+    faults,
     run::Scenario,
-    stage::{Setup, Stage},
+    stage::{HIT, Setup, Stage},
 };
 
 /// As many as the worker runs at once.

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use test_support::{loopback::free_port, program::Program, proxy::Proxy, raw, wait::until_in};
 
 use super::{
-    ATTEMPTS, CALLBACK_ATTEMPTS, PUBLISH_TIMEOUT, QUEUES, Stage, WAIT_TIMEOUT, clocks::Whose,
+    ATTEMPTS, CALLBACK_ATTEMPTS, HIT, PUBLISH_TIMEOUT, QUEUES, Stage, WAIT_TIMEOUT, clocks::Whose,
 };
-use crate::faults::HIT;
 
 /// A gateway at an address that it keeps.
 pub(crate) struct Gateway {

@@ -25,9 +25,9 @@ use crate::{
     function::client::{FunctionClient, Reply},
     live_settings::LiveSettings,
     metrics::Metrics,
-    retry::outcome::{PutOff, Refusal},
+    retry::outcome::{AtLimit, PutOff, Refusal},
     server_clock::ServerClock,
-    shared_limits::{AtLimit, FunctionGate, Gate},
+    shared_limits::{FunctionGate, Gate},
 };
 
 /// Invokes the functions of a queue's calls.

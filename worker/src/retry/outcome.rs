@@ -13,8 +13,6 @@ use asyncqueue::{
 };
 use jiff::Timestamp;
 
-use crate::shared_limits::AtLimit;
-
 use super::{
     backoff::{BackoffPolicy, PUT_OFF},
     retry_after,
@@ -124,6 +122,15 @@ pub(crate) enum PutOffReason {
 pub(crate) struct Refusal {
     /// For how long it asks to be left alone, at most an hour.
     pub(crate) retry_after: Option<Duration>,
+}
+
+/// No invocation of a function may start now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AtLimit {
+    /// For how long the function wants no calls.
+    pub(crate) reopens_in: Duration,
+    /// Whether its lane is its own, and held back until another invocation may start.
+    pub(crate) has_own_lane: bool,
 }
 
 /// What follows for the call.

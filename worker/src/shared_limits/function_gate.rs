@@ -27,7 +27,7 @@ use super::{
 use crate::{
     live_settings::LiveSettings,
     metrics::Metrics,
-    retry::outcome::{InvocationEnd, Refusal},
+    retry::outcome::{AtLimit, InvocationEnd, Refusal},
 };
 
 /// Time after which a function without a lane is forgotten, if none of its calls has come.
@@ -95,15 +95,6 @@ struct Opened {
     gate: FunctionGate,
     name: FunctionName,
     started: Started,
-}
-
-/// No invocation of a function may start now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AtLimit {
-    /// For how long the function wants no calls.
-    pub(crate) reopens_in: Duration,
-    /// Whether its lane is its own, and held back until another invocation may start.
-    pub(crate) has_own_lane: bool,
 }
 
 /// A call that waits for a token until this is dropped.

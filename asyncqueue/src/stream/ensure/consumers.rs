@@ -56,6 +56,13 @@ pub(super) async fn ensure(
     {
         answer = stream.create_consumer(config).await;
     }
+    if answer.as_ref().is_err_and(is_second_consumer)
+        && let Some(lane) = of_owner(stream, wanted).await?.into_iter().find(has_filter)
+    {
+        // It was created while the consumer of a queue with lanes was replaced.
+        let (is, wanted) = (Fairness::Function, fairness_of(&wanted.filter_subjects));
+        return Err(PlanError::OtherFairness { stream: lane.stream_name, is, wanted }.into());
+    }
     let consumer = answer.map_err(|error| update_error(&what, error))?;
     changes.push(format!("{change} consumer {name}"));
     pause(stream, consumer.cached_info().clone(), wanted, changes).await
@@ -191,6 +198,11 @@ pub(crate) async fn of_owner(
 /// call that has not ended, and delivers none now. The others deliver what it has not delivered.
 fn is_replaceable(info: &consumer::Info) -> bool {
     info.num_ack_pending == 0 && (info.paused || info.num_waiting == 0)
+}
+
+/// Returns whether a consumer takes a part of the stream's messages.
+fn has_filter(info: &consumer::Info) -> bool {
+    !(info.config.filter_subject.is_empty() && info.config.filter_subjects.is_empty())
 }
 
 /// Returns whether no worker uses a consumer, and none has.
