@@ -220,6 +220,8 @@ async fn ten_thousand_waiting_retries_hold_up_no_call() {
     for _ in 0..WAITING {
         queue.submit(|_| {}).await;
     }
+    // A call may be delivered, and its request not sent yet.
+    function.receives(WAITING).await;
     until_in(WAIT_TIMEOUT, "all calls wait for their second attempt", async || {
         let consumer = queue.consumer().await;
         let info = consumer.cached_info();

@@ -170,11 +170,12 @@ impl FunctionGate {
     /// Opens an invocation. Refuses it if that would exceed this worker's share of the limits of
     /// the function, if the share may have lapsed, or if the function would refuse it.
     pub(crate) fn open(&self, name: &FunctionName) -> Result<OpenFunction, AtLimit> {
-        let (limits, is_adaptive) = (self.limits(name), self.is_adaptive());
-        let (now, mut state) = (Instant::now(), self.lock());
+        let mut state = self.lock();
         if !state.has_lanes {
             return Ok(OpenFunction(None));
         }
+        let (limits, is_adaptive) = (self.limits(name), self.is_adaptive());
+        let now = Instant::now();
         let is_valid = state.is_valid(now);
         let is_limited = has_shares(&limits);
         let Some(function) = self.used(&mut state, name, now) else {
