@@ -64,7 +64,7 @@ async fn functions() -> HttpServer {
     HttpServer::answering(|request| {
         let status = if request.target.contains("failing") { 503 } else { 200 };
         let is_slow = request.target.contains("slow");
-        let time = if is_slow { LEASE } else { Duration::from_millis(200) };
+        let time = if is_slow { LEASE * 4 } else { Duration::from_millis(200) };
         respond_after(time, status, "")
     })
     .await
