@@ -3,7 +3,6 @@
 //! once in each replica, from 1 to 10 replicas, one more every 5 seconds while all are busy.
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,12 +11,10 @@ use std::{
 };
 
 use asyncqueue::{FunctionName, lanes::Fairness};
-use asyncqueue_bench::{FUNCTION, QUEUE, Queue, call, free_addr};
+use asyncqueue_bench::{FUNCTION, QUEUE, Queue, call, free_addr, serve};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use test_support::{process::unless_ended, program::Program, wait::until_in};
 use tokio::{net::TcpListener, time::sleep};
 
@@ -65,7 +62,11 @@ async fn run(workers: usize) -> Result<(Duration, usize), Error> {
     let function = Arc::new(Function::new());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(serve(listener, function.clone()));
+    let served = function.clone();
+    tokio::spawn(serve(listener, move |_| {
+        let function = served.clone();
+        async move { function.answer().await }
+    }));
     let _autoscaler = tokio::spawn(scale_up(function.clone()));
     let _workers: Vec<_> = (0..workers).map(|_| worker(&queue, &url)).collect();
     let begun = Instant::now();
@@ -132,18 +133,5 @@ async fn scale_up(function: Arc<Function>) {
         if since.is_some() && busy_since.is_none() && places < PLACES * MAX_REPLICAS {
             function.places.store(places + PLACES, Ordering::SeqCst);
         }
-    }
-}
-
-/// Answers calls for as long as the benchmark runs.
-async fn serve(listener: TcpListener, function: Arc<Function>) -> std::io::Result<()> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        let function = function.clone();
-        let service = service_fn(move |_| {
-            let function = function.clone();
-            async move { Ok::<_, Infallible>(function.answer().await) }
-        });
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }

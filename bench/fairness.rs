@@ -2,7 +2,6 @@
 //! function, and what lanes cost: with `fairness: Fifo` and with `fairness: Function`, in one run.
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,12 +10,10 @@ use std::{
 };
 
 use asyncqueue::{FunctionName, Invocation, lanes::Fairness};
-use asyncqueue_bench::{Queue, call, median, per_second, percentile};
+use asyncqueue_bench::{Queue, call, median, per_second, percentile, serve};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use test_support::{
     process::{processor_time, unless_ended},
     wait::until_in,
@@ -120,7 +117,8 @@ impl Bench {
         let server = Arc::new(Server::default());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/{{function}}", listener.local_addr()?);
-        tokio::spawn(serve(listener, server.clone()));
+        let functions = server.clone();
+        tokio::spawn(serve(listener, move |request| answer(request, functions.clone())));
         Ok(Self { queue, server, url })
     }
 
@@ -230,20 +228,10 @@ impl Server {
     }
 }
 
-async fn serve(listener: TcpListener, server: Arc<Server>) -> std::io::Result<()> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let server = server.clone();
-        let service = service_fn(move |request| answer(request, server.clone()));
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-    }
-}
-
 async fn answer(
     request: Request<hyper::body::Incoming>,
     server: Arc<Server>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Response<Full<Bytes>> {
     let (at, is_heavy) = (Instant::now(), request.uri().path().contains("heavy"));
     let body = request.into_body().collect().await;
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -257,5 +245,5 @@ async fn answer(
     {
         server.arrived().push((number, at));
     }
-    Ok(Response::new(Full::default()))
+    Response::new(Full::default())
 }

@@ -6,7 +6,6 @@
 //! machines are noisy.
 
 use std::{
-    convert::Infallible,
     future::IntoFuture,
     sync::{
         Arc,
@@ -17,16 +16,12 @@ use std::{
 
 use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use asyncqueue::{FunctionName, Invocation};
-use asyncqueue_bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile};
+use asyncqueue_bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile, serve};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioIo},
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use test_support::{
     process::{processor_time, resident_bytes, unless_ended},
     program::Program,
@@ -183,7 +178,8 @@ impl Bench {
         let function = Arc::new(Function::default());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        tokio::spawn(serve(listener, function.clone()));
+        let served = function.clone();
+        tokio::spawn(serve(listener, move |request| answer(request, served.clone())));
         Ok(Self { queue, function, url, kept: AtomicUsize::new(0) })
     }
 
@@ -368,22 +364,10 @@ async fn limit(nats: &str, function: &str, in_flight: usize) -> Result<(), Error
         .await
 }
 
-/// Takes calls for as long as the benchmark runs. Not by the server of the programs here, which has
-/// a limit of connections.
-async fn serve(listener: TcpListener, function: Arc<Function>) -> std::io::Result<()> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let function = function.clone();
-        let service = service_fn(move |request| answer(request, function.clone()));
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-    }
-}
-
 async fn answer(
     request: Request<hyper::body::Incoming>,
     function: Arc<Function>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Response<Full<Bytes>> {
     let at = Instant::now();
     let body = request
         .into_body()
@@ -403,7 +387,7 @@ async fn answer(
     if function.holds.load(Ordering::SeqCst) {
         released.await;
     }
-    Ok(Response::new(Full::new(Bytes::from_static(b"ok"))))
+    Response::new(Full::new(Bytes::from_static(b"ok")))
 }
 
 /// The part of one call, in microseconds, of what was used for all.

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -21,7 +22,11 @@ use asyncqueue::{
     subject::call_subject,
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 
 use test_support::{
     loopback::free_port,
@@ -30,6 +35,7 @@ use test_support::{
     raw,
     wait::{WAIT_TIMEOUT, until},
 };
+use tokio::net::TcpListener;
 
 pub mod load;
 pub mod report;
@@ -200,6 +206,28 @@ impl Queue {
         let consumer: PullConsumer =
             self.js.get_consumer_from_stream(name, &self.spec.stream).await.ok()?;
         Some(consumer.cached_info().num_waiting)
+    }
+}
+
+/// Serves functions for as long as the benchmark runs. Not by the server of the programs, which has
+/// a limit of connections.
+///
+/// # Errors
+///
+/// A connection can't be accepted.
+pub async fn serve<F>(
+    listener: TcpListener,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+) -> std::io::Result<()>
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let answer = answer.clone();
+        let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
 
