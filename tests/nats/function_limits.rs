@@ -12,6 +12,8 @@ use asyncqueue::{
 };
 use test_support::{
     http::{HttpServer, respond_after},
+    loopback::{at, free_port},
+    raw,
     wait::{WAIT_TIMEOUT, until, until_in},
 };
 
@@ -212,6 +214,47 @@ async fn a_rate_of_a_function_holds_for_all_workers() {
         starts.len()
     );
     assert_first_attempts(&server);
+}
+
+#[tokio::test]
+async fn limits_are_in_the_metrics() {
+    let (queue, directory) = limited().await;
+    limit(&directory, "limited", r#"{"maxInflight":3,"rate":{"perSecond":4,"burst":1}}"#).await;
+    let server = slow_functions().await;
+    let addr = at(free_port());
+    let (http_addr, rate) = (addr.to_string(), ("rate_per_second", "50"));
+    let settings = [("http_addr", &*http_addr), ("concurrency", "6"), ("max_inflight", "8"), rate];
+    let _worker = worker(&queue, &server, &settings);
+    for number in 0..20 {
+        queue.submit_to("limited", &number.to_string()).await;
+    }
+    let expected = [
+        r#"concurrency{queue_name="jobs"} 6"#,
+        r#"concurrency_share{queue_name="jobs"} 6"#,
+        r#"rate{queue_name="jobs"} 50.0"#,
+        r#"rate_share{queue_name="jobs"} 50.0"#,
+        r#"rate_waits_total{queue_name="jobs",limit="queue"} "#,
+        r#"function_limit{queue_name="jobs",function_name="limited.openfaas-fn",kind="total"} 3"#,
+        r#"function_limit{queue_name="jobs",function_name="limited.openfaas-fn",kind="share"} 3"#,
+        r#"function_rate{queue_name="jobs",function_name="limited.openfaas-fn",kind="total"} 4.0"#,
+        r#"function_rate{queue_name="jobs",function_name="limited.openfaas-fn",kind="share"} 4.0"#,
+    ];
+    let waited = r#"queue_worker_rate_waits_total{queue_name="jobs",limit="function"} "#;
+    until_in(WAIT_TIMEOUT, "the metrics show the limits", async || {
+        let answer = raw::try_request(addr, "GET", "/metrics", &[], b"").await.ok()?;
+        let text = answer.text();
+        let has_waited = text.contains(waited) && !text.contains(&format!("{waited}0\n"));
+        let is_shown = |series: &&str| text.contains(&format!("queue_worker_{series}"));
+        (has_waited && expected.iter().all(is_shown)).then_some(())
+    })
+    .await;
+    // Without limits, functions have no series.
+    limit(&directory, "limited", "{}").await;
+    until_in(WAIT_TIMEOUT, "the series of the function are gone", async || {
+        let answer = raw::try_request(addr, "GET", "/metrics", &[], b"").await.ok()?;
+        (!answer.text().contains("kind=\"total\"")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
