@@ -1,4 +1,5 @@
-//! Decides which functions that refuse calls are in the status of a queue, and when that is written.
+//! Decides which functions that refuse calls are in the status of a queue, and when that is
+//! written.
 //!
 //! Learned limits change all the time, and a steady state must not write. So the status has what
 //! differs much from what it has, at most once a minute.
