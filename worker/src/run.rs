@@ -220,6 +220,7 @@ impl Worker {
             shared.settings.subscribe(),
             in_flight_rx,
             shared.store.clone(),
+            shared.statuses.scheduled(),
         );
         let published = statistics.clone().publish(js.client(), queue);
         let result = async {

@@ -1,7 +1,7 @@
 //! Publishes over core NATS how many calls run here, for programs that add up the numbers of all
 //! workers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use asyncqueue::{
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use crate::{live_settings::LiveSettings, record_store::RecordStore};
+use crate::{live_settings::LiveSettings, record_store::RecordStore, scheduled::ScheduledCalls};
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
 /// them.
@@ -32,6 +32,7 @@ pub(crate) struct WorkerStatistics {
     /// How many calls run here.
     running: watch::Receiver<usize>,
     store: RecordStore,
+    scheduled: ScheduledCalls,
 }
 
 // === impl WorkerStatistics ===
@@ -42,8 +43,9 @@ impl WorkerStatistics {
         settings: watch::Receiver<LiveSettings>,
         running: watch::Receiver<usize>,
         store: RecordStore,
+        scheduled: ScheduledCalls,
     ) -> Self {
-        Self { worker, instance, settings, running, store }
+        Self { worker, instance, settings, running, store, scheduled }
     }
 
     /// Returns the current statistics, in JSON.
@@ -53,6 +55,7 @@ impl WorkerStatistics {
             instance: self.instance.clone(),
             running: u32::try_from(*self.running.borrow()).unwrap_or(u32::MAX),
             max_inflight: self.settings.borrow().max_inflight.into(),
+            scheduled: Some(self.scheduled.count(Instant::now())),
             blocked: self.store.blocked(),
         };
         let encoded = serde_json::to_vec(&stats);
