@@ -117,7 +117,7 @@ impl Sample {
     ) -> Result<(), Error> {
         let name = format!("{namespace}-{number}");
         let queues = queues(client, namespace);
-        let created = queues.create(&PostParams::default(), &queue(&name)?).await?;
+        let created = queues.create(&PostParams::default(), &queue(&name, false)?).await?;
         let uid = created.metadata.uid.unwrap_or_default();
         let finalizers = json!({ "metadata": { "finalizers": self.finalizers } });
         queues.patch(&name, &PatchParams::default(), &Patch::Merge(finalizers)).await?;

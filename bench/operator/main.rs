@@ -11,6 +11,8 @@
 //!
 //! `bench_queues=100,1000,10000 bench_steady=600` in the environment measures ten minutes of each
 //! of these numbers of queues; without them it is a part of that, which takes a few minutes.
+//! `bench_functions=5` gives each queue `fairness: Function` and a waiting call of each of five
+//! functions, and so five lanes.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -21,6 +23,13 @@ use std::{
 };
 
 use async_nats::jetstream;
+use asyncqueue::{
+    CallId, FunctionName, Invocation, QueueName,
+    directory::{QueueEntry, QueueRoute},
+    lanes::ensure_lane,
+    message::native,
+    subject::call_subject,
+};
 use futures::{StreamExt, TryStreamExt};
 use http::Request;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -32,7 +41,7 @@ use kube::{
     },
     runtime::{WatchStreamExt, watcher},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use test_support::{
     cluster::{self, Namespace, ScaledDown, Stopped},
     loopback::free_port,
@@ -50,6 +59,10 @@ mod limit;
 const QUEUES: &str = "100,1000";
 /// Seconds without a change.
 const STEADY: &str = "30";
+/// Functions of each queue with a waiting call; 0: the queues run their calls in order.
+const FUNCTIONS: &str = "0";
+/// More lanes than any of these have.
+const MAX_LANES: &str = "100000";
 /// Requests at once, to create queues.
 const APPLY: usize = 16;
 /// Longer than anything here should take.
@@ -87,6 +100,7 @@ struct Measured {
     /// The operator's processor time until then.
     busy: Duration,
     resident: u64,
+    lanes: usize,
     steady: Steady,
 }
 
@@ -116,6 +130,8 @@ struct Bench {
     client: Client,
     queues: Api<DynamicObject>,
     deployments: Api<Deployment>,
+    /// Number of functions of each queue.
+    functions: usize,
     namespace: Namespace,
     js: jetstream::Context,
     admin: SocketAddr,
@@ -136,19 +152,20 @@ async fn measure() -> Result<(), Error> {
     let sizes = setting("bench_queues", QUEUES);
     let sizes: Vec<usize> = sizes.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let steady = Duration::from_secs(setting("bench_steady", STEADY).parse()?);
+    let functions = setting("bench_functions", FUNCTIONS).parse()?;
     cluster::apply_file("crds/asyncqueues.yaml");
     let _operator = ScaledDown::deployment("openfaas", "asyncqueue-operator").await;
     let _manager = Stopped::component("kube-controller-manager");
 
     println!(
         "| queues | all ready after, s | limit, s | ratio | operator's CPU, s | looks a queue \
-         | API writes a queue | resident, MB | in {} s: API writes | JetStream writes \
+         | API writes a queue | resident, MB | lanes | in {} s: API writes | JetStream writes \
          | JetStream requests/s | operator's CPU |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|",
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|",
         steady.as_secs()
     );
     for size in sizes {
-        let mut bench = Bench::start().await?;
+        let mut bench = Bench::start(functions).await?;
         let measured = bench.measure(size, steady).await?;
         println!("{}", measured.row(steady));
         for (what, times) in &measured.steady.api_writes {
@@ -171,13 +188,14 @@ fn queues(client: &Client, namespace: &str) -> Api<DynamicObject> {
     )
 }
 
-/// A queue that needs no pod.
-fn queue(name: &str) -> serde_json::Result<DynamicObject> {
+/// A queue that needs no pod, whose functions may take turns.
+fn queue(name: &str, has_lanes: bool) -> serde_json::Result<DynamicObject> {
+    let fairness = if has_lanes { "Function" } else { "Fifo" };
     serde_json::from_value(json!({
         "apiVersion": "asyncqueue.io/v1alpha1",
         "kind": "AsyncQueue",
         "metadata": { "name": name },
-        "spec": { "replicas": 0 },
+        "spec": { "replicas": 0, "fairness": fairness },
     }))
 }
 
@@ -186,7 +204,7 @@ fn setting(name: &str, default: &str) -> String {
 }
 
 impl Bench {
-    async fn start() -> Result<Self, Error> {
+    async fn start(functions: usize) -> Result<Self, Error> {
         let nats = NatsServer::start().await;
         let namespace = Namespace::create("bench");
         let (url, admin) = (nats.url(), format!("127.0.0.1:{}", free_port()));
@@ -199,6 +217,7 @@ impl Bench {
                 ("watch_namespaces", &namespace.name),
                 ("worker_image", "none"),
                 ("default_queue", ""),
+                ("max_lanes", MAX_LANES),
                 ("nats_url", &url),
                 ("http_addr", &admin),
             ],
@@ -213,7 +232,17 @@ impl Bench {
         let queues = queues(&client, &namespace.name);
         let deployments = Api::namespaced(client.clone(), &namespace.name);
         let js = nats.jetstream().await;
-        Ok(Self { client, queues, deployments, namespace, js, admin, operator, _nats: nats })
+        Ok(Self {
+            client,
+            queues,
+            deployments,
+            functions,
+            namespace,
+            js,
+            admin,
+            operator,
+            _nats: nats,
+        })
     }
 
     async fn measure(&mut self, size: usize, steady: Duration) -> Result<Measured, Error> {
@@ -229,20 +258,50 @@ impl Bench {
         let looks = after.looks - before.looks;
         let busy = after.busy.saturating_sub(before.busy);
         eprintln!("{size} queues: ready after {:.1} s", ready.as_secs_f64());
+        self.submit(size).await?;
         self.check(size).await?;
+        timeout(WAIT_TIMEOUT, self.counted(size)).await??;
         sleep(ready.clamp(SETTLE, MAX_SETTLE)).await;
         let steady = self.steady(steady).await?;
         let resident = resident_bytes(self.operator.id());
         self.operator.kill();
-        let limit = if size <= LIMITED { Some(limit::measure(self, size).await?) } else { None };
-        Ok(Measured { queues: size, ready, limit, writes, looks, busy, resident, steady })
+        // The plain client has no calls to store.
+        let limit = if size <= LIMITED && self.functions == 0 {
+            Some(limit::measure(self, size).await?)
+        } else {
+            None
+        };
+        let lanes = size * self.functions;
+        Ok(Measured { queues: size, ready, limit, writes, looks, busy, resident, lanes, steady })
+    }
+
+    /// Stores a call of each function of each queue, and ensures its lane, as a gateway does.
+    async fn submit(&self, size: usize) -> Result<(), Error> {
+        let calls = (0..size).flat_map(|queue| (0..self.functions).map(move |of| (queue, of)));
+        futures::stream::iter(calls)
+            .map(async |(queue, function)| {
+                let queue: QueueName = format!("{}-{queue}", self.namespace.name).parse()?;
+                let function = FunctionName::new(&format!("f{function}"), "openfaas-fn")?;
+                let call = Invocation::new(CallId::generate(&queue), function.clone(), "hi");
+                let subject = call_subject(queue.as_str(), &call.function, &call.call_id);
+                let headers = native::encode(&call);
+                self.js.publish_with_headers(subject, headers, call.body).await?.await?;
+                let entry = QueueEntry::new(queue.as_str(), queue.as_str());
+                let route: QueueRoute = entry.route_of_unknown_fairness(queue);
+                ensure_lane(&self.js, &route, &function).await?;
+                Ok::<(), Error>(())
+            })
+            .buffer_unordered(APPLY)
+            .try_collect::<()>()
+            .await
     }
 
     /// Creates so many queues.
     async fn apply(&self, size: usize) -> Result<(), Error> {
         futures::stream::iter(0..size)
             .map(async |number| {
-                let queue = queue(&format!("{}-{number}", self.namespace.name))?;
+                let name = format!("{}-{number}", self.namespace.name);
+                let queue = queue(&name, self.functions > 0)?;
                 self.queues.create(&PostParams::default(), &queue).await.map_err(Error::from)
             })
             .buffer_unordered(APPLY)
@@ -252,18 +311,33 @@ impl Bench {
 
     /// Returns when so many queues say that they are ready.
     async fn ready(&self, size: usize) -> Result<(), Error> {
-        let mut ready = HashSet::new();
+        self.have_status(size, |status| {
+            let mut conditions = status["conditions"].as_array().into_iter().flatten();
+            conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+        })
+        .await
+    }
+
+    /// Returns when the statuses of so many queues count their calls and lanes.
+    async fn counted(&self, size: usize) -> Result<(), Error> {
+        if self.functions == 0 {
+            return Ok(());
+        }
+        self.have_status(size, |status| {
+            [&status["pending"], &status["lanes"]].into_iter().all(|count| *count == self.functions)
+        })
+        .await
+    }
+
+    /// Returns when so many queues have had such a status.
+    async fn have_status(&self, size: usize, is: impl Fn(&Value) -> bool) -> Result<(), Error> {
+        let mut seen = HashSet::new();
         let mut events =
             pin!(watcher(self.queues.clone(), watcher::Config::default()).applied_objects());
-        while ready.len() < size {
+        while seen.len() < size {
             let queue = events.try_next().await?.ok_or("the watch ended")?;
-            let conditions = queue.data["status"]["conditions"].as_array();
-            if conditions
-                .into_iter()
-                .flatten()
-                .any(|c| c["type"] == "Ready" && c["status"] == "True")
-            {
-                ready.insert(queue.metadata.name);
+            if is(&queue.data["status"]) {
+                seen.insert(queue.metadata.name);
             }
         }
         Ok(())
@@ -288,7 +362,8 @@ impl Bench {
                 consumers += info.state.consumer_count;
             }
         }
-        assert_eq!((deployments, streams, consumers), (size, 3 * size, 2 * size));
+        let expected = (size, 3 * size, (2 + self.functions) * size);
+        assert_eq!((deployments, streams, consumers), expected);
         Ok(())
     }
 
@@ -372,14 +447,15 @@ impl Measured {
             None => ("not measured".to_owned(), String::new()),
         };
         format!(
-            "| {} | {:.1} | {limit} | {ratio} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} \
-             | {:.1} % |",
+            "| {} | {:.1} | {limit} | {ratio} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {} \
+             | {:.1} | {:.1} % |",
             self.queues,
             self.ready.as_secs_f64(),
             self.busy.as_secs_f64(),
             each(self.looks),
             each(self.writes),
             self.resident as f64 / 1e6,
+            self.lanes,
             total(&steady.api_writes),
             steady.jetstream_writes,
             steady.jetstream_requests as f64 / seconds,

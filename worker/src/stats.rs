@@ -12,7 +12,10 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use crate::{live_settings::LiveSettings, record_store::RecordStore, scheduled::ScheduledCalls};
+use crate::{
+    live_settings::LiveSettings, record_store::RecordStore, scheduled::ScheduledCalls,
+    shared_limits::FunctionGate,
+};
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
 /// them.
@@ -33,6 +36,7 @@ pub(crate) struct WorkerStatistics {
     running: watch::Receiver<usize>,
     store: RecordStore,
     scheduled: ScheduledCalls,
+    functions: FunctionGate,
 }
 
 // === impl WorkerStatistics ===
@@ -44,8 +48,9 @@ impl WorkerStatistics {
         running: watch::Receiver<usize>,
         store: RecordStore,
         scheduled: ScheduledCalls,
+        functions: FunctionGate,
     ) -> Self {
-        Self { worker, instance, settings, running, store, scheduled }
+        Self { worker, instance, settings, running, store, scheduled, functions }
     }
 
     /// Returns the current statistics, in JSON.
@@ -57,6 +62,7 @@ impl WorkerStatistics {
             max_inflight: self.settings.borrow().max_inflight.into(),
             scheduled: Some(self.scheduled.count(Instant::now())),
             blocked: self.store.blocked(),
+            limited: self.functions.limited(),
         };
         let encoded = serde_json::to_vec(&stats);
         encoded
