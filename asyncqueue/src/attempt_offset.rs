@@ -43,6 +43,16 @@ pub enum AttemptOffset {
     },
 }
 
+/// What holds for a call that has no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrecorded {
+    /// Each delivery was an attempt.
+    Delivered,
+    /// No delivery was an attempt. It is a delayed call, which workers hand back without a record
+    /// until it is due. Its first invocation is recorded before it starts.
+    Delayed,
+}
+
 /// No sum was written without an answer.
 const NO_SUM: i64 = i64::MIN;
 
@@ -52,6 +62,7 @@ const NO_SUM: i64 = i64::MIN;
 pub struct OffsetIncrement<'a> {
     queue: &'a QueueName,
     call: &'a CallRef,
+    unrecorded: Unrecorded,
     deliveries: u64,
     /// The sum that was written without an answer; [`NO_SUM`] if no such sum exists.
     unanswered: AtomicI64,
@@ -102,11 +113,27 @@ impl AttemptOffset {
     }
 }
 
+impl Unrecorded {
+    /// Returns the record that the call would have.
+    #[must_use]
+    pub fn offset(self) -> AttemptOffset {
+        match self {
+            Self::Delivered => AttemptOffset::Deliveries(0),
+            Self::Delayed => AttemptOffset::Attempts(0),
+        }
+    }
+}
+
 impl<'a> OffsetIncrement<'a> {
     /// Creates an addition of further deliveries of a call.
     #[must_use]
-    pub fn new(queue: &'a QueueName, call: &'a CallRef, deliveries: u64) -> Self {
-        Self { queue, call, deliveries, unanswered: AtomicI64::new(NO_SUM) }
+    pub fn new(
+        queue: &'a QueueName,
+        call: &'a CallRef,
+        unrecorded: Unrecorded,
+        deliveries: u64,
+    ) -> Self {
+        Self { queue, call, unrecorded, deliveries, unanswered: AtomicI64::new(NO_SUM) }
     }
 
     /// Adds them, even if other programs do so at the same time. Adds nothing if only the number of
@@ -118,7 +145,7 @@ impl<'a> OffsetIncrement<'a> {
             AttemptOffset::Deliveries(before) => self.sum(before).map(AttemptOffset::Deliveries),
             AttemptOffset::Attempts(_) | AttemptOffset::Waiting { .. } => None,
         };
-        update(js, &key(self.queue, id, *sequence), change, conflict).await
+        update(js, &key(self.queue, id, *sequence), self.unrecorded, change, conflict).await
     }
 
     /// Returns the sum to write over `before`; `None` if an earlier try has written it.
@@ -133,14 +160,14 @@ impl<'a> OffsetIncrement<'a> {
     }
 }
 
-/// Returns the stored record of the attempts of a call. Default: each delivery was an attempt.
+/// Returns the stored record of the attempts of a call. Default: what `unrecorded` says.
 pub async fn get(
     js: &Context,
     queue: &QueueName,
-    call: &CallId,
-    sequence: u64,
+    call: &CallRef,
+    unrecorded: Unrecorded,
 ) -> Result<AttemptOffset, NatsError> {
-    read(js, &key(queue, call, sequence)).await
+    read(js, &key(queue, &call.id, call.sequence), unrecorded).await
 }
 
 /// Stores the record of the attempts of a call.
@@ -172,7 +199,7 @@ pub async fn record_waiting(
         }
         _ => Some(waiting),
     };
-    update(js, &key(queue, id, *sequence), change, || {}).await
+    update(js, &key(queue, id, *sequence), Unrecorded::Delivered, change, || {}).await
 }
 
 /// The attempts to deliver the result of a call.
@@ -191,7 +218,7 @@ pub struct CallbackAttempts<'a> {
 impl CallbackAttempts<'_> {
     /// Returns their stored record. Default: each delivery was an attempt.
     pub async fn get(&self) -> Result<AttemptOffset, NatsError> {
-        read(self.js, &self.key()).await
+        read(self.js, &self.key(), Unrecorded::Delivered).await
     }
 
     /// Stores their record.
@@ -204,11 +231,10 @@ impl CallbackAttempts<'_> {
     }
 }
 
-async fn read(js: &Context, key: &str) -> Result<AttemptOffset, NatsError> {
+async fn read(js: &Context, key: &str, unrecorded: Unrecorded) -> Result<AttemptOffset, NatsError> {
     let value = last_message(js, &ATTEMPT_OFFSETS.stream(), &ATTEMPT_OFFSETS.subject(key)).await?;
-    Ok(value
-        .and_then(|value| AttemptOffset::decode(&value.payload))
-        .unwrap_or(AttemptOffset::Deliveries(0)))
+    let recorded = value.and_then(|value| AttemptOffset::decode(&value.payload));
+    Ok(recorded.unwrap_or(unrecorded.offset()))
 }
 
 /// Replaces a stored record by what `change` returns for it, even if other programs do so at the
@@ -216,6 +242,7 @@ async fn read(js: &Context, key: &str) -> Result<AttemptOffset, NatsError> {
 async fn update(
     js: &Context,
     key: &str,
+    unrecorded: Unrecorded,
     change: impl Fn(AttemptOffset) -> Option<AttemptOffset>,
     conflict: impl Fn(),
 ) -> Result<(), NatsError> {
@@ -225,7 +252,7 @@ async fn update(
         let revision = value.as_ref().map_or(0, |value| value.sequence);
         let before = value
             .and_then(|value| AttemptOffset::decode(&value.payload))
-            .unwrap_or(AttemptOffset::Deliveries(0));
+            .unwrap_or(unrecorded.offset());
         let Some(offset) = change(before) else { return Ok(()) };
         let entry = PublishMessage::build()
             .payload(offset.encode().into())
@@ -281,7 +308,7 @@ mod tests {
     fn an_addition_counts_once_however_often_it_is_written() {
         let (queue, call) =
             ("jobs".parse().unwrap(), CallRef { id: "id-1".parse().unwrap(), sequence: 7 });
-        let addition = OffsetIncrement::new(&queue, &call, 2);
+        let addition = OffsetIncrement::new(&queue, &call, Unrecorded::Delivered, 2);
         assert_eq!(addition.sum(1), Some(3));
         // The server did not answer: it had written the sum, or not.
         assert_eq!(addition.sum(1), Some(3));
@@ -298,5 +325,8 @@ mod tests {
         // Three attempts were deliveries of an earlier consumer.
         let waiting = AttemptOffset::Waiting { attempts: 3, not_before: Timestamp::MIN };
         assert_eq!([waiting.attempt_at(1), AttemptOffset::Deliveries(-3).attempt_at(1)], [4, 4]);
+        // However often workers have handed it back.
+        assert_eq!(Unrecorded::Delayed.offset().attempt_at(9), 1);
+        assert_eq!(Unrecorded::Delivered.offset().attempt_at(9), 9);
     }
 }

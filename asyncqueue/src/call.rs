@@ -123,6 +123,11 @@ pub enum CallState {
         #[serde(skip_serializing_if = "Option::is_none")]
         position: Option<u64>,
     },
+    /// The call is delayed, and not due yet.
+    Scheduled {
+        /// The call does not run before this time.
+        not_before: Timestamp,
+    },
     /// The call was delivered, and no worker reports more: it runs, or waits for its next attempt.
     Delivered,
     /// The call runs.
@@ -316,9 +321,11 @@ impl CallState {
     #[must_use]
     pub fn end(&self) -> Option<EndState> {
         match self {
-            Self::Queued { .. } | Self::Delivered | Self::Running { .. } | Self::Waiting { .. } => {
-                None
-            }
+            Self::Queued { .. }
+            | Self::Scheduled { .. }
+            | Self::Delivered
+            | Self::Running { .. }
+            | Self::Waiting { .. } => None,
             Self::Done { .. } => Some(EndState::Done),
             Self::Dead { .. } => Some(EndState::Dead),
             Self::Cancelled { .. } => Some(EndState::Cancelled),
@@ -348,6 +355,9 @@ impl fmt::Display for CallState {
             Self::Queued { position: None } => write!(f, "queued"),
             Self::Queued { position: Some(position) } => {
                 write!(f, "queued, {position} calls before it")
+            }
+            Self::Scheduled { not_before } => {
+                write!(f, "scheduled, does not run before {not_before:.0}")
             }
             Self::Delivered => write!(f, "running, or waiting for its next attempt"),
             Self::Running { worker, attempt, max_attempts, since, blocked } => {

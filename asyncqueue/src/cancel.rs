@@ -22,6 +22,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
@@ -46,6 +47,9 @@ pub use request::{CancelOutcome, cancel_calls};
 
 /// Maximum time that a worker that is not busy takes to reply.
 const PROMPT_REPLY_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How much the clock of the server may differ from what a worker knows of it.
+const CLOCK_ERROR: Duration = Duration::from_secs(1);
 
 /// Maximum number of calls with one id that one request cancels. A repeat cancels more.
 pub(crate) const MAX_CALLS: usize = 1_000;
@@ -300,6 +304,9 @@ impl<'a> Canceller<'a> {
         if was_confirmed {
             return Ok(CallOutcome::AlreadyCancelled);
         }
+        if self.is_before_start(call, headers).await? {
+            return self.record_confirmed(call, CallOutcome::Queued).await;
+        }
         let seen = Observation { was_undelivered, is_removed, is_result_stored };
         let (outcome, is_certain) = self.confirm(call, subject, seen).await?;
         if is_result_stored && outcome == CallOutcome::Unconfirmed {
@@ -308,6 +315,18 @@ impl<'a> Canceller<'a> {
             tombstone::record_result(self.js, &self.location.queue, call).await?;
         }
         if is_certain { self.record_confirmed(call, outcome).await } else { Ok(outcome) }
+    }
+
+    /// Returns whether a call was cancelled well before it was due. It is delayed, and a worker
+    /// looks up the tombstone of a delayed call when the call is due.
+    async fn is_before_start(
+        &self,
+        call: &CallRef,
+        headers: &NatsHeaders,
+    ) -> Result<bool, NatsError> {
+        let Ok(Some(not_before)) = native::not_before(headers) else { return Ok(false) };
+        let tombstone = tombstone::read(self.js, &self.location.queue, call).await?;
+        Ok(tombstone.is_some_and(|tombstone| is_well_before(tombstone.at, not_before)))
     }
 
     /// Waits until it is certain that a call with a tombstone does not start, and returns what the
@@ -498,6 +517,12 @@ impl<'a> Canceller<'a> {
     }
 }
 
+/// Returns whether a tombstone was written so long before its call was due that each worker that
+/// would start the call finds it. All times are the server's.
+fn is_well_before(written_at: Timestamp, not_before: Timestamp) -> bool {
+    not_before.duration_since(written_at).unsigned_abs() > CLOCK_ERROR && written_at < not_before
+}
+
 /// The outcome of waiting for a worker's answer.
 enum WaitOutcome {
     Replied(CancelReply),
@@ -530,6 +555,15 @@ impl CancelReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tombstone_is_found_if_it_precedes_the_due_time() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert!(is_well_before(at(0), at(2)));
+        for (written, due) in [(0, 1), (0, 0), (5, 0)] {
+            assert!(!is_well_before(at(written), at(due)), "{written} {due}");
+        }
+    }
 
     #[test]
     fn a_tally_counts_each_outcome_once() {

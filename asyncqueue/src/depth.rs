@@ -32,6 +32,9 @@ pub struct Depth {
     pub running: u64,
     /// Number of calls that were delivered and do not run: they wait for their retry.
     pub retrying: u64,
+    /// Number of delayed calls that were delivered and are not due, as far as workers report them.
+    /// They are not part of the total.
+    pub scheduled: u64,
 }
 
 // === impl ConsumerTotals ===
@@ -80,26 +83,34 @@ impl Sum for ConsumerTotals {
 
 impl Depth {
     /// Returns the depth of a queue with so many stored calls, of which its workers report so many
-    /// as running.
+    /// as running and so many as scheduled.
     ///
     /// The total is the number of stored calls and not the sum of the consumers. The two are equal
     /// while each call has a consumer. Where a consumer is missing, its calls still count, so that
     /// no autoscaler removes the workers of a queue that has calls. The numbers are read one after
     /// the other, so each part is at most what the stream stores.
     ///
-    /// Each stored call is due: calls have no delay. Calls that are not due yet are to be
-    /// subtracted here.
+    /// A delayed call that was not delivered yet counts as waiting: a worker is needed to see that
+    /// it is delayed. One that no worker reports counts as retrying.
     #[must_use]
-    pub fn new(stored: u64, consumers: ConsumerTotals, running: u64) -> Self {
+    pub fn new(stored: u64, consumers: ConsumerTotals, running: u64, scheduled: u64) -> Self {
         let running = running.min(stored);
-        let retrying = consumers.unacknowledged.saturating_sub(running).min(stored - running);
-        Self { waiting: stored - running - retrying, running, retrying }
+        let held = consumers.unacknowledged.saturating_sub(running).min(stored - running);
+        let scheduled = scheduled.min(held);
+        Self { waiting: stored - running - held, running, retrying: held - scheduled, scheduled }
     }
 
-    /// Returns the number of calls that have not ended.
+    /// Returns the number of calls that have not ended and are due.
     #[must_use]
     pub fn total(self) -> u64 {
         self.waiting + self.running + self.retrying
+    }
+
+    /// Returns the number by which workers are scaled: the total, and at least 1 while calls are
+    /// scheduled. Without a worker, they would not run when they are due.
+    #[must_use]
+    pub fn for_scaling(self) -> u64 {
+        self.total().max(self.scheduled.min(1))
     }
 
     /// Returns the number of calls that do not run.
@@ -128,26 +139,37 @@ mod tests {
 
     #[test]
     fn a_delivered_call_runs_or_waits_for_its_retry() {
-        let depth = Depth::new(10, totals(6, 4), 3);
-        assert_eq!(depth, Depth { waiting: 6, running: 3, retrying: 1 });
+        let depth = Depth::new(10, totals(6, 4), 3, 0);
+        assert_eq!(depth, Depth { waiting: 6, running: 3, retrying: 1, scheduled: 0 });
         assert_eq!((depth.total(), depth.not_running()), (10, 7));
     }
 
     #[test]
+    fn a_scheduled_call_needs_one_worker() {
+        let depth = Depth::new(9, totals(0, 9), 0, 9);
+        assert_eq!(depth, Depth { scheduled: 9, ..Depth::default() });
+        assert_eq!((depth.total(), depth.not_running(), depth.for_scaling()), (0, 0, 1));
+        let depth = Depth::new(9, totals(2, 7), 1, 4);
+        assert_eq!((depth.total(), depth.for_scaling(), depth.retrying), (5, 5, 2));
+    }
+
+    #[test]
     fn calls_without_a_consumer_wait() {
-        let depth = Depth::new(7, totals(0, 0), 0);
-        assert_eq!(depth, Depth { waiting: 7, running: 0, retrying: 0 });
-        assert_eq!(Depth::new(0, totals(0, 0), 0).total(), 0);
+        let depth = Depth::new(7, totals(0, 0), 0, 0);
+        assert_eq!(depth, Depth { waiting: 7, running: 0, retrying: 0, scheduled: 0 });
+        assert_eq!(Depth::new(0, totals(0, 0), 0, 0).total(), 0);
     }
 
     #[test]
     fn the_total_is_what_is_stored_whatever_was_read_earlier_or_later() {
         for stored in 0..4 {
             for unacknowledged in 0..6 {
-                for running in 0..6 {
-                    let depth = Depth::new(stored, totals(9, unacknowledged), running);
-                    assert_eq!(depth.total(), stored, "{depth:?}");
+                for (running, scheduled) in (0..6).flat_map(|one| (0..4).map(move |two| (one, two)))
+                {
+                    let depth = Depth::new(stored, totals(9, unacknowledged), running, scheduled);
+                    assert_eq!(depth.total() + depth.scheduled, stored, "{depth:?}");
                     assert_eq!(depth.running, running.min(stored), "{depth:?}");
+                    assert!(depth.scheduled <= scheduled, "{depth:?}");
                 }
             }
         }

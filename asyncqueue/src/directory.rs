@@ -11,6 +11,8 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
+    delay::{DEFAULT_MAX_DELAY, DelayLimits},
+    duration::GoDuration,
     fairness::{DEFAULT_MAX_LANES, Fairness},
     names::{FunctionName, QueueName},
     retry::RetryOverrides,
@@ -70,6 +72,13 @@ pub struct QueueEntry {
     /// Maximum size of a body, in bytes. Default: the limit of the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_payload: Option<u64>,
+    /// The longest delay of a call. Absent before version 0.2, whose workers do not know delays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_delay: Option<GoDuration>,
+    /// Maximum age of a call when it runs, for programs that store delayed calls. Absent before
+    /// version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<GoDuration>,
     /// The order in which its calls are run. Default: the order in which they were stored. A value
     /// that this program does not know is left out: the rest of the entry is read.
     #[serde(default, deserialize_with = "known_fairness", skip_serializing_if = "Option::is_none")]
@@ -112,6 +121,8 @@ pub struct QueueRoute {
     pub subject: String,
     /// Maximum size of a body, in bytes, if the queue has a limit.
     pub max_payload: Option<u64>,
+    /// The delays that the queue accepts.
+    pub delay: DelayLimits,
     /// Whether the directory lists the function.
     pub known: bool,
     /// Name of the queue's stream, if functions of the queue may have lanes: consumers of their
@@ -247,7 +258,8 @@ impl QueueEntry {
     /// name.
     #[must_use]
     pub fn with_default_names(queue: &QueueName) -> Self {
-        Self::new(queue.as_str(), queue.as_str())
+        let max_delay = Some(GoDuration(DEFAULT_MAX_DELAY));
+        Self { max_delay, ..Self::new(queue.as_str(), queue.as_str()) }
     }
 
     /// Creates the entry of a queue with this stream and subject and no limit.
@@ -257,6 +269,8 @@ impl QueueEntry {
             stream: stream.into(),
             subject: subject.into(),
             max_payload: None,
+            max_delay: None,
+            max_age: None,
             fairness: None,
             max_lanes: None,
             settings: None,
@@ -271,6 +285,10 @@ impl QueueEntry {
             queue,
             subject: self.subject.clone(),
             max_payload: self.max_payload,
+            delay: DelayLimits {
+                max_delay: self.max_delay.map(|max| max.0),
+                max_age: self.max_age.map(|max| max.0),
+            },
             known: false,
             lanes_of,
             max_lanes: self.max_lanes.unwrap_or(DEFAULT_MAX_LANES),

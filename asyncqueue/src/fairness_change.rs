@@ -184,7 +184,8 @@ async fn count_forgotten(
     Ok(Ok(u64::saturating_sub(unacknowledged, recorded)))
 }
 
-/// Asks the workers to record the attempts of their calls. Returns how many they have recorded.
+/// Asks the workers to record the attempts of their calls. Returns of how many calls the attempts
+/// are known: recorded ones, and delayed calls, which have none.
 async fn ask_workers(js: &Context, spec: &QueueSpec) -> Result<Result<u64, SwitchWait>, NatsError> {
     let (client, queue) = (js.client(), &spec.queue);
     let mut replies = request_stats(&client, std::slice::from_ref(queue)).await?;
@@ -206,7 +207,7 @@ async fn ask_workers(js: &Context, spec: &QueueSpec) -> Result<Result<u64, Switc
     if answers.len() < workers {
         return Ok(Err(SwitchWait::NoAnswer(workers - answers.len(), workers)));
     }
-    Ok(Ok(answers.iter().map(|answer| answer.recorded).sum()))
+    Ok(Ok(answers.iter().map(|answer| answer.recorded + answer.scheduled).sum()))
 }
 
 /// Replaces the consumers of a queue. That of the queue itself is removed last: it says which form

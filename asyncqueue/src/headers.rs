@@ -11,6 +11,12 @@ pub const X_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 /// The URL to which the result is posted.
 pub const X_CALLBACK_URL: HeaderName = HeaderName::from_static("x-callback-url");
 
+/// How long the call waits before it runs, as a Go duration: `90s`. Not passed on.
+pub const X_DELAY: HeaderName = HeaderName::from_static("x-delay");
+
+/// The call does not run before this time, as RFC 3339 writes it. Not passed on.
+pub const X_NOT_BEFORE: HeaderName = HeaderName::from_static("x-not-before");
+
 /// When the gateway accepted the call, in nanoseconds since 1970, as in `OpenFaaS`.
 pub const X_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
 

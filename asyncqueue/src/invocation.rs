@@ -51,6 +51,8 @@ pub struct Invocation {
     pub retry: RetryOverrides,
     /// When the gateway accepted the call.
     pub submitted_at: Timestamp,
+    /// The call does not run before this time. `None`: it runs as soon as a worker is free.
+    pub not_before: Option<Timestamp>,
     /// The body, unchanged.
     pub body: Bytes,
 }
@@ -100,6 +102,7 @@ impl Invocation {
             depth: 0,
             retry: RetryOverrides::default(),
             submitted_at: Timestamp::now(),
+            not_before: None,
             body: body.into(),
         }
     }

@@ -66,6 +66,7 @@ pub use {async_nats, bytes, http, jiff};
 pub mod call;
 pub mod cancel;
 pub mod dead_letters;
+pub mod delay;
 pub mod directory;
 pub mod headers;
 pub mod lookup;

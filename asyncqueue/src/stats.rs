@@ -53,6 +53,10 @@ pub struct WorkerStats {
     pub running: u32,
     /// Number of calls that it runs at most at the same time.
     pub max_inflight: u32,
+    /// Number of delayed calls that the worker has handed back and that are not due. `None`: its
+    /// version does not know delayed calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled: Option<u64>,
     /// Calls whose end can't be stored. Empty before version 0.2, which does not report them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<BlockedCalls>,
@@ -179,6 +183,15 @@ impl WorkerReplies {
         }
     }
 
+    /// Returns how many delayed calls the workers that answered have handed back.
+    #[must_use]
+    pub fn scheduled(&self) -> u64 {
+        match self {
+            Self::None | Self::NoReply => 0,
+            Self::Replied(all) => all.iter().filter_map(|worker| worker.scheduled).sum(),
+        }
+    }
+
     /// Returns the functions whose limits the workers have learned, over all workers.
     #[must_use]
     pub fn limited(&self) -> Vec<LimitedFunction> {
@@ -230,10 +243,10 @@ mod tests {
             let json = format!(r#"{{"worker":"{worker}","running":{running},"maxInflight":5}}"#);
             workers.add(&message(&json, None));
         }
-        let other = r#"{"worker":"a","instance":"1f","running":7,"maxInflight":5}"#;
+        let other = r#"{"worker":"a","instance":"1f","running":7,"maxInflight":5,"scheduled":4}"#;
         workers.add(&message(other, None));
         workers.add(&message("what no worker says", None));
-        assert_eq!(workers.count(), Some((3, 12)));
+        assert_eq!((workers.count(), workers.scheduled()), (Some((3, 12)), 4));
         let mut none = WorkerReplies::NoReply;
         none.add(&message("", Some(StatusCode::NO_RESPONDERS)));
         assert_eq!((none.count(), none), (Some((0, 0)), WorkerReplies::None));

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::{
     call::{CallQuery, CallRef, CallState, CallStatus, PendingCall, WorkerReport},
     consumer_progress::{self, Progress},
+    delay::time_until,
     end_state::EndState,
     jetstream::{NatsError, stored_at},
     message::native,
@@ -59,12 +60,18 @@ pub async fn status_of_pending(
         .as_ref()
         .is_some_and(|tombstone| queued.is_none() && tombstone.mark == Mark::Cancelling);
     let ended = tombstone.filter(|_| !is_open).and_then(|tombstone| tombstone.state());
-    let state = match ended.filter(|state| state.end() != Some(EndState::Dead)).or(queued) {
+    let invocation = native::decode(&message.headers, Bytes::new()).ok();
+    let scheduled = invocation.as_ref().and_then(|invocation| {
+        let now = progress.map_or_else(Timestamp::now, |progress| progress.now);
+        scheduled(invocation.not_before, now)
+    });
+    let ended = ended.filter(|state| state.end() != Some(EndState::Dead));
+    let state = match ended.or(scheduled).or(queued) {
         Some(state) => state,
         None => ask_worker(js, &location.queue, &call).await?,
     };
-    let submitted_at = native::decode(&message.headers, Bytes::new())
-        .map_or_else(|_| stored_at(message), |invocation| invocation.submitted_at);
+    let submitted_at =
+        invocation.map_or_else(|| stored_at(message), |invocation| invocation.submitted_at);
     Ok(CallStatus::new(query, &location.queue, Some(&message.subject), state)
         .submitted(submitted_at, Timestamp::now()))
 }
@@ -77,6 +84,12 @@ fn queued(progress: Option<Progress>, sequence: u64) -> Option<CallState> {
     // Calls that left the stream out of order leave gaps, so both are upper bounds.
     let position = (distance - 1).min(progress.pending.saturating_sub(1));
     Some(CallState::Queued { position: Some(position) })
+}
+
+/// Returns the state of a delayed call that is not due yet.
+fn scheduled(not_before: Option<Timestamp>, now: Timestamp) -> Option<CallState> {
+    time_until(not_before, now)?;
+    not_before.map(|not_before| CallState::Scheduled { not_before })
 }
 
 async fn ask_worker(
@@ -123,5 +136,13 @@ mod tests {
         assert_eq!(queued(at(4, 2), 700), position(Some(1)));
         assert_eq!(queued(at(7, 0), 7), None);
         assert_eq!(queued(at(9, 0), 7), None);
+    }
+
+    #[test]
+    fn delayed_call_is_scheduled_until_it_is_due() {
+        let now: Timestamp = "2026-11-29T10:00:00Z".parse().unwrap();
+        let later = now + Duration::from_millis(1);
+        assert_eq!(scheduled(Some(later), now), Some(CallState::Scheduled { not_before: later }));
+        assert_eq!([scheduled(Some(now), now), scheduled(None, now)], [None, None]);
     }
 }

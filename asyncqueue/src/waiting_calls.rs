@@ -35,6 +35,15 @@ pub struct WaitingRecords {
     pub recorded: u64,
     /// Number of calls of which the record could not be stored.
     pub failed: u64,
+    /// Number of delayed calls that it has handed back and that are not due: they have no attempts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scheduled: u64,
+}
+
+// Serde passes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Sends the request, and returns the answers, one for each worker. Waits until this many workers

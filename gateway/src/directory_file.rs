@@ -4,6 +4,8 @@
 //! queues:
 //!   slow-queue: {}             # or with `stream` and `subject`; the default is the queue's name
 //!   shared: {fairness: Function}   # round robin between its functions; the default is Fifo
+//!   # the longest delay, 168h where absent, and the setting max_age of the queue's workers
+//!   later: {maxDelay: 24h, maxAge: 48h}
 //! functions:
 //!   figlet:                    # or name.namespace
 //!     queue: slow-queue        # the default queue where absent
@@ -27,7 +29,8 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
-    FunctionName, NameError, QueueName,
+    FunctionName, GoDuration, NameError, QueueName,
+    delay::DEFAULT_MAX_DELAY,
     directory::{Directory, FunctionEntry, FunctionLimits, FunctionLimitsError, QueueEntry, Rate},
     function_namespaces::check_system,
     lanes::Fairness,
@@ -68,11 +71,13 @@ struct FileContents {
 struct NewQueueName(QueueName);
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Queue {
     stream: Option<String>,
     subject: Option<String>,
     fairness: Option<Fairness>,
+    max_delay: Option<GoDuration>,
+    max_age: Option<GoDuration>,
 }
 
 #[derive(Default, Deserialize)]
@@ -253,7 +258,7 @@ fn parse_values(
 /// Converts a queue, by the same rules that the API server applies to an `AsyncQueue`.
 fn queue_entry(
     name: &QueueName,
-    Queue { stream, subject, fairness }: Queue,
+    Queue { stream, subject, fairness, max_delay, max_age }: Queue,
 ) -> anyhow::Result<QueueEntry> {
     reserved_names::check_queue(name, subject.is_some())?;
     if let Some(stream) = &stream {
@@ -266,7 +271,8 @@ fn queue_entry(
     }
     let named = || name.to_string();
     let entry = QueueEntry::new(stream.unwrap_or_else(named), subject.unwrap_or_else(named));
-    Ok(QueueEntry { fairness, ..entry })
+    let max_delay = Some(max_delay.unwrap_or(GoDuration(DEFAULT_MAX_DELAY)));
+    Ok(QueueEntry { fairness, max_delay, max_age, ..entry })
 }
 
 /// Rejects two queues that use the same stream or subject. The default queue is included, though it
@@ -371,6 +377,8 @@ impl TryFrom<Retry> for RetryOverrides {
 
 #[cfg(test)]
 mod tests {
+    use asyncqueue::delay::DelayLimits;
+
     use super::*;
 
     fn read(yaml: &str) -> anyhow::Result<Directory> {
@@ -403,6 +411,18 @@ mod tests {
                 && bare.functions.values().all(|f| *f == FunctionEntry::default())
         );
         assert_eq!(read("# nothing yet\n").unwrap(), Directory::default());
+    }
+
+    #[test]
+    fn queue_has_a_longest_delay() {
+        let directory = read("queues: {a: , b: {maxDelay: 1h, maxAge: 90m}}").unwrap();
+        let limits = |name: &str| {
+            let queue: QueueName = name.parse().unwrap();
+            directory.queues[&queue].route(queue.clone()).delay
+        };
+        let [hour, longer] = [3600, 5400].map(Duration::from_secs);
+        let expected = DelayLimits { max_delay: Some(hour), max_age: Some(longer) };
+        assert_eq!((limits("a"), limits("b")), (DelayLimits::DEFAULT, expected));
     }
 
     #[test]
@@ -455,6 +475,7 @@ mod tests {
             ),
             ("functions:\n  a: {limits: {weigth: 2}}", &["line 2", "weigth"]),
             ("queues:\n  Slow: {}", &["line 2", "`Slow`"]),
+            ("queues:\n  a: {maxDelay: 7d}", &["line 2", "`7d` is not a duration"]),
             ("queues:\n  a: {streams: x}", &["line 2", "streams"]),
             ("queues:\n  a: {stream: a.b}", &["queues.a: stream `a.b`"]),
             ("queues:\n  a: {subject: a..b}", &["queues.a: subject `a..b`"]),

@@ -20,8 +20,10 @@ mod ambiguous_path;
 mod background;
 mod base_url;
 mod body;
+mod client_value;
 mod concurrency_limit;
 mod context;
+mod delay;
 mod directory_file;
 mod directory_source;
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use asyncqueue::{
     CallId, CallIdError, CallbackUrlError, FunctionName, GoDuration, IdempotencyKeyError,
-    NameError, QueueName, buckets, function_namespaces::NamespaceRefused, idempotency::MAX_KEY,
-    invocation::MAX_TARGET, jetstream::NatsError, submit::SubmitError,
+    NameError, ParseDurationError, QueueName, buckets, delay::DelayRefused,
+    function_namespaces::NamespaceRefused, idempotency::MAX_KEY, invocation::MAX_TARGET,
+    jetstream::NatsError, submit::SubmitError,
 };
 use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
@@ -25,7 +26,7 @@ const RETRY_AFTER_QUEUE_FULL: Duration = Duration::from_secs(10);
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
 /// All values of [`Rejection::category`], besides those of a `SubmitError`.
-pub(crate) const CATEGORIES: [&str; 30] = [
+pub(crate) const CATEGORIES: [&str; 31] = [
     "no_function",
     "function_name",
     "path",
@@ -36,6 +37,7 @@ pub(crate) const CATEGORIES: [&str; 30] = [
     "idempotency_key",
     "depth",
     "chain_depth",
+    "delay",
     "loop",
     "body",
     "unknown_function",
@@ -140,6 +142,29 @@ pub enum Rejection {
         depth: u32,
         /// How many calls may come before.
         max: u32,
+    },
+    /// The value of `X-Delay` is not a duration.
+    #[error("X-Delay: {0}")]
+    InvalidDelay(ParseDurationError),
+    /// The value of `X-Not-Before` is not a time.
+    #[error(
+        "X-Not-Before `{value}` is not valid: send a time with seconds and zone as RFC 3339 \
+         writes it, such as 2026-12-24T18:00:00Z or 2026-12-24T18:00:00+01:00"
+    )]
+    InvalidNotBefore {
+        /// The value that was sent, shortened.
+        value: String,
+    },
+    /// A call has a delay in both forms.
+    #[error("X-Delay and X-Not-Before are given: send one of them")]
+    TwoDelays,
+    /// The queue does not accept the delay of the call.
+    #[error("queue `{queue}`: {error}")]
+    Delay {
+        /// The function's queue.
+        queue: QueueName,
+        /// Why it does not accept the delay.
+        error: DelayRefused,
     },
     /// The request has passed through this gateway too often.
     #[error(
@@ -345,6 +370,10 @@ impl Rejection {
             | Self::CallbackUrl { .. }
             | Self::IdempotencyKey { .. }
             | Self::InvalidDepth { .. }
+            | Self::InvalidDelay(_)
+            | Self::InvalidNotBefore { .. }
+            | Self::TwoDelays
+            | Self::Delay { .. }
             | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
             Self::NoFunction
             | Self::NoCallId
@@ -407,6 +436,10 @@ impl Rejection {
             Self::IdempotencyKey { .. } => "idempotency_key",
             Self::InvalidDepth { .. } => "depth",
             Self::ChainTooDeep { .. } => "chain_depth",
+            Self::InvalidDelay(_)
+            | Self::InvalidNotBefore { .. }
+            | Self::TwoDelays
+            | Self::Delay { .. } => "delay",
             Self::TooManyHops { .. } => "loop",
             Self::InvalidBody(_) => "body",
             Self::UnknownFunction(_) => "unknown_function",

@@ -439,6 +439,7 @@ impl Service {
         let key = submission::client_key(&headers)?;
         let submission = self.parse_submission(&target, &headers)?;
         let route = self.route_submission(submission.function())?;
+        let submission = submission.scheduled(context.started_at, &route)?;
         let QueueRoute { queue, max_payload, .. } = &route;
         let generate = || match &key {
             Some(key) => key.call_id(queue, submission.function()),

@@ -3,21 +3,23 @@
 
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, IdempotencyKey, Invocation,
-    directory::Directory,
+    directory::{Directory, QueueRoute},
     headers::{IDEMPOTENCY_KEY, X_ASYNC_DEPTH, X_CALL_ID, X_CALLBACK_URL, X_START_TIME},
     hop_by_hop::strip_connection_headers,
     invocation::{MAX_TARGET, read_depth},
     retry::RetryOverrides,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use jiff::Timestamp;
 
-use crate::{forwarded::ForwardedHeaders, rejection::Rejection, route::FunctionPath};
-
-/// Maximum number of characters of a client's value that a response repeats. It exceeds the longest
-/// valid value, so that shortening never makes a value valid.
-const MAX_SHOWN_CHARS: usize = 160;
+use crate::{
+    client_value::{shorten, single, single_or_empty},
+    delay::{DELAY_HEADERS, RequestedDelay},
+    forwarded::ForwardedHeaders,
+    rejection::Rejection,
+    route::FunctionPath,
+};
 
 /// A request to call a function later, checked as far as its head allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Submission {
     query: Option<String>,
     callback_url: Option<CallbackUrl>,
     depth: u32,
+    delay: Option<RequestedDelay>,
+    not_before: Option<Timestamp>,
 }
 
 // === impl Submission ===
@@ -46,9 +50,21 @@ impl Submission {
         check_target(function_path.path, query)?;
         let callback_url = callback_url(headers)?;
         let depth = depth(headers)?;
+        let delay = RequestedDelay::from_headers(headers)?;
         let (path, query) = (function_path.path.to_owned(), query.map(str::to_owned));
         let written_name = callback_url.is_some().then(|| function_path.function.to_owned());
-        Ok(Self { function, written_name, path, query, callback_url, depth })
+        let not_before = None;
+        Ok(Self { function, written_name, path, query, callback_url, depth, delay, not_before })
+    }
+
+    /// Determines when a call runs that is accepted at this time. Rejects a delay that its queue
+    /// does not accept.
+    pub fn scheduled(self, now: Timestamp, route: &QueueRoute) -> Result<Self, Rejection> {
+        let Some(delay) = self.delay else { return Ok(self) };
+        let not_before = delay
+            .not_before(now, route.delay)
+            .map_err(|error| Rejection::Delay { queue: route.queue.clone(), error })?;
+        Ok(Self { not_before, ..self })
     }
 
     /// Rejects a call with more than `max` calls before it in its chain.
@@ -92,8 +108,12 @@ impl Submission {
         forwarded: ForwardedHeaders,
         body: Bytes,
     ) -> Invocation {
-        let Self { function, written_name, path, query, callback_url, depth } = self;
+        let Self { function, written_name, path, query, callback_url, depth, not_before, .. } =
+            self;
         strip_connection_headers(&mut headers);
+        for name in DELAY_HEADERS {
+            headers.remove(name);
+        }
         // The depth is stored separately: the function gets the depth of its own call.
         headers.remove(X_ASYNC_DEPTH);
         // The worker sends another request: chains of calls are limited by their depth.
@@ -115,6 +135,7 @@ impl Submission {
             depth,
             retry: RetryOverrides::default(),
             submitted_at,
+            not_before,
             body,
         }
     }
@@ -170,29 +191,6 @@ fn depth(headers: &HeaderMap) -> Result<u32, Rejection> {
     read_depth(value).ok_or_else(|| Rejection::InvalidDepth { value: shorten(value) })
 }
 
-/// Returns the value of a header that may occur at most once. An empty value counts as absent.
-fn single<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-    header: &'static str,
-) -> Result<Option<&'a str>, Rejection> {
-    Ok(single_or_empty(headers, name, header)?.filter(|text| !text.is_empty()))
-}
-
-/// Returns the value of a header that may occur at most once.
-fn single_or_empty<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-    header: &'static str,
-) -> Result<Option<&'a str>, Rejection> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Rejection::RepeatedHeader(header));
-    }
-    str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Rejection::HeaderNotText(header))
-}
-
 /// Rejects a `%` without two hex digits: no HTTP client could send it to the function.
 fn check_escapes(path: &str) -> Result<(), Rejection> {
     for (at, _) in path.match_indices('%') {
@@ -215,15 +213,6 @@ fn check_target(path: &str, query: Option<&str>) -> Result<(), Rejection> {
     match path.chars().chain(query.chars()).find(|c| c.is_whitespace()) {
         Some(space) => Err(Rejection::UnescapedWhitespace { space }),
         None => Ok(()),
-    }
-}
-
-/// Shortens a client's value to what a response repeats.
-fn shorten(text: &str) -> String {
-    if text.len() <= MAX_SHOWN_CHARS {
-        text.to_owned()
-    } else {
-        text.chars().take(MAX_SHOWN_CHARS).chain(['…']).collect()
     }
 }
 
@@ -289,6 +278,8 @@ mod tests {
                 ("via", "1.1 asyncqueue-gateway"),
                 ("x-call-id", "of-the-client"),
                 ("x-start-time", "1"),
+                ("x-delay", "90s"),
+                ("async-not-before", "2036-01-01T00:00:00Z"),
             ],
         );
         let values = |name| {
@@ -300,7 +291,8 @@ mod tests {
         assert_eq!(values("x-forwarded-host"), ["gateway"]);
         assert_eq!(values("x-forwarded-for"), ["127.0.0.1"]);
         assert_eq!(values("x-forwarded-proto"), ["http"]);
-        assert_eq!(call.headers.keys_len(), 6);
+        assert_eq!(call.headers.keys_len(), 7);
+        assert_eq!(call.not_before, None);
     }
 
     #[test]

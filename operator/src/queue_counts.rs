@@ -10,6 +10,7 @@ use crate::crd::{AsyncQueueStatus, LimitedFunctionStatus};
 pub(crate) struct QueueCounts {
     pending: Option<i64>,
     inflight: Option<i64>,
+    scheduled: Option<i64>,
     redelivered: Option<i64>,
     dead_letters: Option<i64>,
     functions: Option<i64>,
@@ -38,6 +39,7 @@ impl QueueCounts {
         Self {
             pending: count(|counted| counted.depth.not_running()),
             inflight: count(|counted| counted.depth.running),
+            scheduled: count(|counted| counted.depth.scheduled).filter(|count| *count > 0),
             redelivered: count(|counted| counted.redelivered),
             dead_letters: count(|counted| counted.dead_letters),
             functions: functions.map(signed),
@@ -72,6 +74,7 @@ impl QueueCounts {
         Self {
             pending: status.pending,
             inflight: status.inflight,
+            scheduled: status.scheduled,
             redelivered: status.redelivered,
             dead_letters: status.dead_letters,
             functions: status.functions,
@@ -85,6 +88,7 @@ impl QueueCounts {
         AsyncQueueStatus {
             pending: self.pending,
             inflight: self.inflight,
+            scheduled: self.scheduled,
             redelivered: self.redelivered,
             dead_letters: self.dead_letters,
             functions: self.functions,
@@ -104,7 +108,7 @@ mod tests {
     use super::*;
 
     fn counted() -> StreamCounts {
-        let depth = Depth { waiting: 4, running: 2, retrying: 1 };
+        let depth = Depth { waiting: 4, running: 2, retrying: 1, scheduled: 6 };
         StreamCounts { depth, redelivered: 1, dead_letters: 3 }
     }
 
@@ -114,6 +118,7 @@ mod tests {
         let expected = QueueCounts {
             pending: Some(5),
             inflight: Some(2),
+            scheduled: Some(6),
             redelivered: Some(1),
             dead_letters: Some(3),
             functions: Some(4),

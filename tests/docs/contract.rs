@@ -67,6 +67,7 @@ fn documented_headers_are_those_of_the_library() {
         ("/".to_owned(), Some(String::new()), CallbackUrl::parse("http://h").ok());
     call.headers.insert("a", "b".parse().unwrap());
     call.depth = 1;
+    call.not_before = Some(call.submitted_at);
     call.written_name = Some("written".to_owned());
     let url = call.callback_url.clone().unwrap();
     let result = Callback {

@@ -22,13 +22,14 @@ impl Session {
 }
 
 /// The documents with commands or objects. The last one of the cluster removes all that there is.
-pub(crate) const SESSIONS: [(&str, Session); 13] = [
+pub(crate) const SESSIONS: [(&str, Session); 14] = [
     ("docs/quickstart.md", Session::Cluster),
     ("README.md", Session::Cluster),
     ("docs/without-openfaas.md", Session::Cluster),
     ("docs/autoscaling.md", Session::Cluster),
     ("docs/operations.md", Session::Cluster),
     ("docs/flow-control.md", Session::Cluster),
+    ("docs/results.md", Session::Cluster),
     ("docs/troubleshooting.md", Session::Cluster),
     ("docs/security.md", Session::Cluster),
     ("docs/migration.md", Session::OpenFaas),
@@ -495,6 +496,7 @@ pub(crate) const PICTURES: &[(&str, &str)] = &[
     // A line of the directory file above it.
     ("docs/standalone.md", "  figlet: {queue: slow-queue"),
     ("docs/standalone.md", "  figlet: {queue: shared"),
+    ("docs/standalone.md", "  jobs: {maxDelay"),
     ("docs/operations.md", "settings changed:"),
     ("docs/wire.md", "<subject>.<namespace>"),
     ("docs/wire.md", r#"{"maxInflight":5"#),

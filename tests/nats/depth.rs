@@ -254,7 +254,7 @@ async fn consumers_of_a_stream_are_summed_to_its_depth() {
     .await;
     assert_eq!(totals, expected);
     let stored = queue.info(&queue.spec.stream).await.state.messages;
-    let depth = Depth::new(stored, totals, 1);
-    assert_eq!(depth, Depth { waiting: 3, running: 1, retrying: 1 });
+    let depth = Depth::new(stored, totals, 1, 0);
+    assert_eq!(depth, Depth { waiting: 3, running: 1, retrying: 1, scheduled: 0 });
     drop(held);
 }

@@ -36,7 +36,7 @@ const BOTH: [(Fairness, Fairness); 2] =
 impl Queue {
     /// Changes the fairness. Returns how many calls begin at the first attempt, and why the change
     /// had to wait.
-    async fn change_fairness(&self, wanted: Fairness) -> (u64, Vec<SwitchWait>) {
+    pub(crate) async fn change_fairness(&self, wanted: Fairness) -> (u64, Vec<SwitchWait>) {
         let spec = QueueSpec { fairness: wanted, ..self.spec.clone() };
         let mut waits = Vec::new();
         let forgotten =

@@ -16,6 +16,7 @@ mod creation_order;
 mod credentials;
 mod dashboard;
 mod dead_letters;
+mod delay;
 mod depth;
 mod directory;
 mod documented;

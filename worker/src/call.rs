@@ -8,8 +8,11 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
-    CallId, FunctionName, Invocation, QueueName, attempt_offset::AttemptOffset, call::CallRef,
-    jetstream::is_stored, status::request_worker_report,
+    CallId, FunctionName, Invocation, QueueName,
+    attempt_offset::{AttemptOffset, Unrecorded},
+    call::CallRef,
+    jetstream::is_stored,
+    status::request_worker_report,
 };
 
 use self::{
@@ -61,6 +64,8 @@ pub(crate) struct Call {
     pub(crate) offset: i64,
     /// Whether the call was never delivered before, by no consumer.
     pub(crate) is_first: bool,
+    /// How long the call has been in the queue.
+    pub(crate) stored_for: Duration,
     /// The policy of the queue with the overrides of the function, as of the last decision.
     pub(crate) policy: Arc<RetryPolicy>,
 }
@@ -73,8 +78,21 @@ impl Call {
         (&self.invocation.function, &self.invocation.call_id)
     }
 
+    /// Returns what holds for the attempts of this call if they have no record.
+    pub(crate) fn unrecorded(&self) -> Unrecorded {
+        unrecorded(&self.invocation)
+    }
+
     pub(crate) fn attempt(&self) -> Attempt {
         Attempt { number: self.attempts.number, max: self.policy.max_attempts }
+    }
+}
+
+/// Returns what holds for the attempts of a call that have no record.
+fn unrecorded(invocation: &Invocation) -> Unrecorded {
+    match invocation.not_before {
+        Some(_) => Unrecorded::Delayed,
+        None => Unrecorded::Delivered,
     }
 }
 
@@ -96,9 +114,9 @@ impl Handler for CallHandler {
                 let ack = Box::pin(self.finisher.dead_letter_message(delivery, reason, permit));
                 (ack.await, None)
             }
-            Err(Unprepared::Redeliver(guard)) => {
-                let ack = Box::pin(self.finisher.redeliver_later(guard.call(), permit));
-                (ack.await, Some(guard))
+            Err(Unprepared::Redeliver(guard, unrecorded)) => {
+                let ack = self.finisher.redeliver_later(guard.call(), unrecorded, permit);
+                (Box::pin(ack).await, Some(guard))
             }
         }
     }
@@ -116,25 +134,25 @@ impl Handler for CallHandler {
     /// Excludes a delivery that was never read from the attempts, unless another worker has the
     /// call.
     async fn on_lost_delivery(&self, delivery: &Delivery) {
-        let Some(call) = self.preparer.call_of(delivery) else { return };
+        let Some((call, unrecorded)) = self.preparer.call_of(delivery) else { return };
         if let Ok(None) = request_worker_report(&self.js, &self.queue, &call).await {
-            self.offsets.exclude(&call, 1).await;
+            self.offsets.exclude(&call, unrecorded, 1).await;
         }
     }
 
     /// Excludes the deliveries of a call that is handed back from the attempts.
     async fn before_nak(&self, delivery: &Delivery, redeliveries: u64) {
-        if let Some(call) = self.preparer.call_of(delivery) {
-            self.offsets.exclude(&call, 1 + redeliveries).await;
+        if let Some((call, unrecorded)) = self.preparer.call_of(delivery) {
+            self.offsets.exclude(&call, unrecorded, 1 + redeliveries).await;
         }
     }
 
     /// Excludes a delivery that came too late from the attempts. This is not needed for a call that
     /// has left the queue.
     async fn on_late_delivery(&self, delivery: &Delivery) {
-        let Some(call) = self.preparer.call_of(delivery) else { return };
+        let Some((call, unrecorded)) = self.preparer.call_of(delivery) else { return };
         if let Ok(true) = is_stored(&self.js, &self.stream, call.sequence).await {
-            self.offsets.exclude(&call, 1).await;
+            self.offsets.exclude(&call, unrecorded, 1).await;
         }
     }
 }

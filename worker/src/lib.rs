@@ -23,6 +23,7 @@ mod record_store;
 mod responder;
 pub mod retry;
 mod run;
+mod scheduled;
 mod server_clock;
 mod settings;
 mod shared_limits;

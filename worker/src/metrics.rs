@@ -193,7 +193,7 @@ impl Metrics {
         registry.register(
             "calls_put_off",
             "Calls that were handed back without an invocation, by reason: scaled_to_zero, \
-             no_share of concurrency and rate, or function_limit",
+             no_share of concurrency and rate, function_limit, not_due or scheduled",
             metrics.calls_put_off.clone(),
         );
         metrics.functions.register(registry);

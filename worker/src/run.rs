@@ -220,6 +220,7 @@ impl Worker {
             shared.settings.subscribe(),
             in_flight_rx,
             shared.store.clone(),
+            shared.statuses.scheduled(),
             shared.functions.clone(),
         );
         let published = statistics.clone().publish(js.client(), queue);

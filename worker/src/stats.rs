@@ -1,7 +1,7 @@
 //! Publishes over core NATS how many calls run here, for programs that add up the numbers of all
 //! workers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use asyncqueue::{
@@ -12,7 +12,10 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use crate::{live_settings::LiveSettings, record_store::RecordStore, shared_limits::FunctionGate};
+use crate::{
+    live_settings::LiveSettings, record_store::RecordStore, scheduled::ScheduledCalls,
+    shared_limits::FunctionGate,
+};
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
 /// them.
@@ -32,6 +35,7 @@ pub(crate) struct WorkerStatistics {
     /// How many calls run here.
     running: watch::Receiver<usize>,
     store: RecordStore,
+    scheduled: ScheduledCalls,
     functions: FunctionGate,
 }
 
@@ -43,9 +47,10 @@ impl WorkerStatistics {
         settings: watch::Receiver<LiveSettings>,
         running: watch::Receiver<usize>,
         store: RecordStore,
+        scheduled: ScheduledCalls,
         functions: FunctionGate,
     ) -> Self {
-        Self { worker, instance, settings, running, store, functions }
+        Self { worker, instance, settings, running, store, scheduled, functions }
     }
 
     /// Returns the current statistics, in JSON.
@@ -55,6 +60,7 @@ impl WorkerStatistics {
             instance: self.instance.clone(),
             running: u32::try_from(*self.running.borrow()).unwrap_or(u32::MAX),
             max_inflight: self.settings.borrow().max_inflight.into(),
+            scheduled: Some(self.scheduled.count(Instant::now())),
             blocked: self.store.blocked(),
             limited: self.functions.limited(),
         };

@@ -74,6 +74,7 @@ mod tests {
             depth: 0,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12Z".parse().unwrap(),
+            not_before: None,
             body: Bytes::from_static(b"hi"),
         }
     }

@@ -12,6 +12,7 @@
 //! | `Async-Callback-Url` | may be absent |
 //! | `Async-Depth` | how many calls precede this one in its chain, decimal; absent means 0 |
 //! | `Async-Submitted-At` | RFC 3339 |
+//! | `Async-Not-Before` | RFC 3339: the call does not run before this time; may be absent |
 //! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_headers`] |
 //! | `Nats-Msg-Id` | the message id, see below |
 //! | `Async-Message-Id` | of a call that was replayed: the `Nats-Msg-Id` that it had before |
@@ -48,6 +49,8 @@ const H_PATH: &str = "Async-Path";
 const H_QUERY: &str = "Async-Query";
 pub(super) const H_CALLBACK_URL: &str = "Async-Callback-Url";
 const H_SUBMITTED_AT: &str = "Async-Submitted-At";
+/// Header with the time before which the call does not run. Absent before version 0.2.
+const H_NOT_BEFORE: &str = "Async-Not-Before";
 /// Header with the number of calls that precede the call in its chain; absent means 0. Results have
 /// it too.
 pub(super) const H_DEPTH: &str = "Async-Depth";
@@ -94,6 +97,9 @@ pub(crate) fn encode_as(invocation: &Invocation, message_id: String) -> NatsHead
     }
     set(H_METHOD, invocation.method.as_str().to_owned());
     set(H_SUBMITTED_AT, invocation.submitted_at.to_string());
+    if let Some(not_before) = invocation.not_before {
+        set(H_NOT_BEFORE, not_before.to_string());
+    }
     if !invocation.path.is_empty() {
         set(H_PATH, invocation.path.clone());
     }
@@ -148,8 +154,16 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
         submitted_at: submitted_at
             .parse::<Timestamp>()
             .map_err(|e| invalid(H_SUBMITTED_AT, submitted_at, e))?,
+        not_before: not_before(headers)?,
         body,
     })
+}
+
+/// Returns the time before which a call does not run, if it is delayed.
+pub(crate) fn not_before(headers: &NatsHeaders) -> Result<Option<Timestamp>, DecodeError> {
+    let Some(time) = headers.get(HeaderName::from_static(H_NOT_BEFORE)) else { return Ok(None) };
+    let time = time.as_str();
+    time.parse().map(Some).map_err(|e| invalid(H_NOT_BEFORE, time, e))
 }
 
 /// Returns the name as the client wrote it; `None` if it can't be a header's value. The name is
@@ -210,6 +224,7 @@ mod tests {
         headers.append("x-multi", "100% b".parse().unwrap());
         headers.append("x-bytes", HeaderValue::from_bytes(b"\xff\xfe caf\xc3\xa9").unwrap());
         headers.append("nats-rollup", "all".parse().unwrap());
+        headers.append("async-not-before", "2036-01-01T00:00:00Z".parse().unwrap());
         Invocation {
             call_id: "id-1".parse().unwrap(),
             function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
@@ -222,6 +237,7 @@ mod tests {
             depth: 3,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12.123456789Z".parse().unwrap(),
+            not_before: Some("2026-11-25T00:00:00.25Z".parse().unwrap()),
             body: Bytes::from_static(b"\x00\xffbody"),
         }
     }
@@ -242,6 +258,7 @@ mod tests {
         assert_eq!(get("Async-Function-Name"), "figlet");
         assert_eq!(get("Async-Path"), "/a%2Fb/c%3Fd//%25");
         assert_eq!(get("Async-Depth"), "3");
+        assert_eq!(get("Async-Not-Before"), "2026-11-25T00:00:00.25Z");
         let lines: Vec<_> =
             headers.get_all("Async-Header").map(async_nats::HeaderValue::as_str).collect();
         assert!(lines.contains(&"x-multi: 100%25 b"), "{lines:?}");
@@ -287,7 +304,9 @@ mod tests {
 
     #[test]
     fn a_clients_header_never_becomes_a_header_of_nats() {
-        assert!(encode(&sample()).get("Nats-Rollup").is_none());
+        let headers = encode(&Invocation { not_before: None, ..sample() });
+        assert!(headers.get("Nats-Rollup").is_none() && headers.get("Async-Not-Before").is_none());
+        assert_eq!(decode(&headers, Bytes::new()).unwrap().not_before, None);
     }
 
     #[test]
@@ -309,6 +328,7 @@ mod tests {
             (("Async-Callback-Url", "ftp://h"), "Async-Callback-Url"),
             (("Async-Depth", "-1"), "Async-Depth `-1`"),
             (("Async-Submitted-At", "today"), "Async-Submitted-At `today`"),
+            (("Async-Not-Before", "later"), "Async-Not-Before `later`"),
             (("Async-Header", "no colon"), "Async-Header"),
             (("Async-Header", "x: a%0Ab"), "Async-Header"),
         ] {

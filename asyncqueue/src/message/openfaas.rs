@@ -85,6 +85,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         depth,
         retry: retry(&request)?,
         submitted_at: fallback.stored_at,
+        not_before: None,
         body: STANDARD.decode(body).map(Bytes::from).map_err(|e| invalid("Body", "…", e))?,
     })
 }

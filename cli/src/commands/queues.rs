@@ -31,6 +31,7 @@ const MAX_CONCURRENT_READS: usize = 64;
 /// Columns, as in `kubectl get asyncqueues`:
 /// PENDING: calls that are stored and not running.
 /// INFLIGHT: calls that are running.
+/// SCHEDULED: delayed calls that are not due, as workers report them. They are not pending.
 /// REDELIVERED: calls that were delivered more than once.
 /// WORKERS: connected workers.
 ///
@@ -78,6 +79,9 @@ struct QueueSummary {
     retrying: Option<u64>,
     /// Calls that run now. `None` if workers do not report that.
     inflight: Option<u64>,
+    /// Delayed calls that are not due, which are not in `pending`. `None` if workers do not report
+    /// how many calls run.
+    scheduled: Option<u64>,
     unacknowledged: u64,
     redelivered: u64,
     callbacks: u64,
@@ -179,7 +183,7 @@ fn summarize(
     inventory: &QueueInventory,
     queue: &QueueName,
     consumer: Option<ConsumerSummary>,
-    workers: &WorkerReplies,
+    replies: &WorkerReplies,
     now: Timestamp,
 ) -> QueueSummary {
     let calls = inventory.call_stream(queue);
@@ -188,16 +192,19 @@ fn summarize(
     let stored = calls.map_or(0, |summary| summary.messages);
     let age =
         |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default().as_secs();
-    let (workers, inflight) = workers.count().unzip();
+    let (workers, inflight) = replies.count().unzip();
     let not_delivered = consumer.map_or(stored, |consumer| consumer.pending);
     // An unacknowledged call is stored, whether it runs or waits for its next attempt.
     let pending = inflight.map_or(not_delivered, |inflight| stored.saturating_sub(inflight));
+    let scheduled = replies.scheduled().min(pending.saturating_sub(not_delivered));
+    let pending = pending - scheduled;
     QueueSummary {
         name: queue.clone(),
         stream: calls.map(|summary| summary.name.clone()),
         pending,
         retrying: inflight.map(|_| pending.saturating_sub(not_delivered)),
         inflight,
+        scheduled: inflight.map(|_| scheduled),
         unacknowledged: consumer.map_or(0, |consumer| consumer.unacknowledged),
         redelivered: consumer.map_or(0, |consumer| consumer.redelivered),
         callbacks: messages(&queue.callback_stream()),
@@ -226,6 +233,7 @@ fn render(queues: &[QueueSummary]) -> String {
         "PENDING",
         "RETRYING",
         "INFLIGHT",
+        "SCHEDULED",
         "REDELIVERED",
         "CALLBACKS",
         "DEAD",
@@ -241,6 +249,7 @@ fn render(queues: &[QueueSummary]) -> String {
                 queue.pending.to_string(),
                 table::cell_or_empty(queue.retrying),
                 table::cell_or_empty(queue.inflight),
+                table::cell_or_empty(queue.scheduled),
                 queue.redelivered.to_string(),
                 queue.callbacks.to_string(),
                 queue.dead_letters.to_string(),
@@ -315,14 +324,26 @@ mod tests {
         let lines: Vec<Vec<&str>> =
             lines.lines().map(|line| line.split_whitespace().collect()).collect();
         // Of five stored calls, two run, and one of the others was delivered before.
-        assert_eq!(lines[1], ["jobs", "3", "1", "2", "1", "2", "3", "2", "4", "3m"]);
-        assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "-", "-"]);
+        assert_eq!(lines[1], ["jobs", "3", "1", "2", "0", "1", "2", "3", "2", "4", "3m"]);
+        assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "0", "-", "-"]);
         let json = serde_json::to_value(&jobs).unwrap();
         assert_eq!((&json["queue"], &json["stream"]), (&"jobs".into(), &"JOBS".into()));
         assert_eq!((&json["deadLetters"], &json["oldestSeconds"]), (&3.into(), &180.into()));
         assert_eq!(
             (&json["inflight"], &json["workers"], &json["unacknowledged"]),
             (&2.into(), &2.into(), &3.into())
+        );
+    }
+
+    #[test]
+    fn scheduled_calls_are_not_pending() {
+        let consumer =
+            ConsumerSummary { pending: 1, unacknowledged: 4, redelivered: 0, lanes: None };
+        let worker = WorkerStats { running: 1, scheduled: Some(2), ..WorkerStats::default() };
+        let jobs = jobs(Some(consumer), &WorkerReplies::Replied(vec![worker]));
+        assert_eq!(
+            (jobs.pending, jobs.retrying, jobs.inflight, jobs.scheduled),
+            (2, Some(1), Some(1), Some(2))
         );
     }
 

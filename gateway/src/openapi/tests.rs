@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use asyncqueue::{
-    CallId, CallbackUrl, FunctionName, IdempotencyKey, QueueName,
+    CallId, CallbackUrl, FunctionName, GoDuration, IdempotencyKey, QueueName,
     call::{AttemptFailure, CallState, CallStatus, CallbackState},
+    delay::DelayRefused,
     function_namespaces::check_system,
     submit::SubmitError,
 };
@@ -46,6 +47,7 @@ fn rejections() -> Vec<(Rejection, &'static [Request])> {
     let id = "a.b".parse::<CallId>().unwrap_err();
     let key = "".parse::<IdempotencyKey>().unwrap_err();
     let url = CallbackUrl::parse("ftp://h").unwrap_err();
+    let delay = "soon".parse::<GoDuration>().unwrap_err();
     let value = || "value".to_owned();
     let target = || ProxyTarget::Function(function());
     let budget = "1Mi".parse().unwrap();
@@ -63,6 +65,13 @@ fn rejections() -> Vec<(Rejection, &'static [Request])> {
         (Rejection::IdempotencyKey { value: value(), error: key }, &[Submission]),
         (Rejection::InvalidDepth { value: value() }, &[Submission]),
         (Rejection::ChainTooDeep { depth: 2, max: 1 }, &[Submission]),
+        (Rejection::InvalidDelay(delay), &[Submission]),
+        (Rejection::InvalidNotBefore { value: value() }, &[Submission]),
+        (Rejection::TwoDelays, &[Submission]),
+        (
+            Rejection::Delay { queue: "q".parse().unwrap(), error: DelayRefused::NotSupported },
+            &[Submission],
+        ),
         (Rejection::TooManyHops { hops: 2, max: 1 }, &[Forwarded]),
         (Rejection::NoCallId, &[Call]),
         (Rejection::CallbackUrl { value: value(), error: url }, &[Submission]),
@@ -317,6 +326,7 @@ fn status_of_a_call_has_the_described_fields() {
     let some = || Some("why".to_owned());
     let all = [
         CallState::Queued { position: Some(1) },
+        CallState::Scheduled { not_before: since },
         CallState::Delivered,
         CallState::Running {
             worker: "w".to_owned(),

@@ -17,11 +17,11 @@ use super::{
     build::selector_string,
     context::Context,
     error::ignore_gone,
-    update_status::workers::WorkerRollout,
+    update_status::workers::{WorkerRollout, ZERO_WITH_SCHEDULED},
 };
 use crate::{
     crd::{
-        AsyncQueue, AsyncQueueStatus, Condition,
+        AsyncQueue, AsyncQueueStatus,
         conditions::{ConditionStatus, ConditionValue, condition_type, find, reason},
     },
     error::chain,
@@ -108,8 +108,7 @@ pub(crate) fn compute_status(
     let (stream, consumer) = stream_conditions(&outcome.stream);
     let suspended = suspended_condition(&outcome.stream);
     let unique_sequences = sequences_condition(&outcome.stream);
-    let (workers, progress) =
-        workers_conditions(outcome, queue.spec.replicas, cause, &before.conditions);
+    let (workers, progress) = workers_conditions(outcome, queue.spec.replicas, cause, &before);
     let ready = ready_condition(&[&stream, &consumer, &workers]);
     let progressing = progressing_condition(&[&stream, &consumer], progress);
     let kstatus_condition = kstatus_condition(&progressing);
@@ -215,6 +214,17 @@ pub(crate) fn reports_blocked(queue: &AsyncQueue) -> bool {
     let mut blocked =
         conditions.filter(|condition| condition.type_ == condition_type::CALLS_BLOCKED);
     blocked.any(|condition| condition.status == ConditionStatus::True.as_str())
+}
+
+/// Returns whether the condition of a queue without workers says what its counts say: whether
+/// delayed calls are not due yet.
+pub(crate) fn reports_scheduled(queue: &AsyncQueue, has_scheduled: bool) -> bool {
+    let conditions = queue.status.iter().flat_map(|status| &status.conditions);
+    let mut at_zero = conditions.filter(|condition| {
+        condition.type_ == condition_type::WORKERS_READY
+            && condition.reason == reason::SCALED_TO_ZERO
+    });
+    at_zero.all(|condition| (&*condition.message == ZERO_WITH_SCHEDULED) == has_scheduled)
 }
 
 /// Returns the status of a queue whose deletion has to wait, with the reason.
@@ -394,7 +404,7 @@ fn workers_conditions(
     outcome: &ApplyOutcome,
     replicas: i32,
     cause: Option<&Cause>,
-    previous: &[Condition],
+    before: &AsyncQueueStatus,
 ) -> (ConditionValue, ConditionValue) {
     let workers = match (&outcome.workers, &outcome.auxiliary) {
         (Err(error), _) | (_, Err(error)) => Err(error),
@@ -403,7 +413,10 @@ fn workers_conditions(
     let (reason, error) = match workers {
         Ok(Workers::Deployed(deployment)) => {
             let rollout = deployment.rollout().cloned().unwrap_or_default();
-            let fleet = WorkerRollout { replicas, rollout: &rollout, cause, previous };
+            let has_scheduled = before.scheduled.is_some_and(|scheduled| scheduled > 0);
+            let previous = &before.conditions;
+            let fleet =
+                WorkerRollout { replicas, has_scheduled, rollout: &rollout, cause, previous };
             return (fleet.workers_ready(), fleet.progressing());
         }
         Ok(Workers::Absent) => return (blocked(), blocked()),
@@ -454,6 +467,7 @@ mod tests {
     use crate::{
         cache::deployment::CachedDeployment,
         controller::{conflict::Conflict, validate::ValidationError},
+        crd::Condition,
         fixtures,
         pods::cause,
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use asyncqueue::{
     GoDuration,
+    delay::DEFAULT_MAX_DELAY,
     stream::{
         DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES,
     },
@@ -46,6 +47,10 @@ pub(super) fn enabled() -> bool {
 
 pub(super) fn dead_letter_max_age() -> GoDuration {
     GoDuration(DEAD_LETTER_MAX_AGE)
+}
+
+pub(super) fn max_delay() -> GoDuration {
+    GoDuration(DEFAULT_MAX_DELAY)
 }
 
 pub(super) fn max_messages() -> i64 {

@@ -47,6 +47,16 @@ pub struct LimitsSpec {
     #[x_kube(validation = rule::max_age())]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<GoDuration>,
+
+    /// Maximum delay of a call that is sent with X-Delay or X-Not-Before. Default: 168h.
+    ///
+    /// A duration from 0s to 87600h. A call with a longer delay is refused with 400, as is one that
+    /// would be older than maxAge when it runs. A change applies to calls that are accepted later.
+    /// 0s refuses all delays. Example: 720h
+    #[schemars(schema_with = "schemas::duration")]
+    #[x_kube(validation = rule::max_delay())]
+    #[serde(default = "default::max_delay")]
+    pub max_delay: GoDuration,
 }
 
 impl Default for LimitsSpec {
@@ -56,6 +66,7 @@ impl Default for LimitsSpec {
             max_messages: default::max_messages(),
             max_bytes: None,
             max_age: None,
+            max_delay: default::max_delay(),
         }
     }
 }

@@ -125,6 +125,10 @@ pub(super) fn max_age() -> Rule {
     between("maxAge", "1s", "87600h")
 }
 
+pub(super) fn max_delay() -> Rule {
+    between("maxDelay", "0s", "87600h")
+}
+
 /// At least one minute: people inspect dead letters.
 pub(super) fn dead_letter_max_age() -> Rule {
     between("maxAge of dead letters", "1m", "87600h")
@@ -507,6 +511,8 @@ mod tests {
         assert_eq!(ages(120), None);
         assert_says(ages(119), "limits.maxAge must not be less than stream.duplicateWindow");
         assert_says(ages(0), "maxAge must be a duration from 1s");
+        let delay = refused(|spec| spec.limits.max_delay = seconds(87_601 * 3600));
+        assert_says(delay, "maxDelay must be a duration from 0s to 87600h");
     }
 
     #[test]

@@ -69,13 +69,18 @@ pub struct AsyncQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
 
-    /// Stored calls that do not run now: they wait for a worker, or for their retry.
+    /// Stored calls that do not run now and are due: they wait for a worker, or for their retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<i64>,
 
     /// Calls that run now, as reported by the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inflight: Option<i64>,
+
+    /// Delayed calls that are not due yet, as reported by the workers. They are not part of
+    /// pending. Absent for 0. A delayed call that no worker has received yet is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled: Option<i64>,
 
     /// Stored calls that were delivered more than once.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,11 +15,12 @@ use super::readings::Known;
 struct DepthReport<'a> {
     namespace: &'a str,
     queue: &'a str,
-    /// The sum of the next three.
+    /// The sum of the next three; at least 1 while calls are scheduled.
     depth: u64,
     waiting: u64,
     running: u64,
     retrying: u64,
+    scheduled: u64,
     /// Time since the calls were counted, in seconds.
     age_seconds: f64,
 }
@@ -44,14 +45,15 @@ pub(super) fn depth(namespace: &str, queue: &str, known: Known) -> Response<Body
 }
 
 fn report(namespace: &str, queue: &str, depth: Depth, age: Duration) -> Response<Body> {
-    let Depth { waiting, running, retrying } = depth;
+    let Depth { waiting, running, retrying, scheduled } = depth;
     let report = DepthReport {
         namespace,
         queue,
-        depth: depth.total(),
+        depth: depth.for_scaling(),
         waiting,
         running,
         retrying,
+        scheduled,
         // Tenths of a second, as humans read it.
         age_seconds: (age.as_secs_f64() * 10.0).round() / 10.0,
     };

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    const DEPTH: Depth = Depth { waiting: 3, running: 2, retrying: 1 };
+    const DEPTH: Depth = Depth { waiting: 3, running: 2, retrying: 1, scheduled: 4 };
     const INTERVAL: Duration = Duration::from_secs(5);
 
     /// Returns the status and the body of the response.
@@ -167,7 +167,8 @@ mod tests {
         let (status, body) = get(&endpoint, "/depth/openfaas/jobs", now).await;
         let expected = json!({
             "namespace": "openfaas", "queue": "jobs",
-            "depth": 6, "waiting": 3, "running": 2, "retrying": 1, "ageSeconds": 2.3,
+            "depth": 6, "waiting": 3, "running": 2, "retrying": 1, "scheduled": 4,
+            "ageSeconds": 2.3,
         });
         assert_eq!(status, 200, "{body}");
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    const DEPTH: Depth = Depth { waiting: 3, running: 2, retrying: 1 };
+    const DEPTH: Depth = Depth { waiting: 3, running: 2, retrying: 1, scheduled: 0 };
     const INTERVAL: Duration = Duration::from_secs(5);
 
     #[test]

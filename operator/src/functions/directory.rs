@@ -69,6 +69,8 @@ pub(crate) fn directory<'a>(
                 stream: spec.stream,
                 subject: spec.subject,
                 max_payload: spec.limits.max_payload,
+                max_delay: Some(queue.spec.limits.max_delay),
+                max_age: queue.spec.limits.max_age,
                 // Absent for the default, as before there were others.
                 fairness: Some(spec.fairness).filter(|fairness| *fairness != Fairness::default()),
                 max_lanes: max_lanes.filter(|max| *max != DEFAULT_MAX_LANES),

@@ -26,7 +26,7 @@ use crate::{
         deployment::{CachedDeployment, PodMeta},
         watch::{Cacheable, MultiStore},
     },
-    crd::{AsyncQueue, AsyncQueueSpec, PerFunctionSpec, RateSpec, Size},
+    crd::{AsyncQueue, AsyncQueueSpec, LimitsSpec, PerFunctionSpec, RateSpec, Size},
     fixtures,
     queue_settings::queue_settings,
 };
@@ -348,15 +348,23 @@ fn a_queue_with_its_stream_is_in_the_directory() {
     let mut renamed = fixtures::owner("renamed");
     renamed.spec.stream.subject = Some("jobs".to_owned());
     renamed.spec.limits.max_payload = Some(Size(64 << 10));
+    renamed.spec.limits.max_delay = "1h".parse().unwrap();
+    renamed.spec.limits.max_age = Some("2h".parse().unwrap());
     let queues = [fixtures::owner("mine"), fixtures::queue("not-yet"), elsewhere, going, renamed];
     let queues = directory_of(&FunctionIndex::new(), &queues).queues;
     let settings = queue_settings(&AsyncQueueSpec::default());
     let settings = Some(StoredSettings::new(&settings).unwrap());
     let entry = |stream, subject| QueueEntry {
+        max_delay: Some(LimitsSpec::default().max_delay),
         settings: settings.clone(),
         ..QueueEntry::new(stream, subject)
     };
-    let limited = QueueEntry { max_payload: Some(64 << 10), ..entry("renamed", "jobs") };
+    let limited = QueueEntry {
+        max_payload: Some(64 << 10),
+        max_delay: Some("1h".parse().unwrap()),
+        max_age: Some("2h".parse().unwrap()),
+        ..entry("renamed", "jobs")
+    };
     let expected = [("mine", entry("mine", "mine")), ("renamed", limited)];
     assert_eq!(queues, expected.map(|(name, entry)| (name.parse().unwrap(), entry)).into());
 }

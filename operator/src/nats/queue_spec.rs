@@ -120,6 +120,7 @@ mod tests {
             max_messages: 7,
             max_bytes: Some(Size(5000)),
             max_age: Some(GoDuration(Duration::from_secs(3600))),
+            ..LimitsSpec::default()
         }
         .into();
         queue.spec.dead_letter.max_age = GoDuration(Duration::from_secs(60));

@@ -20,6 +20,10 @@ use tracing::warn;
 /// Time without a report after which a worker is not counted: three reports, one every 5 seconds.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Time after which all delayed calls of a worker that is gone have come to others: workers hand a
+/// call back for an hour at most.
+const LEFT_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Maximum number of workers of one queue at a time: twice the maximum of replicas, while all are
 /// replaced.
 const MAX_WORKERS: usize = 2_000;
@@ -42,13 +46,29 @@ pub(crate) struct InflightTracker {
     queues: Mutex<HashMap<QueueName, Workers>>,
 }
 
-/// Workers, by name.
-type Workers = HashMap<String, Worker>;
+/// The workers of a queue.
+#[derive(Debug, Default)]
+struct Workers {
+    /// By name.
+    alive: HashMap<String, Worker>,
+    /// The delayed calls of workers that are gone.
+    left: LeftCalls,
+}
+
+/// Delayed calls that workers had handed back which are gone. They are not due yet, although no
+/// worker reports them.
+#[derive(Clone, Copy, Debug, Default)]
+struct LeftCalls {
+    count: u64,
+    /// When the last of these workers was found to be gone.
+    since: Option<Instant>,
+}
 
 /// The last report of a worker, and its time.
 #[derive(Debug)]
 struct Worker {
     running: u32,
+    scheduled: u64,
     blocked: Vec<BlockedCalls>,
     limited: Vec<LimitedFunction>,
     at: Instant,
@@ -79,26 +99,34 @@ impl InflightTracker {
     fn record(&self, queue: &QueueName, stats: WorkerStats, now: Instant) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(workers) = queues.get_mut(queue) else { return };
-        workers.retain(|_, worker| worker.is_alive(now));
-        let WorkerStats { worker, instance, running, blocked, limited, .. } = stats;
-        let worker = worker + &instance;
-        if workers.len() < MAX_WORKERS || workers.contains_key(&worker) {
-            workers.insert(worker, Worker { running, blocked, limited, at: now });
+        workers.remove_dead(now);
+        let WorkerStats { worker, instance, running, scheduled, blocked, limited, .. } = stats;
+        let (worker, scheduled) = (worker + &instance, scheduled.unwrap_or_default());
+        let alive = &mut workers.alive;
+        if alive.len() < MAX_WORKERS || alive.contains_key(&worker) {
+            alive.insert(worker, Worker { running, scheduled, blocked, limited, at: now });
         }
     }
 
     /// Returns the number of calls in flight of a queue.
     pub(crate) fn calls(&self, queue: &QueueName, now: Instant) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
+        let workers = queues.get(queue).into_iter().flat_map(|workers| workers.alive.values());
         workers.filter(|worker| worker.is_alive(now)).map(|worker| u64::from(worker.running)).sum()
+    }
+
+    /// Returns the number of delayed calls of a queue that are not due, of at most `max` calls that
+    /// were delivered and do not run.
+    pub(crate) fn scheduled(&self, queue: &QueueName, max: u64, now: Instant) -> u64 {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.get_mut(queue).map_or(0, |workers| workers.scheduled(max, now))
     }
 
     /// Returns the calls of a queue whose end its workers can't store, by record and reason;
     /// sorted.
     pub(crate) fn blocked(&self, queue: &QueueName, now: Instant) -> Vec<BlockedCalls> {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
+        let workers = queues.get(queue).into_iter().flat_map(|workers| workers.alive.values());
         let mut kinds: BTreeMap<(&str, &str), u32> = BTreeMap::new();
         for blocked in
             workers.filter(|worker| worker.is_alive(now)).flat_map(|worker| &worker.blocked)
@@ -120,7 +148,7 @@ impl InflightTracker {
     /// sorted by name.
     pub(crate) fn limited(&self, queue: &QueueName, now: Instant) -> Vec<LimitedFunction> {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
+        let workers = queues.get(queue).into_iter().flat_map(|workers| workers.alive.values());
         let alive = workers.filter(|worker| worker.is_alive(now));
         LimitedFunction::sum(alive.flat_map(|worker| &worker.limited))
     }
@@ -165,6 +193,39 @@ fn decode(payload: &[u8]) -> Option<WorkerStats> {
         && stats.limited.len() <= MAX_LIMITED
         && are_names_valid;
     is_valid.then_some(stats)
+}
+
+// === impl Workers ===
+
+impl Workers {
+    /// Removes the workers that report nothing any more. Their delayed calls stay.
+    fn remove_dead(&mut self, now: Instant) {
+        let mut left = 0_u64;
+        self.alive.retain(|_, worker| {
+            let is_alive = worker.is_alive(now);
+            if !is_alive {
+                left = left.saturating_add(worker.scheduled);
+            }
+            is_alive
+        });
+        if left > 0 {
+            self.left.count = self.left.count.saturating_add(left);
+            self.left.since = Some(now);
+        }
+    }
+
+    fn scheduled(&mut self, max: u64, now: Instant) -> u64 {
+        self.remove_dead(now);
+        let reported = self.alive.values().map(|worker| worker.scheduled);
+        let reported = reported.fold(0, u64::saturating_add).min(max);
+        // Without a worker, no call comes to another one.
+        let has_ended = self.left.since.is_some_and(|since| now >= since + LEFT_TIMEOUT);
+        if has_ended && !self.alive.is_empty() {
+            self.left = LeftCalls::default();
+        }
+        self.left.count = self.left.count.min(max - reported);
+        reported + self.left.count
+    }
 }
 
 // === impl Worker ===
@@ -227,7 +288,44 @@ mod tests {
     }
 
     fn count_workers(tracker: &InflightTracker) -> usize {
-        tracker.queues.lock().unwrap().values().map(HashMap::len).sum()
+        tracker.queues.lock().unwrap().values().map(|workers| workers.alive.len()).sum()
+    }
+
+    #[test]
+    fn delayed_calls_of_a_worker_that_is_gone_stay_scheduled() {
+        let (tracker, start) = (tracker_of(["q"]), Instant::now());
+        let queue: QueueName = "q".parse().unwrap();
+        let report = |worker: &str, scheduled, now| {
+            tracker.record(&queue, WorkerStats { scheduled, ..stats(worker, 0) }, now);
+        };
+        report("a", Some(100), start);
+        report("b", Some(20), start);
+        report("of an earlier version", None, start);
+        assert_eq!(tracker.scheduled(&queue, 500, start), 120);
+        assert_eq!(tracker.scheduled(&queue, 110, start), 110, "no more than there are");
+        // All of them are replaced by one.
+        let gone = start + WORKER_TIMEOUT;
+        report("c", Some(5), gone);
+        assert_eq!(tracker.scheduled(&queue, 500, gone), 125);
+        // The first ones become due, and some wait for their retry then.
+        assert_eq!(tracker.scheduled(&queue, 45, gone), 45);
+        assert_eq!(tracker.scheduled(&queue, 500, gone), 45, "the others have ended");
+        let mut now = gone;
+        while now < gone + LEFT_TIMEOUT {
+            now += WORKER_TIMEOUT / 2;
+            report("c", Some(7), now);
+        }
+        assert_eq!(tracker.scheduled(&queue, 500, now), 7, "others have them by now");
+    }
+
+    #[test]
+    fn delayed_calls_stay_scheduled_while_there_is_no_worker() {
+        let (tracker, start) = (tracker_of(["q"]), Instant::now());
+        let queue: QueueName = "q".parse().unwrap();
+        tracker.record(&queue, WorkerStats { scheduled: Some(3), ..stats("a", 0) }, start);
+        let much_later = start + LEFT_TIMEOUT * 9;
+        assert_eq!(tracker.scheduled(&queue, 3, much_later), 3);
+        assert_eq!(tracker.scheduled(&queue, 3, much_later + LEFT_TIMEOUT * 2), 3);
     }
 
     #[test]

@@ -156,7 +156,12 @@ impl StatsCollector {
             let spec = observed.spec()?;
             let consumers = read_consumers(&connection.js, &spec, messages).await?;
             let running = connection.inflight.calls(&spec.queue, now);
-            let depth = Depth::new(messages, consumers, running);
+            let scheduled = connection.inflight.scheduled(
+                &spec.queue,
+                consumers.unacknowledged.saturating_sub(running),
+                now,
+            );
+            let depth = Depth::new(messages, consumers, running, scheduled);
             self.depth.record(&observed.queue, depth, asked_at);
             let is_blocked = !connection.inflight.blocked(&spec.queue, now).is_empty();
             if is_blocked != update_status::reports_blocked(&observed.queue) {
@@ -166,6 +171,9 @@ impl StatsCollector {
                 &observed.queue,
                 &self.context.refused_of(&spec.queue),
             ) {
+                self.triggers.enqueue(&observed.queue);
+            }
+            if !update_status::reports_scheduled(&observed.queue, depth.scheduled > 0) {
                 self.triggers.enqueue(&observed.queue);
             }
             if !shared_lanes::is_reported(&self.context.lanes, &observed.queue) {

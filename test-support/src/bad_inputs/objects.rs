@@ -63,6 +63,7 @@ pub const SPECS: &[Spec] = &[
         "spec.limits.maxAge",
         "must not be less than stream.duplicateWindow",
     ),
+    refused("{limits: {maxDelay: 87601h}}", "spec.limits.maxDelay", "from 0s to 87600h"),
     refused("{limits: {maxBytes: much}}", "spec.limits.maxBytes", "should match"),
     refused("{limits: {maxPayload: 0}}", "spec.limits.maxPayload", "greater than or equal to 1"),
     refused(

@@ -233,6 +233,32 @@ pub const REQUESTS: &[Request] = &[
         "Idempotency-Key is given more than once",
     ),
     field(
+        "a delay without a unit",
+        b"X-Delay: 90\r\n",
+        400,
+        "X-Delay: `90` is not a duration: each number needs a unit; write it as 200ms, 90s, 15m",
+    ),
+    field(
+        "a time that is not of RFC 3339",
+        b"X-Not-Before: 1795514400\r\n",
+        400,
+        "X-Not-Before `1795514400` is not valid: send a time with seconds and zone as RFC 3339 \
+         writes it",
+    ),
+    field(
+        "a delay in both forms",
+        b"X-Delay: 90s\r\nX-Not-Before: 2026-12-24T18:00:00Z\r\n",
+        400,
+        "X-Delay and X-Not-Before are given: send one of them",
+    ),
+    field(
+        "a delay that is too long",
+        b"X-Delay: 200h\r\n",
+        400,
+        "the call would wait for 200h, and limits.maxDelay of the queue is 168h: send a shorter \
+         delay, or raise the limit",
+    ),
+    field(
         "a depth that is no number",
         b"X-Async-Depth: -1\r\n",
         400,

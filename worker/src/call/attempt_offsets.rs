@@ -3,7 +3,7 @@
 use async_nats::jetstream::Context;
 use asyncqueue::{
     QueueName,
-    attempt_offset::{self, AttemptOffset, OffsetIncrement},
+    attempt_offset::{self, AttemptOffset, OffsetIncrement, Unrecorded},
     call::CallRef,
     jetstream::NatsError,
 };
@@ -22,8 +22,12 @@ pub(crate) struct AttemptOffsets {
 
 impl AttemptOffsets {
     /// Returns the stored record of the attempts of a call.
-    pub(crate) async fn read(&self, call: &CallRef) -> Result<AttemptOffset, NatsError> {
-        attempt_offset::get(&self.js, &self.queue, &call.id, call.sequence).await
+    pub(crate) async fn read(
+        &self,
+        call: &CallRef,
+        unrecorded: Unrecorded,
+    ) -> Result<AttemptOffset, NatsError> {
+        attempt_offset::get(&self.js, &self.queue, call, unrecorded).await
     }
 
     /// Records that deliveries of a call count again, from this one on: if this worker crashes, the
@@ -38,8 +42,9 @@ impl AttemptOffsets {
     }
 
     /// Excludes deliveries of a call from its attempts, if that succeeds at once.
-    pub(crate) async fn exclude(&self, call: &CallRef, deliveries: u64) {
-        match OffsetIncrement::new(&self.queue, call, deliveries).write(&self.js).await {
+    pub(crate) async fn exclude(&self, call: &CallRef, unrecorded: Unrecorded, deliveries: u64) {
+        let increment = OffsetIncrement::new(&self.queue, call, unrecorded, deliveries);
+        match increment.write(&self.js).await {
             Ok(()) => {
                 debug!(call_id = %call.id, deliveries, "deliveries excluded from the attempts");
             }
@@ -54,8 +59,14 @@ impl AttemptOffsets {
     }
 
     /// Excludes more deliveries of a call from its attempts.
-    pub(crate) async fn add(&self, call: &CallRef, deliveries: u64, permit: &mut InFlightPermit) {
-        let addition = OffsetIncrement::new(&self.queue, call, deliveries);
+    pub(crate) async fn add(
+        &self,
+        call: &CallRef,
+        unrecorded: Unrecorded,
+        deliveries: u64,
+        permit: &mut InFlightPermit,
+    ) {
+        let addition = OffsetIncrement::new(&self.queue, call, unrecorded, deliveries);
         let written = self.store.store_with_retries(
             Record::AttemptOffset,
             permit,

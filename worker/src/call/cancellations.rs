@@ -144,7 +144,10 @@ impl Cancellations {
         let reply = cancelled.get_or_insert(call.clone(), || CancelReply::Pending(Vec::new()));
         match in_flight.get(call) {
             Some(Stage::Running(token)) => token.cancel(),
-            None if self.statuses.is_waiting(call) => *reply = reply.or_final(REPLY_WAITING),
+            None if self.statuses.is_waiting(call) => {
+                self.statuses.scheduled().remove(call.sequence);
+                *reply = reply.or_final(REPLY_WAITING);
+            }
             // Its task checks for a cancellation before it starts the call, and answers then.
             Some(Stage::Idle | Stage::Ended(_)) | None => {}
         }

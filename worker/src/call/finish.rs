@@ -2,12 +2,12 @@
 //! the client and its dead letter, in this order. After a crash in between, the next worker thus
 //! finds what is left to do.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
     EndState, FunctionName, QueueName, Rounded,
-    attempt_offset::AttemptOffset,
+    attempt_offset::{AttemptOffset, Unrecorded},
     call::{AttemptFailure, CallRef, Phase},
     dead_letters::DeathInfo,
     jetstream::{NatsError, is_stored},
@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use super::{
     Call,
     attempt_offsets::{AttemptOffsets, offset_after},
-    log::{log_attempt, log_put_off, log_refused},
+    log::{log_attempt, log_put_off, log_refused, log_scheduled},
     policies::RetryPolicies,
     prepare::Prepared,
     results::{ResultOutcome, ResultPublisher},
@@ -39,7 +39,7 @@ use crate::{
     record_store::RecordStore,
     retry::{
         backoff::until_others_come,
-        outcome::{Outcome, PutOff, Refusal, STATUS_UNREACHABLE},
+        outcome::{Outcome, PutOff, PutOffReason, Refusal, STATUS_UNREACHABLE},
     },
 };
 
@@ -87,7 +87,10 @@ impl Finisher {
             InvocationResult::AlreadyEnded(mark) => {
                 self.finish_as_marked(delivery, prepared, mark, permit).await
             }
-            InvocationResult::Unknown => self.redeliver_later(&prepared.call.stored, permit).await,
+            InvocationResult::Unknown => {
+                let call = &prepared.call;
+                self.redeliver_later(&call.stored, call.unrecorded(), permit).await
+            }
             InvocationResult::PutOff(put_off) => {
                 self.put_off(delivery, prepared, put_off, permit).await
             }
@@ -112,9 +115,10 @@ impl Finisher {
     pub(crate) async fn redeliver_later(
         &self,
         call: &CallRef,
+        unrecorded: Unrecorded,
         permit: &mut InFlightPermit,
     ) -> AckKind {
-        self.offsets.add(call, 1 + permit.redeliveries(), permit).await;
+        self.offsets.add(call, unrecorded, 1 + permit.redeliveries(), permit).await;
         AckKind::Nak(Some(UNKNOWN_STATE_DELAY))
     }
 
@@ -131,6 +135,13 @@ impl Finisher {
             return self.finish_as_marked(delivery, prepared, Mark::Cancelling, permit).await;
         }
         let call = &prepared.call;
+        self.metrics.record_put_off(reason);
+        // Its message says when it is due: it needs no record, and no memory here.
+        if reason == PutOffReason::Scheduled {
+            self.statuses.scheduled().insert(call.stored.sequence, wait, Instant::now());
+            log_scheduled(call, wait);
+            return AckKind::Nak(Some(wait));
+        }
         let made = AttemptOffset::Attempts(call.attempts.number - 1);
         let is_recorded = match call.recorded {
             AttemptOffset::Waiting { .. } => true,
@@ -139,7 +150,6 @@ impl Finisher {
         if !is_recorded {
             self.offsets.set(call, made, permit).await;
         }
-        self.metrics.record_put_off(reason);
         log_put_off(call, reason, wait, &self.put_off_log);
         if let Some(status) = prepared.status.take() {
             let failure = AttemptFailure {
@@ -248,7 +258,9 @@ impl Finisher {
                 return self.finish_as_marked(delivery, prepared, tombstone.mark, permit).await;
             }
             Ok(None) => {}
-            Err(_) => return self.redeliver_later(&call.stored, permit).await,
+            Err(_) => {
+                return self.redeliver_later(&call.stored, call.unrecorded(), permit).await;
+            }
         }
         let status = self.statuses.track_running(call.stored.clone(), call.attempt());
         if call.attempts.deliveries > 1
@@ -366,7 +378,7 @@ impl Finisher {
         permit: &mut InFlightPermit,
     ) -> AckKind {
         let (function, call_id) = call.function_and_id();
-        let age = Rounded(call.attempts.age);
+        let age = Rounded(call.stored_for);
         let (name, what) = (function.name(), end.description());
         if end == EndState::Cancelled {
             info!(%call_id, %function, %age, "{name} {what}");

@@ -88,6 +88,12 @@ pub(super) fn log_put_off(
     }
 }
 
+/// Logs that a delayed call is handed back until it is due, or for a part of that time.
+pub(super) fn log_scheduled(call: &Call, wait: Duration) {
+    let (function, call_id) = call.function_and_id();
+    debug!(%call_id, %function, "scheduled: handed back for {}", Rounded(wait));
+}
+
 /// Returns what the platform says about its failure: the header that says so, and the first line of
 /// the body.
 fn platform_error(reply: &Reply) -> String {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use asyncqueue::{
     CallId, Invocation,
-    attempt_offset::AttemptOffset,
+    attempt_offset::Unrecorded,
     call::CallRef,
     message::{self, Fallback},
 };
@@ -17,6 +17,7 @@ use super::{
     cancellations::{CallGuard, Cancellations},
     policies::RetryPolicies,
     status::StatusGuard,
+    unrecorded,
     waiting_records::LastRecorded,
 };
 use crate::{
@@ -40,7 +41,7 @@ pub(crate) enum Unprepared {
     /// The message is not a call, for this reason, and becomes a dead letter.
     DeadLetter(String),
     /// The number of the attempt can't be determined now: the call must be delivered again later.
-    Redeliver(CallGuard),
+    Redeliver(CallGuard, Unrecorded),
 }
 
 /// A call that this worker has in flight.
@@ -69,10 +70,11 @@ impl Preparer {
         let stored = CallRef { id: invocation.call_id.clone(), sequence: delivery.sequence };
         let guard = self.cancellations.register(stored.clone());
         let is_first = delivery.is_first && self.last_recorded.is_before(delivery.stored_at);
+        let unrecorded = unrecorded(&invocation);
         let recorded = if is_first {
-            Ok(AttemptOffset::Deliveries(0))
+            Ok(unrecorded.offset())
         } else {
-            Box::pin(self.offsets.read(&stored)).await
+            Box::pin(self.offsets.read(&stored, unrecorded)).await
         };
         let recorded = match recorded {
             Ok(recorded) => recorded,
@@ -82,25 +84,30 @@ impl Preparer {
                     %call_id, %error,
                     "failed to read the attempt offset: the call is not started now"
                 );
-                return Err(Unprepared::Redeliver(guard));
+                return Err(Unprepared::Redeliver(guard, unrecorded));
             }
         };
         let number = recorded.attempt_at(delivery.num_delivered);
+        let runs_from = invocation.not_before.unwrap_or_default().max(delivery.stored_at);
         let attempts = AttemptCount {
             number,
             deliveries: delivery.num_delivered.max(number),
-            age: self.age(delivery.stored_at),
+            age: self.time_since(runs_from),
         };
         let policy = self.policies.for_call(&invocation);
         let offset = delivery.num_delivered.cast_signed().saturating_sub_unsigned(number);
-        let call = Call { invocation, stored, attempts, recorded, offset, is_first, policy };
+        let stored_for = self.time_since(delivery.stored_at);
+        let call =
+            Call { invocation, stored, attempts, recorded, offset, is_first, stored_for, policy };
         Ok(Prepared { call, guard, status: None })
     }
 
-    /// Returns the call in a delivered message, or `None` if the message is not a call.
-    pub(crate) fn call_of(&self, delivery: &Delivery) -> Option<CallRef> {
+    /// Returns the call in a delivered message, and what holds for its attempts if they have no
+    /// record; `None` if the message is not a call.
+    pub(crate) fn call_of(&self, delivery: &Delivery) -> Option<(CallRef, Unrecorded)> {
         let invocation = self.decode(delivery).ok()?;
-        Some(CallRef { id: invocation.call_id, sequence: delivery.sequence })
+        let unrecorded = unrecorded(&invocation);
+        Some((CallRef { id: invocation.call_id, sequence: delivery.sequence }, unrecorded))
     }
 
     fn decode(&self, delivery: &Delivery) -> Result<Invocation, message::DecodeError> {
@@ -115,8 +122,8 @@ impl Preparer {
         })
     }
 
-    /// Returns how long a call has been in the queue, by the server's clock.
-    fn age(&self, stored_at: Timestamp) -> Duration {
-        self.clock.now().duration_since(stored_at).try_into().unwrap_or_default()
+    /// Returns how long ago a time was, by the server's clock.
+    fn time_since(&self, then: Timestamp) -> Duration {
+        self.clock.now().duration_since(then).try_into().unwrap_or_default()
     }
 }

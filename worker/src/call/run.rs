@@ -85,14 +85,16 @@ impl Runner {
         prepared: &mut Prepared,
     ) -> InvocationResult {
         let Prepared { call, guard, status } = prepared;
-        if self.max_age.is_some_and(|max_age| call.attempts.age > max_age) {
+        if self.max_age.is_some_and(|max_age| call.stored_for > max_age) {
             return InvocationResult::Unstarted(EndState::Expired);
         }
         if call.policy.is_poison(call.attempts.number) {
             return InvocationResult::Unstarted(EndState::Dead);
         }
-        let put_off = PutOff::until_due(call.recorded, self.clock.now());
-        let put_off = put_off.or_else(|| self.put_off(call));
+        let (now, not_before) = (self.clock.now(), call.invocation.not_before);
+        let put_off = PutOff::until_scheduled(not_before, now, rand::random())
+            .or_else(|| PutOff::until_due(call.recorded, now))
+            .or_else(|| self.put_off(call));
         let has_rate = self.gate.has_rate() || self.functions.has_rate(&call.invocation.function);
         if put_off.is_none() && has_rate {
             let refused = Box::pin(self.wait_for_tokens(delivery, call, guard)).await;
@@ -237,7 +239,8 @@ impl Runner {
     /// process, may have been cancelled before.
     async fn may_start(&self, delivery: &Delivery, call: &Call) -> StartCheck {
         let (mut since, mut is_checked) = (delivery.received_at, false);
-        let mut is_due = !call.is_first;
+        // A delayed call may have been cancelled without a worker's answer.
+        let mut is_due = !call.is_first || call.invocation.not_before.is_some();
         while is_due || self.stall_detector.may_have_missed(since, is_checked) {
             (since, is_checked, is_due) = (Instant::now(), true, false);
             match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {

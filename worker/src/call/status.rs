@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Client, Subject};
@@ -18,7 +18,9 @@ use asyncqueue::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{function::request::Attempt, responder, stats::WorkerStatistics};
+use crate::{
+    function::request::Attempt, responder, scheduled::ScheduledCalls, stats::WorkerStatistics,
+};
 
 /// Maximum number of calls that are remembered as waiting for their next attempt. If a call is
 /// forgotten, its status says that it was delivered.
@@ -48,6 +50,8 @@ struct Calls {
     entries: HashMap<CallRef, StatusEntry>,
     /// Number of entries from which overdue ones are removed: twice those that were left last.
     many: usize,
+    /// The delayed calls that this worker has handed back.
+    scheduled: ScheduledCalls,
 }
 
 /// A wait for the next attempt of a call.
@@ -97,13 +101,19 @@ pub(crate) struct StatusGuard {
 
 impl CallStatuses {
     pub(crate) fn new(worker: String) -> Self {
-        let calls = Calls { entries: HashMap::new(), many: MANY_ENTRIES };
+        let scheduled = ScheduledCalls::default();
+        let calls = Calls { entries: HashMap::new(), many: MANY_ENTRIES, scheduled };
         Self { worker, calls: Arc::new(Mutex::new(calls)) }
     }
 
     /// Returns the name of this worker.
     pub(crate) fn worker(&self) -> &str {
         &self.worker
+    }
+
+    /// Returns the delayed calls that this worker has handed back.
+    pub(crate) fn scheduled(&self) -> ScheduledCalls {
+        self.lock().scheduled.clone()
     }
 
     /// Reports a call as running until the guard is dropped.
@@ -161,7 +171,13 @@ impl CallStatuses {
 
     /// Returns whether this worker has handed back a call whose next attempt is not due yet.
     pub(crate) fn is_waiting(&self, call: &CallRef) -> bool {
-        let phase = self.lock().entries.get(call).map(|entry| entry.phase);
+        let (phase, scheduled) = {
+            let calls = self.lock();
+            (calls.entries.get(call).map(|entry| entry.phase), calls.scheduled.clone())
+        };
+        if scheduled.contains(call.sequence, Instant::now()) {
+            return true;
+        }
         phase.is_some_and(|phase| {
             matches!(phase, Phase::Waiting { .. }) && is_current(phase, Timestamp::now())
         })

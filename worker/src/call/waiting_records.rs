@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Subject, jetstream::Context};
@@ -90,7 +90,8 @@ impl WaitingRecorder {
         let (worker, instance) = (self.statuses.worker().to_owned(), self.instance.clone());
         let in_flight = self.in_flight.len() as u64;
         if in_flight > 0 {
-            return WaitingRecords { worker, instance, in_flight, recorded: 0, failed: 0 };
+            let (recorded, failed, scheduled) = (0, 0, 0);
+            return WaitingRecords { worker, instance, in_flight, recorded, failed, scheduled };
         }
         self.last.set(self.clock.now());
         let waiting = self.statuses.waiting();
@@ -113,7 +114,8 @@ impl WaitingRecorder {
         if recorded > 0 {
             info!(recorded, "recorded the attempts of calls that wait for their next one");
         }
-        WaitingRecords { worker, instance, in_flight, recorded, failed }
+        let scheduled = self.statuses.scheduled().count(Instant::now());
+        WaitingRecords { worker, instance, in_flight, recorded, failed, scheduled }
     }
 
     async fn write(

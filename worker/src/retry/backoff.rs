@@ -10,6 +10,16 @@ use jiff::Timestamp;
 /// back together cost it less.
 const COME_BACK_EVERY: Duration = Duration::from_secs(1);
 
+/// The same for delayed calls, which are to be late by little.
+const DUE_EVERY: Duration = Duration::from_millis(250);
+
+/// A delayed call comes back at least this often. The worker that has it then counts it as
+/// scheduled, and a change of the lease moves its time by nothing.
+const MAX_HAND_BACK: Duration = Duration::from_secs(3600);
+
+/// Delayed calls that come back before they are due come back at a multiple of this time.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
 /// The waits of what is put off without an attempt: a call whose function is scaled to zero, or a
 /// result whose host is busy.
 pub(crate) const PUT_OFF: BackoffPolicy = BackoffPolicy {
@@ -54,8 +64,25 @@ impl BackoffPolicy {
 
 /// Returns a wait that ends together with the waits of others, at most [`COME_BACK_EVERY`] later.
 pub(crate) fn until_others_come(wait: Duration, now: Timestamp) -> Duration {
+    until_multiple_of(COME_BACK_EVERY, wait, now)
+}
+
+/// Returns for how long a delayed call is handed back that is due after `rest`: until then and at
+/// most [`DUE_EVERY`] longer, or for a part of it. `chance`, from 0 to 1, is for the jitter.
+pub(crate) fn hand_back_for(rest: Duration, now: Timestamp, chance: f64) -> Duration {
+    if rest <= MAX_HAND_BACK {
+        return until_multiple_of(DUE_EVERY, rest, now);
+    }
+    // Calls that were submitted together do not come back together.
+    let part = MAX_HAND_BACK.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0);
+    let part = part.saturating_sub(COUNT_EVERY);
+    until_multiple_of(COUNT_EVERY, part, now)
+}
+
+/// Returns the shortest wait of at least `wait` that ends at a multiple of `step` since 1970.
+fn until_multiple_of(step: Duration, wait: Duration, now: Timestamp) -> Duration {
     let since_1970 = Duration::try_from(now.as_duration()).unwrap_or_default();
-    let (end, step) = ((since_1970 + wait).as_nanos(), COME_BACK_EVERY.as_nanos());
+    let (end, step) = ((since_1970 + wait).as_nanos(), step.as_nanos());
     let rest = end.next_multiple_of(step) - end;
     wait + u64::try_from(rest).map_or(Duration::ZERO, Duration::from_nanos)
 }
@@ -119,6 +146,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn delayed_call_comes_back_when_it_is_due_or_well_before(
+            millis in 1..30_000_000_u64,
+            now in 0..100_000_i64,
+            chance in 0.0..1.0,
+        ) {
+            let (rest, now) =
+                (Duration::from_millis(millis), Timestamp::from_millisecond(now).unwrap());
+            let wait = hand_back_for(rest, now, chance);
+            prop_assert!(wait <= MAX_HAND_BACK + DUE_EVERY, "{wait:?}");
+            if rest <= MAX_HAND_BACK {
+                prop_assert!(rest <= wait && wait < rest + DUE_EVERY, "{rest:?} {wait:?}");
+            } else {
+                prop_assert!(wait + COUNT_EVERY >= MAX_HAND_BACK / 2 && wait <= rest, "{wait:?}");
+            }
+        }
+
         #[test]
         fn no_wait_exceeds_the_maximum(
             attempt: u64,

@@ -8,13 +8,14 @@ use std::{
 
 use asyncqueue::{
     attempt_offset::AttemptOffset,
+    delay::time_until,
     function_namespaces::NamespaceRefused,
     retry::{QueueRetry, RetryOverrides},
 };
 use jiff::Timestamp;
 
 use super::{
-    backoff::{BackoffPolicy, PUT_OFF},
+    backoff::{BackoffPolicy, PUT_OFF, hand_back_for},
     retry_after,
 };
 
@@ -89,7 +90,7 @@ pub struct AttemptCount {
     /// Number of deliveries, including those that did not count as attempts and those by an earlier
     /// consumer that were attempts.
     pub deliveries: u64,
-    /// How long the call has been in the queue.
+    /// How long the call could have run: since it was stored, or since it was due if it is delayed.
     pub age: Duration,
 }
 
@@ -115,6 +116,8 @@ pub(crate) enum PutOffReason {
     FunctionLimit,
     /// Its next attempt is not due: an earlier consumer of the queue had it wait.
     NotDue,
+    /// It is delayed, and not due yet.
+    Scheduled,
 }
 
 /// A function, or the platform in front of it, refuses a call for now.
@@ -220,6 +223,17 @@ impl PutOff {
         Self { reason: PutOffReason::NoShare, wait, not_counted_for: None }
     }
 
+    /// Creates what follows for a delayed call. `chance`, from 0 to 1, is for the jitter. `None`:
+    /// the call is due, or not delayed.
+    pub(crate) fn until_scheduled(
+        not_before: Option<Timestamp>,
+        now: Timestamp,
+        chance: f64,
+    ) -> Option<Self> {
+        let wait = hand_back_for(time_until(not_before, now)?, now, chance);
+        Some(Self { reason: PutOffReason::Scheduled, wait, not_counted_for: None })
+    }
+
     /// Creates what follows for a call whose next attempt is not due. `None`: it is due.
     pub(crate) fn until_due(recorded: AttemptOffset, now: Timestamp) -> Option<Self> {
         let AttemptOffset::Waiting { not_before, .. } = recorded else { return None };
@@ -232,8 +246,8 @@ impl PutOff {
 // === impl PutOffReason ===
 
 impl PutOffReason {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::ScaledToZero, Self::NoShare, Self::FunctionLimit, Self::NotDue];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::ScaledToZero, Self::NoShare, Self::FunctionLimit, Self::NotDue, Self::Scheduled];
 
     /// Returns the reason as a label.
     pub(crate) fn as_str(self) -> &'static str {
@@ -242,6 +256,7 @@ impl PutOffReason {
             Self::NoShare => "no_share",
             Self::FunctionLimit => "function_limit",
             Self::NotDue => "not_due",
+            Self::Scheduled => "scheduled",
         }
     }
 
@@ -252,6 +267,7 @@ impl PutOffReason {
             Self::NoShare => "its worker had no share of the queue's concurrency and rate",
             Self::FunctionLimit => "the function was at its limit of invocations in its worker",
             Self::NotDue => "it waited for its next attempt when the fairness of the queue changed",
+            Self::Scheduled => "it is delayed",
         }
     }
 }

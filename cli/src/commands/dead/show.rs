@@ -197,6 +197,7 @@ mod tests {
             depth: 0,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T09:00:00Z".parse().unwrap(),
+            not_before: None,
             body: Bytes::from_static(b"the body"),
         }))
     }

@@ -14,11 +14,22 @@ use crate::{
     pods::cause::{self, Cause, stable_message},
 };
 
+/// The state of a queue without workers.
+const ZERO: &str = "Scaled to zero: calls are accepted but not run.";
+
+/// The same, while delayed calls are not due yet.
+pub(super) const ZERO_WITH_SCHEDULED: &str = concat!(
+    "Scaled to zero: calls are accepted but not run. Scheduled calls are not run either when they ",
+    "are due: set spec.replicas to 1 or more before, or let an autoscaler follow the depth."
+);
+
 /// What is known of a queue's workers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkerRollout<'a> {
     /// Number of workers that are wanted.
     pub(super) replicas: i32,
+    /// Whether delayed calls of the queue are not due yet.
+    pub(super) has_scheduled: bool,
     /// What the status of their Deployment says.
     pub(super) rollout: &'a RolloutStatus,
     /// Cause that keeps pods of the wanted revision from becoming ready, if there is one.
@@ -33,10 +44,8 @@ impl WorkerRollout<'_> {
     /// Returns the condition `WorkersReady`.
     pub(super) fn workers_ready(&self) -> ConditionValue {
         if self.replicas == 0 {
-            return ConditionValue::true_(
-                reason::SCALED_TO_ZERO,
-                "Scaled to zero: calls are accepted but not run.",
-            );
+            let message = if self.has_scheduled { ZERO_WITH_SCHEDULED } else { ZERO };
+            return ConditionValue::true_(reason::SCALED_TO_ZERO, message);
         }
         if self.updated_available() > 0 {
             return ConditionValue::true_(reason::RECONCILED, self.count());
@@ -151,7 +160,7 @@ mod tests {
         cause: Option<&Cause>,
         previous: &[Condition],
     ) -> [(ConditionStatus, &'static str); 2] {
-        let workers = WorkerRollout { replicas, rollout, cause, previous };
+        let workers = WorkerRollout { replicas, has_scheduled: false, rollout, cause, previous };
         [workers.workers_ready(), workers.progressing()]
             .map(|verdict| (verdict.status, verdict.reason))
     }
@@ -198,6 +207,22 @@ mod tests {
         // Scaled up from zero, no worker runs yet.
         let before = previous(ConditionValue::true_(reason::SCALED_TO_ZERO, ""));
         assert_eq!(conditions_of(1, &rollout(1, 1, 0), None, &before), [NOT_YET, UNDER_WAY]);
+    }
+
+    #[test]
+    fn scheduled_calls_of_a_queue_without_workers_are_named() {
+        let message = |has_scheduled| {
+            let rollout = RolloutStatus::default();
+            let workers = WorkerRollout {
+                replicas: 0,
+                has_scheduled,
+                rollout: &rollout,
+                cause: None,
+                previous: &[],
+            };
+            workers.workers_ready().message
+        };
+        assert_eq!([message(false), message(true)], [ZERO, ZERO_WITH_SCHEDULED]);
     }
 
     #[test]
@@ -258,8 +283,13 @@ mod tests {
     fn the_message_of_a_cause_stays_the_same() {
         let (rollout, first) =
             (rollout(1, 1, 0), cause::probe("Get http://10.0.0.1:8081: refused"));
-        let workers =
-            WorkerRollout { replicas: 1, rollout: &rollout, cause: Some(&first), previous: &[] };
+        let workers = WorkerRollout {
+            replicas: 1,
+            has_scheduled: false,
+            rollout: &rollout,
+            cause: Some(&first),
+            previous: &[],
+        };
         let conditions = previous(workers.workers_ready());
         let second = cause::probe("Get http://10.0.0.2:8081: refused");
         let workers = WorkerRollout { cause: Some(&second), previous: &conditions, ..workers };
