@@ -23,8 +23,10 @@ use async_nats::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
 
 use crate::{
+    batch::{self, BatchId, BatchMember, CallEnd},
     call::{CANCELLED_STATUS, CallQuery, CallRef, CandidateQueues, QueueLocation},
     consumer_progress::{self, Progress},
     end_state::EndState,
@@ -193,6 +195,25 @@ async fn cancel_among(
     Ok(tally)
 }
 
+/// Cancels the calls with an id that belong to a batch. Waits until `deadline` for their
+/// confirmations.
+pub(crate) async fn cancel_member(
+    js: &Context,
+    location: &QueueLocation,
+    query: &CallQuery,
+    batch: &BatchId,
+    deadline: Instant,
+) -> Result<CancelCounts, NatsError> {
+    let canceller = Canceller { js, location, deadline };
+    let mut counts = CancelCounts::default();
+    for stored in canceller.stored(query).await? {
+        if stored.batch().is_some_and(|member| member.id == *batch) {
+            counts.count(canceller.cancel(&stored).await?);
+        }
+    }
+    Ok(counts)
+}
+
 /// Cancels calls of one queue.
 struct Canceller<'a> {
     js: &'a Context,
@@ -206,6 +227,13 @@ struct StoredCall {
     call: CallRef,
     subject: String,
     headers: NatsHeaders,
+}
+
+impl StoredCall {
+    /// Returns the batch that the call belongs to.
+    fn batch(&self) -> Option<BatchMember> {
+        native::decode(&self.headers, Bytes::new()).ok()?.batch
+    }
 }
 
 /// What was observed of a call while it was cancelled.
@@ -270,7 +298,26 @@ impl<'a> Canceller<'a> {
     }
 
     /// Cancels a call whose message is on the queue's stream, or was when it was searched for.
-    async fn cancel(
+    async fn cancel(&self, stored: &StoredCall) -> Result<CallOutcome, NatsError> {
+        let outcome = self.cancel_alone(stored).await?;
+        let is_cancelled = matches!(
+            outcome,
+            CallOutcome::Queued | CallOutcome::Running | CallOutcome::AlreadyCancelled
+        );
+        // Its worker records any other end.
+        if is_cancelled && let Some(member) = stored.batch() {
+            let (js, call, end) = (self.js, &stored.call, CallEnd::Cancelled);
+            let record = || batch::record_end(js, &member, call, end, CANCELLED_STATUS);
+            // The call is cancelled. The sweep of batches finds that by its tombstone.
+            if let Err(error) = reserve::with_space(js, record).await {
+                let (batch, call_id) = (&member.id, &call.id);
+                warn!(%batch, %call_id, "failed to record the end of a call in its batch: {error}");
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn cancel_alone(
         &self,
         StoredCall { call, subject, headers }: &StoredCall,
     ) -> Result<CallOutcome, NatsError> {

@@ -117,6 +117,7 @@ mod tests {
             callback_url: None,
             depth: 0,
             submitted_at: "2026-11-24T10:00:00Z".parse().unwrap(),
+            batch: None,
             retry: RetryOverrides::default(),
             body: Bytes::new(),
         }
