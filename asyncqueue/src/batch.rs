@@ -16,35 +16,24 @@
 //! counter is a hint, and the ends decide: the first end of a call that is stored counts, and a
 //! batch has ended when each of its calls has one.
 
-use crate::call_id::CallId;
-
-pub use cancel::{BatchCancelCounts, cancel_rest};
+pub use crate::batch_member::{BatchId, BatchMember};
 pub use ends::{EndEffect, record_end};
 pub use record::{BatchRecord, BatchReport, CallEnd, Counts, EndRecord, MemberCall, OnFailure};
 pub use status::{BatchState, find_batch};
 pub use sweep::{SWEEP_INTERVAL, keep_sweeping, sweep, sweep_now};
 
-mod cancel;
 mod ends;
 mod record;
+mod removed;
 mod status;
 pub(crate) mod storage;
 mod sweep;
+
+pub(crate) use ends::finish_if_complete;
+pub(crate) use removed::end_of_removed;
 
 /// Maximum number of calls in a batch: the limit of nats-server for an atomic publish.
 pub const MAX_CALLS: usize = 1_000;
 
 /// Number of requests about the calls of one batch that are sent concurrently.
 pub(crate) const MAX_CONCURRENT: usize = 64;
-
-/// The id of a batch. It has the form of a call id.
-pub type BatchId = CallId;
-
-/// The batch that a call belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchMember {
-    /// Id of the batch.
-    pub id: BatchId,
-    /// Number of calls in the batch.
-    pub size: usize,
-}

@@ -26,7 +26,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use crate::{
-    batch::{self, BatchId, BatchMember, CallEnd},
+    batch::{CallEnd, record_end},
+    batch_member::BatchMember,
     call::{CANCELLED_STATUS, CallQuery, CallRef, CandidateQueues, QueueLocation},
     consumer_progress::{self, Progress},
     end_state::EndState,
@@ -42,8 +43,11 @@ use crate::{
     },
 };
 
+mod batch;
 mod request;
 
+#[doc(hidden)]
+pub use batch::{BatchCancelCounts, cancel_rest};
 pub use request::{CancelOutcome, cancel_calls};
 
 /// Maximum time that a worker that is not busy takes to reply.
@@ -195,25 +199,6 @@ async fn cancel_among(
     Ok(tally)
 }
 
-/// Cancels the calls with an id that belong to a batch. Waits until `deadline` for their
-/// confirmations.
-pub(crate) async fn cancel_member(
-    js: &Context,
-    location: &QueueLocation,
-    query: &CallQuery,
-    batch: &BatchId,
-    deadline: Instant,
-) -> Result<CancelCounts, NatsError> {
-    let canceller = Canceller { js, location, deadline };
-    let mut counts = CancelCounts::default();
-    for stored in canceller.stored(query).await? {
-        if stored.batch().is_some_and(|member| member.id == *batch) {
-            counts.count(canceller.cancel(&stored).await?);
-        }
-    }
-    Ok(counts)
-}
-
 /// Cancels calls of one queue.
 struct Canceller<'a> {
     js: &'a Context,
@@ -307,7 +292,7 @@ impl<'a> Canceller<'a> {
         // Its worker records any other end.
         if is_cancelled && let Some(member) = stored.batch() {
             let (js, call, end) = (self.js, &stored.call, CallEnd::Cancelled);
-            let record = || batch::record_end(js, &member, call, end, CANCELLED_STATUS);
+            let record = || record_end(js, &member, call, end, CANCELLED_STATUS);
             // The call is cancelled. The sweep of batches finds that by its tombstone.
             if let Err(error) = reserve::with_space(js, record).await {
                 let (batch, call_id) = (&member.id, &call.id);

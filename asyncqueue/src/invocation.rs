@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use url::Url;
 
 use crate::{
-    batch::BatchMember, call_id::CallId, headers::X_ASYNC_DEPTH, names::FunctionName,
+    batch_member::BatchMember, call_id::CallId, headers::X_ASYNC_DEPTH, names::FunctionName,
     retry::RetryOverrides,
 };
 

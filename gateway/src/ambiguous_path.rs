@@ -57,8 +57,8 @@ fn stays_below(path: &str) -> bool {
     true
 }
 
-/// Returns whether a path that does not begin with `/async-function`, `/async-batch` or `/function` contains no
-/// such segment that `..` or an empty segment could move to its beginning.
+/// Returns whether a path that begins with none of `/async-function`, `/async-batch` and
+/// `/function` contains no such segment that `..` or an empty segment could move to its beginning.
 fn has_no_root(path: &str) -> bool {
     let decoded = decode(path);
     let segments = segments(&decoded);

@@ -151,9 +151,10 @@ mod tests {
 
     #[test]
     fn line_is_a_call() {
-        let line = one(
-            r#"{"function":"figlet","bodyBase64":"AP8=","headers":{"X-A":"1","x-b":["2","é"]},"path":"/p%2F","query":"a=%zz","callId":"c-1"}"#,
-        );
+        let line = one(concat!(
+            r#"{"function":"figlet","bodyBase64":"AP8=","headers":{"X-A":"1","x-b":["2","é"]},"#,
+            r#""path":"/p%2F","query":"a=%zz","callId":"c-1"}"#,
+        ));
         assert_eq!(
             (&*line.function, &*line.path, line.query.as_deref()),
             ("figlet", "/p%2F", Some("a=%zz"))

@@ -527,9 +527,6 @@ impl Rejection {
             Self::BatchTooLong => "batch_size",
             Self::BatchQueues { .. } => "batch_queues",
             Self::UnknownBatch(_) => "unknown_batch",
-            Self::BatchEnded(_) => "ended",
-            Self::BatchUnconfirmed(_) => "not_cancelled_yet",
-            Self::BatchHeadTooLarge { .. } => "too_large",
             Self::NoFunction => "no_function",
             Self::FunctionName(_) => "function_name",
             Self::InvalidEscape { .. }
@@ -549,8 +546,8 @@ impl Rejection {
             Self::Namespace(_) => "namespace",
             Self::NoCallId => "no_call_id",
             Self::UnknownCall { .. } => "unknown_call",
-            Self::CallEnded { .. } => "ended",
-            Self::CancellationUnconfirmed { .. } => "not_cancelled_yet",
+            Self::CallEnded { .. } | Self::BatchEnded(_) => "ended",
+            Self::CancellationUnconfirmed { .. } | Self::BatchUnconfirmed(_) => "not_cancelled_yet",
             Self::StoreFull => "store_full",
             Self::LookupFailed(_)
             | Self::CancelFailed(_)
@@ -560,7 +557,9 @@ impl Rejection {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method",
             Self::BodyTimeout(_) => "body_timeout",
-            Self::BodyTooLarge { .. } | Self::TooLargeForDeadLetter { .. } => "too_large",
+            Self::BodyTooLarge { .. }
+            | Self::BatchHeadTooLarge { .. }
+            | Self::TooLargeForDeadLetter { .. } => "too_large",
             Self::DirectoryPending => "no_directory",
             Self::JetStreamDisabled => "no_jetstream",
             Self::Submit { error, .. } => error.category(),

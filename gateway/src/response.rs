@@ -2,9 +2,9 @@
 
 use asyncqueue::{
     CallId,
-    batch::{BatchCancelCounts, BatchReport},
+    batch::BatchReport,
     call::CallStatus,
-    cancel::CancelCounts,
+    cancel::{BatchCancelCounts, CancelCounts},
     headers::{X_BATCH_ID, X_CALL_DUPLICATE, X_CALL_ID, X_OPENFAAS_INTERNAL, X_START_TIME},
     submit::{BatchOutcome, SubmitError, SubmitOutcome},
 };

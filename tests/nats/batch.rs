@@ -112,7 +112,8 @@ async fn submit_to(
 }
 
 fn ndjson(lines: &[Value]) -> String {
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 /// Calls of `figlet` with these bodies.
@@ -250,7 +251,7 @@ async fn refused_batch_stores_nothing() {
         assert_eq!(stage.queue.info("jobs").await.state.messages, 1);
         assert_eq!(stage.open_entries().await, 0);
     }
-    let answer = stage.submit("/async-batch?onFailure=stop", "", &[good.clone()]).await;
+    let answer = stage.submit("/async-batch?onFailure=stop", "", std::slice::from_ref(&good)).await;
     assert!(answer.status == 400 && answer.text().contains("`stop`"), "{}", answer.text());
     // What was refused before can be stored once there is room.
     assert_eq!(stage.submit("/async-batch", "b-1", &vec![good; 5]).await.status, 202);

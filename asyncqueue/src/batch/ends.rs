@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::{Context, message::PublishMessage};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use super::{
     BatchId, BatchMember, BatchRecord, BatchReport, CallEnd, EndRecord, OnFailure,
@@ -71,7 +71,7 @@ fn may_be_last(counted: Option<usize>, size: usize) -> bool {
 }
 
 /// Reports the end of a batch if each of its calls has ended. Returns whether it has ended.
-pub(super) async fn finish_if_complete(js: &Context, id: &BatchId) -> Result<bool, NatsError> {
+pub(crate) async fn finish_if_complete(js: &Context, id: &BatchId) -> Result<bool, NatsError> {
     let Some((record, sequence, _)) = storage::read_record(js, id).await? else { return Ok(true) };
     let ends = storage::read_ends(js, id, &record.calls).await?;
     if ends.iter().any(Option::is_none) {
@@ -119,10 +119,7 @@ fn callback(id: &BatchId, record: &BatchRecord, sequence: u64) -> Option<Callbac
     let json = HeaderValue::from_static("application/json");
     let id_value = HeaderValue::from_str(id.as_str()).ok()?;
     Some(Callback {
-        headers: HeaderMap::from_iter([
-            (header::CONTENT_TYPE, json),
-            (HeaderName::from(X_BATCH_ID), id_value),
-        ]),
+        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, json), (X_BATCH_ID, id_value)]),
         ..Callback::new(&stand_in, url, sequence, EndState::Done, CALLBACK_STATUS)
     })
 }

@@ -205,7 +205,9 @@ impl BatchReport {
     #[must_use]
     pub fn new(id: &BatchId, record: &BatchRecord, ends: &[Option<EndRecord>]) -> Self {
         let mut counts = Counts::default();
-        ends.iter().for_each(|end| counts.add(end.as_ref().map(|end| end.end)));
+        for end in ends {
+            counts.add(end.as_ref().map(|end| end.end));
+        }
         let calls = record.calls.iter().zip(ends).map(|(call, end)| CallReport {
             call: call.clone(),
             state: end.as_ref().map_or("pending", |end| end.end.as_str()).to_owned(),

@@ -10,10 +10,13 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
-    BatchId, BatchRecord, CallEnd, EndRecord, MAX_CONCURRENT, MemberCall, cancel::end_of_removed,
-    ends, storage,
+    BatchId, BatchRecord, CallEnd, EndRecord, MAX_CONCURRENT, MemberCall, end_of_removed,
+    finish_if_complete, storage,
 };
-use crate::jetstream::NatsError;
+use crate::{
+    jetstream::{NatsError, last_message},
+    subject::call_filter,
+};
 
 /// Interval of the sweeps.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -107,7 +110,7 @@ async fn check(js: &Context, id: &BatchId, now: Timestamp) -> Result<Option<Stri
         missing.into_iter().map(|call| end_call(js, id, &record, call, check)).collect();
     let ended: Vec<bool> =
         stream::iter(ending).buffer_unordered(MAX_CONCURRENT).try_collect().await?;
-    if ended.iter().any(|ended| !ended) || !ends::finish_if_complete(js, id).await? {
+    if ended.iter().any(|ended| !ended) || !finish_if_complete(js, id).await? {
         return Ok(None);
     }
     Ok(Some(format!("reported the end of batch {id}: {} calls had no recorded end", ended.len())))
@@ -137,8 +140,8 @@ async fn is_any_pending(js: &Context, record: &BatchRecord) -> Result<bool, Nats
     // They are stored together, so the first one shows it, unless it has ended.
     for call in &record.calls {
         let Ok(call_id) = call.call_id.parse() else { continue };
-        let subject = crate::subject::call_filter(&record.subject, Some(&call.function), &call_id);
-        if crate::jetstream::last_message(js, &record.stream, &subject).await?.is_some() {
+        let subject = call_filter(&record.subject, Some(&call.function), &call_id);
+        if last_message(js, &record.stream, &subject).await?.is_some() {
             return Ok(true);
         }
     }

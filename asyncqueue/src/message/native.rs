@@ -30,7 +30,7 @@ use jiff::Timestamp;
 
 use super::{DecodeError, check_target, digest, function_name, http_headers, invalid, method};
 use crate::{
-    batch::BatchMember,
+    batch_member::BatchMember,
     call_id::CallId,
     invocation::{CallbackUrl, Invocation, read_depth, take_depth},
     retry::RetryOverrides,

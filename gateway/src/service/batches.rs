@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use asyncqueue::{
     CallId, Invocation,
-    batch::{BatchCancelCounts, BatchId, BatchReport, OnFailure, cancel_rest, find_batch},
+    batch::{BatchId, BatchReport, OnFailure, find_batch},
+    cancel::{BatchCancelCounts, cancel_rest},
     directory::QueueRoute,
     headers::X_ASYNC_DEPTH,
     message::dead_letter,
@@ -106,7 +107,7 @@ impl Service {
         let limit = BodyLimit { bytes: MAX_BODY, set_by: "the gateway, for a batch" };
         let bytes = body::read(body, limit, self.read_timeout, memory).await?;
         // The calls are copies of their lines.
-        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let lines = bytes.split(|byte| *byte == b'\n').count();
         let copies = bytes.len() * 2 + lines.min(asyncqueue::batch::MAX_CALLS) * CALL_BYTES;
         let _copies = self.call_memory.try_take(copies).ok_or_else(|| self.no_call_memory())?;
         let lines = batch_lines::parse(&bytes)?;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use asyncqueue::{
     EndState,
-    batch::{BatchMember, CallEnd, EndEffect, cancel_rest, record_end},
+    batch::{BatchMember, CallEnd, EndEffect, record_end},
+    cancel::cancel_rest,
 };
 use tracing::{info, warn};
 
