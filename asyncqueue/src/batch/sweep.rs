@@ -32,7 +32,7 @@ const MIN_AGE: Duration = Duration::from_secs(60);
 pub(crate) const DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Maximum number of batches that one sweep checks. The next one begins with others.
-const MAX_CHECKED: usize = 50;
+const MAX_CHECKED: usize = 10;
 
 /// What a sweep does about a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
