@@ -41,3 +41,21 @@ pub const SLOTS: Bucket = Bucket {
     // Workers renew their entry every few seconds.
     max_age: Some(Duration::from_secs(3600)),
 };
+
+/// How long the entries of a batch are kept, if it does not end: longer than its deadline.
+const BATCH_MAX_AGE: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// The bucket of batches, see [`crate::batch`]. It is created with the first batch.
+pub const BATCHES: Bucket = Bucket {
+    name: "asyncqueue-batches",
+    description: "batches of calls",
+    max_age: Some(BATCH_MAX_AGE),
+};
+
+/// The bucket of the counters of batches: `<batch-id>` holds how many ends of its calls NATS has
+/// counted. It is created with the first batch.
+pub const BATCH_COUNTERS: Bucket = Bucket {
+    name: "asyncqueue-batch-counters",
+    description: "how many calls of a batch have ended",
+    max_age: Some(BATCH_MAX_AGE),
+};

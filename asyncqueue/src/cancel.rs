@@ -24,8 +24,11 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
 
 use crate::{
+    batch::{CallEnd, record_end},
+    batch_member::BatchMember,
     call::{CANCELLED_STATUS, CallQuery, CallRef, CandidateQueues, QueueLocation},
     consumer_progress::{self, Progress},
     end_state::EndState,
@@ -41,8 +44,11 @@ use crate::{
     },
 };
 
+mod batch;
 mod request;
 
+#[doc(hidden)]
+pub use batch::{BatchCancelCounts, cancel_rest};
 pub use request::{CancelOutcome, cancel_calls};
 
 /// Maximum time that a worker that is not busy takes to reply.
@@ -212,6 +218,13 @@ struct StoredCall {
     headers: NatsHeaders,
 }
 
+impl StoredCall {
+    /// Returns the batch that the call belongs to.
+    fn batch(&self) -> Option<BatchMember> {
+        native::decode(&self.headers, Bytes::new()).ok()?.batch
+    }
+}
+
 /// What was observed of a call while it was cancelled.
 #[derive(Clone, Copy, Debug)]
 struct Observation {
@@ -274,7 +287,26 @@ impl<'a> Canceller<'a> {
     }
 
     /// Cancels a call whose message is on the queue's stream, or was when it was searched for.
-    async fn cancel(
+    async fn cancel(&self, stored: &StoredCall) -> Result<CallOutcome, NatsError> {
+        let outcome = self.cancel_alone(stored).await?;
+        let is_cancelled = matches!(
+            outcome,
+            CallOutcome::Queued | CallOutcome::Running | CallOutcome::AlreadyCancelled
+        );
+        // Its worker records any other end.
+        if is_cancelled && let Some(member) = stored.batch() {
+            let (js, call, end) = (self.js, &stored.call, CallEnd::Cancelled);
+            let record = || record_end(js, &member, call, end, CANCELLED_STATUS);
+            // The call is cancelled. The sweep of batches finds that by its tombstone.
+            if let Err(error) = reserve::with_space(js, record).await {
+                let (batch, call_id) = (&member.id, &call.id);
+                warn!(%batch, %call_id, "failed to record the end of a call in its batch: {error}");
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn cancel_alone(
         &self,
         StoredCall { call, subject, headers }: &StoredCall,
     ) -> Result<CallOutcome, NatsError> {

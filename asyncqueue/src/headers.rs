@@ -51,3 +51,6 @@ pub const X_FUNCTION_NAME: HeaderName = HeaderName::from_static("x-function-name
 
 /// With a callback: the body is only the beginning of the function's response.
 pub const X_RESULT_TRUNCATED: HeaderName = HeaderName::from_static("x-result-truncated");
+
+/// The id of a batch: in its submission, and with its callback.
+pub const X_BATCH_ID: HeaderName = HeaderName::from_static("x-batch-id");

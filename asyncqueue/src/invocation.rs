@@ -7,7 +7,10 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use url::Url;
 
-use crate::{call_id::CallId, headers::X_ASYNC_DEPTH, names::FunctionName, retry::RetryOverrides};
+use crate::{
+    batch_member::BatchMember, call_id::CallId, headers::X_ASYNC_DEPTH, names::FunctionName,
+    retry::RetryOverrides,
+};
 
 /// Maximum length of a call's path and query together, in bytes. The URL parsers of gateway and
 /// worker accept 64 KiB for a whole URL, which also contains the function's own URL.
@@ -47,6 +50,9 @@ pub struct Invocation {
     /// How many calls precede this one in its chain. Each was submitted by the one before it, as
     /// its callback or by its function.
     pub depth: u32,
+    /// The batch that the call belongs to. `None`: it was submitted alone.
+    #[doc(hidden)]
+    pub batch: Option<BatchMember>,
     /// The retry settings in the message: existing gateways include the function's annotations.
     pub retry: RetryOverrides,
     /// When the gateway accepted the call.
@@ -100,6 +106,7 @@ impl Invocation {
             headers: HeaderMap::new(),
             callback_url: None,
             depth: 0,
+            batch: None,
             retry: RetryOverrides::default(),
             submitted_at: Timestamp::now(),
             not_before: None,

@@ -86,6 +86,10 @@ pub use retry::RetryOverrides;
 #[doc(hidden)]
 pub mod attempt_offset;
 #[doc(hidden)]
+pub mod batch;
+#[doc(hidden)]
+pub mod batch_member;
+#[doc(hidden)]
 pub mod buckets;
 #[doc(hidden)]
 pub mod call_id;

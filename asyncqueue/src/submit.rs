@@ -44,11 +44,14 @@ use crate::{
     subject::call_subject,
 };
 
+pub use self::batch::{BatchError, BatchOutcome, NewBatch};
+
 use self::decide::{
     Conclusion, MessageLocation, Naming, NextStep, PublishReply, StoredMessage, Submission,
     after_publish, after_read,
 };
 
+mod batch;
 mod decide;
 
 /// The outcome of a submission whose call is stored.
@@ -430,17 +433,23 @@ impl Submitter {
         SubmitError::Unavailable { reason }
     }
 
+    fn too_large(&self, limit: SizeLimit) -> SubmitError {
+        match limit {
+            SizeLimit::MaxPayload => {
+                SubmitError::TooLarge { limit: self.js.client().max_payload() }
+            }
+            SizeLimit::MaxMsgSize => SubmitError::TooLargeForStream,
+            SizeLimit::Headers => SubmitError::HeadersTooLarge,
+        }
+    }
+
     fn classify(&self, error: &PublishError) -> SubmitError {
         let reason = || {
             find_cause::<jetstream::Error>(error)
                 .map_or_else(|| error.to_string(), ToString::to_string)
         };
         match PublishFailure::from_error(error) {
-            PublishFailure::TooLarge(SizeLimit::MaxPayload) => {
-                SubmitError::TooLarge { limit: self.js.client().max_payload() }
-            }
-            PublishFailure::TooLarge(SizeLimit::MaxMsgSize) => SubmitError::TooLargeForStream,
-            PublishFailure::TooLarge(SizeLimit::Headers) => SubmitError::HeadersTooLarge,
+            PublishFailure::TooLarge(limit) => self.too_large(limit),
             // Limits of the stream, or of the account and the server that it is on.
             PublishFailure::StreamFull | PublishFailure::NoSpace => {
                 SubmitError::QueueFull { reason: reason() }

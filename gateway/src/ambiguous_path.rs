@@ -23,7 +23,7 @@ const MAX_DECODINGS: usize = 2;
 #[must_use]
 pub fn is_unambiguous(route: Route<'_>, path: &str) -> bool {
     match route {
-        Route::AsyncFunction(_) => true,
+        Route::AsyncFunction(_) | Route::AsyncBatch(_) => true,
         Route::Function(FunctionPath { function, path }) => {
             (function.is_empty() || is_name(function)) && stays_below(path)
         }
@@ -57,13 +57,14 @@ fn stays_below(path: &str) -> bool {
     true
 }
 
-/// Returns whether a path that does not begin with `/async-function` or `/function` contains no
-/// such segment that `..` or an empty segment could move to its beginning.
+/// Returns whether a path that begins with none of `/async-function`, `/async-batch` and
+/// `/function` contains no such segment that `..` or an empty segment could move to its beginning.
 fn has_no_root(path: &str) -> bool {
     let decoded = decode(path);
     let segments = segments(&decoded);
-    let is_root =
-        |segment: &Segment<'_>| matches!(segment, Segment::Name(b"async-function" | b"function"));
+    let is_root = |segment: &Segment<'_>| {
+        matches!(segment, Segment::Name(b"async-function" | b"async-batch" | b"function"))
+    };
     let first = segments.iter().find(|segment| matches!(segment, Segment::Name(_)));
     let has_parent = segments.contains(&Segment::Parent);
     let may_come_first =

@@ -46,6 +46,11 @@ impl BodyLimit {
         }
     }
 
+    /// Rejects a body of more bytes.
+    pub(crate) fn check(self, bytes: usize) -> Result<(), Rejection> {
+        if bytes > self.bytes { Err(self.too_large()) } else { Ok(()) }
+    }
+
     fn too_large(self) -> Rejection {
         Rejection::BodyTooLarge { limit: self.bytes, set_by: self.set_by }
     }

@@ -1,6 +1,6 @@
 //! What is known about a request while it is handled.
 
-use asyncqueue::CallId;
+use asyncqueue::{CallId, batch::BatchId};
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use tracing::field::{DisplayValue, display};
@@ -10,6 +10,8 @@ use tracing::field::{DisplayValue, display};
 pub(crate) struct RequestContext {
     /// The call's id, once it is known.
     pub(crate) call_id: Option<CallId>,
+    /// The batch's id, once it is known.
+    pub(crate) batch_id: Option<BatchId>,
     /// When the request arrived.
     pub(crate) started_at: Timestamp,
     /// Whether the client reads errors as JSON.
@@ -24,6 +26,7 @@ impl RequestContext {
     pub(crate) fn new(headers: &HeaderMap) -> Self {
         Self {
             call_id: None,
+            batch_id: None,
             started_at: Timestamp::now(),
             accepts_problem_json: accepts_problem_json(headers),
         }

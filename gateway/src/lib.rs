@@ -19,6 +19,7 @@ pub use crate::{
 mod ambiguous_path;
 mod background;
 mod base_url;
+mod batch_lines;
 mod body;
 mod client_value;
 mod concurrency_limit;

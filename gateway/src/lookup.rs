@@ -55,7 +55,7 @@ pub(crate) fn call_query(
 
 /// Returns a parameter of a query without decoding it: names of functions contain nothing that is
 /// escaped.
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+pub(crate) fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     pairs
         .filter(|(key, value)| *key == name && !value.is_empty())
@@ -128,7 +128,18 @@ impl Lookups {
         }
     }
 
-    fn permit(&self) -> Result<SemaphorePermit<'_>, Rejection> {
+    /// Returns the context of requests to NATS.
+    pub(crate) fn context(&self) -> &Context {
+        &self.js
+    }
+
+    /// Returns how long a cancellation waits for its confirmation.
+    pub(crate) fn cancel_timeout(&self) -> Duration {
+        self.cancel_timeout
+    }
+
+    /// Returns the permit for a lookup, if NATS is connected and not too many are running.
+    pub(crate) fn permit(&self) -> Result<SemaphorePermit<'_>, Rejection> {
         if self.js.client().connection_state() != State::Connected {
             return Err(Rejection::NatsUnavailable);
         }

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     request_seconds: Family<RequestLabels, Histogram>,
     submissions: Family<OutcomeLabels, Counter>,
     lookups: Family<LookupLabels, Counter>,
+    batches: Family<OutcomeLabels, Counter>,
     submit_seconds: Histogram,
     publishing: Gauge,
     directory_file_valid: Gauge,
@@ -60,6 +61,7 @@ impl Metrics {
             request_seconds: Family::new_with_constructor(seconds_histogram),
             submissions: Family::default(),
             lookups: Family::default(),
+            batches: Family::default(),
             submit_seconds: seconds_histogram(),
             publishing: Gauge::default(),
             directory_file_valid: Gauge::default(),
@@ -82,6 +84,11 @@ impl Metrics {
             "lookups",
             "Requests about one call, by operation and outcome",
             metrics.lookups.clone(),
+        );
+        registry.register(
+            "batches",
+            "Submitted batches of calls, by outcome",
+            metrics.batches.clone(),
         );
         registry.register(
             "submit_duration_seconds",
@@ -128,6 +135,11 @@ impl Metrics {
     /// Counts a submission, whether it was stored or not. The outcome is one of a fixed set.
     pub(crate) fn record_submission(&self, outcome: &'static str) {
         self.submissions.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Counts a submitted batch, whether it was stored or not. The outcome is one of a fixed set.
+    pub(crate) fn record_batch(&self, outcome: &'static str) {
+        self.batches.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// Counts a lookup of a call. Operation and outcome are each one of a fixed set.

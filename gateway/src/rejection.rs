@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use asyncqueue::{
     CallId, CallIdError, CallbackUrlError, FunctionName, GoDuration, IdempotencyKeyError,
-    NameError, ParseDurationError, QueueName, buckets, delay::DelayRefused,
-    function_namespaces::NamespaceRefused, idempotency::MAX_KEY, invocation::MAX_TARGET,
-    jetstream::NatsError, submit::SubmitError,
+    NameError, ParseDurationError, QueueName,
+    batch::MAX_CALLS,
+    buckets,
+    delay::DelayRefused,
+    function_namespaces::NamespaceRefused,
+    idempotency::MAX_KEY,
+    invocation::MAX_TARGET,
+    jetstream::NatsError,
+    submit::{BatchError, SubmitError},
 };
 use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
@@ -26,7 +32,7 @@ const RETRY_AFTER_QUEUE_FULL: Duration = Duration::from_secs(10);
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
 /// All values of [`Rejection::category`], besides those of a `SubmitError`.
-pub(crate) const CATEGORIES: [&str; 31] = [
+pub(crate) const CATEGORIES: [&str; 38] = [
     "no_function",
     "function_name",
     "path",
@@ -58,6 +64,13 @@ pub(crate) const CATEGORIES: [&str; 31] = [
     "unreachable",
     "no_answer",
     "unreadable_answer",
+    "batch",
+    "batch_size",
+    "batch_queues",
+    "batch_id_in_use",
+    "unknown_batch",
+    "call_id_in_use",
+    "no_batches",
 ];
 
 /// The reason why a request is rejected. Its text is for the client: what is wrong, with which
@@ -241,6 +254,72 @@ pub enum Rejection {
         /// Why it could not be stored.
         error: SubmitError,
     },
+    /// A line of a batch is rejected.
+    #[error("line {line}: {rejection}")]
+    InLine {
+        /// Number of the line, from 1.
+        line: usize,
+        /// Why it is rejected.
+        rejection: Box<Rejection>,
+    },
+    /// A line of a batch is not a call.
+    #[error("{reason}")]
+    BatchLine {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// The head of a call of a batch is too large.
+    #[error(
+        "headers, path and query are larger than {limit} bytes together, max_header_bytes of the \
+         gateway: move data to the body"
+    )]
+    BatchHeadTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// A batch has no line.
+    #[error("the batch is empty: send one JSON object a line, 1 to {MAX_CALLS} lines")]
+    BatchEmpty,
+    /// A batch has too many lines.
+    #[error("the batch has more than {MAX_CALLS} lines: send several batches")]
+    BatchTooLong,
+    /// The calls of a batch belong to several queues.
+    #[error(
+        "its function belongs to queue `{other}`, and that of line 1 to queue `{queue}`: send a \
+         batch for each queue"
+    )]
+    BatchQueues {
+        /// The queue of the first call.
+        queue: QueueName,
+        /// The queue of this call.
+        other: QueueName,
+    },
+    /// The parameter `onFailure` is not valid.
+    #[error("onFailure `{value}` is not valid: use cancel or continue")]
+    OnFailure {
+        /// The value that was sent, shortened.
+        value: String,
+    },
+    /// The batch could not be stored.
+    #[error("queue `{queue}`: {error}{}", batch_hint(.error))]
+    Batch {
+        /// The queue.
+        queue: QueueName,
+        /// Why it could not be stored.
+        error: BatchError,
+    },
+    /// No batch with this id is known.
+    #[error("batch `{0}` not found: unknown id, or it ended more than a day ago")]
+    UnknownBatch(CallId),
+    /// A batch can't be cancelled, because it has ended.
+    #[error("batch `{0}` can't be cancelled: all of its calls have ended")]
+    BatchEnded(CallId),
+    /// Some calls of a batch may still start.
+    #[error(
+        "cancellation of batch `{0}` not confirmed: a worker that has calls of it does not respond \
+         yet; retry"
+    )]
+    BatchUnconfirmed(CallId),
     /// No call with this id is known.
     #[error(
         "call `{call_id}` not found{}: unknown id, or the call ended and its result was delivered. \
@@ -353,14 +432,72 @@ fn hint(error: &SubmitError) -> &'static str {
     }
 }
 
+fn submit_status(error: &SubmitError) -> StatusCode {
+    match error {
+        SubmitError::KeyReused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        SubmitError::TooLarge { .. }
+        | SubmitError::TooLargeForStream
+        | SubmitError::HeadersTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        SubmitError::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+        SubmitError::NoStream | SubmitError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn batch_status(error: &BatchError) -> StatusCode {
+    match error {
+        BatchError::Submit(error) | BatchError::Call { error, .. } => submit_status(error),
+        BatchError::CallIdInUse { .. } => StatusCode::CONFLICT,
+        BatchError::IdReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        BatchError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        BatchError::InProgress(_) | BatchError::NotAllowed => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn batch_category(error: &BatchError) -> &'static str {
+    match error {
+        BatchError::Submit(error) | BatchError::Call { error, .. } => error.category(),
+        BatchError::CallIdInUse { .. } => "call_id_in_use",
+        BatchError::IdReused(_) | BatchError::InProgress(_) => "batch_id_in_use",
+        BatchError::NotAllowed => "no_batches",
+        BatchError::TooMany => "busy",
+    }
+}
+
+fn batch_hint(error: &BatchError) -> &'static str {
+    match error {
+        BatchError::Submit(SubmitError::Unavailable { .. }) => {
+            ": retry with the X-Batch-Id of this response, so that the batch is stored once"
+        }
+        BatchError::Submit(error) | BatchError::Call { error, .. } => hint(error),
+        // The error itself says what to do.
+        _ => "",
+    }
+}
+
 // === impl Rejection ===
 
 impl Rejection {
+    /// Adds the line of a batch to which the rejection belongs.
+    #[must_use]
+    pub(crate) fn in_line(self, line: usize) -> Self {
+        match self {
+            // These say nothing of the line.
+            Self::DirectoryPending | Self::JetStreamDisabled | Self::NatsUnavailable => self,
+            rejection => Self::InLine { line, rejection: Box::new(rejection) },
+        }
+    }
+
     /// Returns the status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::InLine { rejection, .. } => rejection.status(),
+            Self::Batch { error, .. } => batch_status(error),
             Self::FunctionName(_)
+            | Self::BatchLine { .. }
+            | Self::BatchEmpty
+            | Self::BatchQueues { .. }
+            | Self::OnFailure { .. }
             | Self::InvalidEscape { .. }
             | Self::AmbiguousPath
             | Self::UnescapedWhitespace { .. }
@@ -379,29 +516,22 @@ impl Rejection {
             | Self::NoCallId
             | Self::UnknownFunction(_)
             | Self::UnknownCall { .. }
+            | Self::UnknownBatch(_)
             | Self::NotFound => StatusCode::NOT_FOUND,
             Self::Namespace(_) => StatusCode::FORBIDDEN,
-            Self::CallEnded { .. } => StatusCode::CONFLICT,
-            Self::Submit { error: SubmitError::KeyReused { .. }, .. } => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::CallEnded { .. } | Self::BatchEnded(_) => StatusCode::CONFLICT,
+            Self::Submit { error, .. } => submit_status(error),
             Self::ChainTooDeep { .. } | Self::TooManyHops { .. } => StatusCode::LOOP_DETECTED,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. }
-            | Self::TooLargeForDeadLetter { .. }
-            | Self::Submit {
-                error:
-                    SubmitError::TooLarge { .. }
-                    | SubmitError::TooLargeForStream
-                    | SubmitError::HeadersTooLarge,
-                ..
-            } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::StoreFull | Self::Submit { error: SubmitError::QueueFull { .. }, .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
-            Self::CancellationUnconfirmed { .. }
+            | Self::BatchTooLong
+            | Self::BatchHeadTooLarge { .. }
+            | Self::TooLargeForDeadLetter { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::StoreFull => StatusCode::TOO_MANY_REQUESTS,
+            Self::BatchUnconfirmed(_)
+            | Self::CancellationUnconfirmed { .. }
             | Self::DirectoryPending
             | Self::JetStreamDisabled
             | Self::LookupFailed(_)
@@ -409,10 +539,7 @@ impl Rejection {
             | Self::ShuttingDown
             | Self::NatsUnavailable
             | Self::Overloaded { .. }
-            | Self::MemoryExhausted { .. }
-            | Self::Submit {
-                error: SubmitError::NoStream | SubmitError::Unavailable { .. }, ..
-            } => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::MemoryExhausted { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable { .. }
             | Self::UpstreamClosed { .. }
             | Self::InvalidUpstreamResponse { .. } => StatusCode::BAD_GATEWAY,
@@ -423,6 +550,12 @@ impl Rejection {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
+            Self::InLine { rejection, .. } => rejection.category(),
+            Self::Batch { error, .. } => batch_category(error),
+            Self::BatchLine { .. } | Self::BatchEmpty | Self::OnFailure { .. } => "batch",
+            Self::BatchTooLong => "batch_size",
+            Self::BatchQueues { .. } => "batch_queues",
+            Self::UnknownBatch(_) => "unknown_batch",
             Self::NoFunction => "no_function",
             Self::FunctionName(_) => "function_name",
             Self::InvalidEscape { .. }
@@ -446,8 +579,8 @@ impl Rejection {
             Self::Namespace(_) => "namespace",
             Self::NoCallId => "no_call_id",
             Self::UnknownCall { .. } => "unknown_call",
-            Self::CallEnded { .. } => "ended",
-            Self::CancellationUnconfirmed { .. } => "not_cancelled_yet",
+            Self::CallEnded { .. } | Self::BatchEnded(_) => "ended",
+            Self::CancellationUnconfirmed { .. } | Self::BatchUnconfirmed(_) => "not_cancelled_yet",
             Self::StoreFull => "store_full",
             Self::LookupFailed(_)
             | Self::CancelFailed(_)
@@ -457,7 +590,9 @@ impl Rejection {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method",
             Self::BodyTimeout(_) => "body_timeout",
-            Self::BodyTooLarge { .. } | Self::TooLargeForDeadLetter { .. } => "too_large",
+            Self::BodyTooLarge { .. }
+            | Self::BatchHeadTooLarge { .. }
+            | Self::TooLargeForDeadLetter { .. } => "too_large",
             Self::DirectoryPending => "no_directory",
             Self::JetStreamDisabled => "no_jetstream",
             Self::Submit { error, .. } => error.category(),
@@ -474,6 +609,7 @@ impl Rejection {
             (
                 Self::Overloaded { .. }
                 | Self::MemoryExhausted { .. }
+                | Self::BatchUnconfirmed(_)
                 | Self::CancellationUnconfirmed { .. },
                 _,
             ) => Some(RETRY_AFTER_OVERLOAD),

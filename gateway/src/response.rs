@@ -2,10 +2,11 @@
 
 use asyncqueue::{
     CallId,
+    batch::BatchReport,
     call::CallStatus,
-    cancel::CancelCounts,
-    headers::{X_CALL_DUPLICATE, X_CALL_ID, X_OPENFAAS_INTERNAL, X_START_TIME},
-    submit::{SubmitError, SubmitOutcome},
+    cancel::{BatchCancelCounts, CancelCounts},
+    headers::{X_BATCH_ID, X_CALL_DUPLICATE, X_CALL_ID, X_OPENFAAS_INTERNAL, X_START_TIME},
+    submit::{BatchOutcome, SubmitError, SubmitOutcome},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -68,9 +69,59 @@ pub(crate) fn cancelled(context: &RequestContext, tally: &CancelCounts) -> Gatew
     response
 }
 
+/// The response to a batch that is stored.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredBatch<'a> {
+    batch_id: &'a str,
+    /// The ids of the calls, in the order of the lines.
+    calls: &'a [String],
+}
+
+/// Builds the response for a batch that is stored: 202, with the ids of its calls as JSON.
+#[must_use]
+pub(crate) fn batch_accepted(context: &RequestContext, outcome: &BatchOutcome) -> GatewayResponse {
+    let id = context.batch_id.as_ref().map_or("", |id| id.as_str());
+    let stored = StoredBatch { batch_id: id, calls: &outcome.calls };
+    let mut response = new_response(StatusCode::ACCEPTED, json(&stored), context);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(location) = HeaderValue::from_str(&format!("/async-batch/{id}")) {
+        headers.insert(header::LOCATION, location);
+    }
+    if outcome.is_duplicate {
+        headers.insert(X_CALL_DUPLICATE, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Builds the response with the state of a batch, as JSON.
+#[must_use]
+pub(crate) fn batch(context: &RequestContext, report: &BatchReport) -> GatewayResponse {
+    json_status(context, report)
+}
+
+/// Builds the response for the cancelled rest of a batch: 202, with the numbers of calls as JSON.
+#[must_use]
+pub(crate) fn batch_cancelled(
+    context: &RequestContext,
+    counts: BatchCancelCounts,
+) -> GatewayResponse {
+    let counts = Counts { cancelled: counts.cancelled, ended: counts.ended };
+    let mut response = new_response(StatusCode::ACCEPTED, json(&counts), context);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// Builds the response with the status of a call, as JSON.
 #[must_use]
 pub(crate) fn status(context: &RequestContext, status: &CallStatus) -> GatewayResponse {
+    json_status(context, status)
+}
+
+fn json_status(context: &RequestContext, status: &impl Serialize) -> GatewayResponse {
     let mut response = new_response(StatusCode::OK, json(status), context);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -117,6 +168,11 @@ pub(crate) fn add_call_headers(headers: &mut HeaderMap, context: &RequestContext
         context.call_id.as_ref().and_then(|id| HeaderValue::from_str(id.as_str()).ok())
     {
         headers.insert(X_CALL_ID, value);
+    }
+    if let Some(value) =
+        context.batch_id.as_ref().and_then(|id| HeaderValue::from_str(id.as_str()).ok())
+    {
+        headers.insert(X_BATCH_ID, value);
     }
     headers.insert(X_START_TIME, start_time(context.started_at));
 }
@@ -167,6 +223,7 @@ mod tests {
     fn context(id: Option<&str>) -> RequestContext {
         RequestContext {
             call_id: id.map(|id| id.parse().unwrap()),
+            batch_id: None,
             started_at: "2026-11-24T10:11:12.123456789Z".parse().unwrap(),
             accepts_problem_json: false,
         }

@@ -7,6 +7,8 @@ use http::Uri;
 pub enum Route<'a> {
     /// `/async-function/NAME[/path]`: calls of a function, to be stored.
     AsyncFunction(FunctionPath<'a>),
+    /// `/async-batch[/ID]`: a batch of calls. The id takes the place of the function's name.
+    AsyncBatch(FunctionPath<'a>),
     /// `/function/NAME[/path]`: a function, to be invoked at once.
     Function(FunctionPath<'a>),
     /// Anything else.
@@ -36,6 +38,7 @@ pub(crate) struct RequestTarget {
 #[derive(Clone, Copy, Debug)]
 enum Root {
     AsyncFunction,
+    AsyncBatch,
     Function,
     Other,
 }
@@ -48,6 +51,8 @@ impl<'a> Route<'a> {
     pub fn parse(path: &'a str) -> Self {
         if let Some(function_path) = FunctionPath::strip_root(path, "/async-function") {
             Self::AsyncFunction(function_path)
+        } else if let Some(batch_path) = FunctionPath::strip_root(path, "/async-batch") {
+            Self::AsyncBatch(batch_path)
         } else if let Some(function_path) = FunctionPath::strip_root(path, "/function") {
             Self::Function(function_path)
         } else {
@@ -60,6 +65,7 @@ impl<'a> Route<'a> {
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::AsyncFunction(_) => "/async-function",
+            Self::AsyncBatch(_) => "/async-batch",
             Self::Function(_) => "/function",
             Self::Other => "other",
         }
@@ -88,6 +94,7 @@ impl RequestTarget {
         let path = uri.path();
         let (root, function_path) = match Route::parse(path) {
             Route::AsyncFunction(function_path) => (Root::AsyncFunction, function_path),
+            Route::AsyncBatch(batch_path) => (Root::AsyncBatch, batch_path),
             Route::Function(function_path) => (Root::Function, function_path),
             Route::Other => (Root::Other, FunctionPath::default()),
         };
@@ -100,6 +107,7 @@ impl RequestTarget {
     pub(crate) fn route(&self) -> Route<'_> {
         match self.root {
             Root::AsyncFunction => Route::AsyncFunction(self.function_path()),
+            Root::AsyncBatch => Route::AsyncBatch(self.function_path()),
             Root::Function => Route::Function(self.function_path()),
             Root::Other => Route::Other,
         }
@@ -141,6 +149,9 @@ mod tests {
             ("/async-function", Route::AsyncFunction(function_path("", ""))),
             ("/async-function//p", Route::AsyncFunction(function_path("", "/p"))),
             ("/function/figlet/p", Route::Function(function_path("figlet", "/p"))),
+            ("/async-batch", Route::AsyncBatch(function_path("", ""))),
+            ("/async-batch/b-1", Route::AsyncBatch(function_path("b-1", ""))),
+            ("/async-batches", Route::Other),
             ("/async-functions/figlet", Route::Other),
             ("/functional", Route::Other),
             ("/", Route::Other),

@@ -14,7 +14,7 @@ use asyncqueue::{
     directory::{Directory, QueueRoute},
     function_namespaces::FunctionNamespaces,
     message::dead_letter,
-    submit::{SubmitError, SubmitOutcome, Submitter},
+    submit::{BatchError, SubmitError, SubmitOutcome, Submitter},
 };
 use asyncqueue_runtime::{
     admin,
@@ -50,6 +50,8 @@ use crate::{
     submission::{self, Submission},
     unknown_functions::UnknownFunctions,
 };
+
+mod batches;
 
 /// The methods of `/async-function/…`.
 const ASYNC_FUNCTION_METHODS: &str = "POST, GET, HEAD, DELETE";
@@ -90,6 +92,8 @@ pub(crate) struct Service {
     proxy_memory: Account,
     /// The maximum memory of one request that is passed on, in bytes.
     exchange_bytes: usize,
+    /// Maximum size of the head of a call, in bytes.
+    max_header_bytes: usize,
     /// Limits the calls that are being published to NATS.
     publish_limit: ConcurrencyLimit,
     /// Whether the NATS store is full, except for the reserve that ends calls.
@@ -182,6 +186,7 @@ impl Service {
             unknown_functions,
             max_payload: max_payload.0,
             read_timeout: read_timeout.0,
+            max_header_bytes: max_header_bytes.0,
             publish_limit: ConcurrencyLimit::new(max_publishing, "concurrent publishes to NATS"),
             is_store_full,
             max_chain_depth,
@@ -251,6 +256,8 @@ impl Service {
         let expects_continue = head.headers.contains_key(header::EXPECT);
         let result = if let Route::AsyncFunction(_) = target.route() {
             self.handle_async_function(target, head, forwarded, &mut body, context).await
+        } else if let Route::AsyncBatch(_) = target.route() {
+            Box::pin(self.handle_batch(target, head, forwarded, &mut body, context)).await
         } else {
             match self.next_hop(&target, &mut head, forwarded) {
                 Ok((memory, proxy_target, uri)) => {
@@ -373,6 +380,12 @@ impl Service {
                 | Rejection::CancelFailed(_)
                 | Rejection::Submit {
                     error: SubmitError::NoStream | SubmitError::Unavailable { .. },
+                    ..
+                }
+                | Rejection::Batch {
+                    error: BatchError::Submit(
+                        SubmitError::NoStream | SubmitError::Unavailable { .. }
+                    ),
                     ..
                 }
         );

@@ -4,7 +4,9 @@
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, IdempotencyKey, Invocation,
     directory::{Directory, QueueRoute},
-    headers::{IDEMPOTENCY_KEY, X_ASYNC_DEPTH, X_CALL_ID, X_CALLBACK_URL, X_START_TIME},
+    headers::{
+        IDEMPOTENCY_KEY, X_ASYNC_DEPTH, X_BATCH_ID, X_CALL_ID, X_CALLBACK_URL, X_START_TIME,
+    },
     hop_by_hop::strip_connection_headers,
     invocation::{MAX_TARGET, read_depth},
     retry::RetryOverrides,
@@ -133,6 +135,7 @@ impl Submission {
             headers,
             callback_url,
             depth,
+            batch: None,
             retry: RetryOverrides::default(),
             submitted_at,
             not_before,
@@ -153,6 +156,12 @@ pub(crate) fn function_name(text: &str, namespace: &str) -> Result<FunctionName,
 pub fn client_call_id(headers: &HeaderMap) -> Result<Option<CallId>, Rejection> {
     let id = single(headers, &X_CALL_ID, "X-Call-Id")?;
     id.map(|id| call_id("X-Call-Id", id)).transpose()
+}
+
+/// Returns the client's own batch id, if it sent one.
+pub(crate) fn client_batch_id(headers: &HeaderMap) -> Result<Option<CallId>, Rejection> {
+    let id = single(headers, &X_BATCH_ID, "X-Batch-Id")?;
+    id.map(|id| call_id("X-Batch-Id", id)).transpose()
 }
 
 /// Returns the client's idempotency key, if it sent one.
@@ -178,7 +187,8 @@ pub(crate) fn start_time(at: Timestamp) -> HeaderValue {
     HeaderValue::from(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX))
 }
 
-fn callback_url(headers: &HeaderMap) -> Result<Option<CallbackUrl>, Rejection> {
+/// Returns the client's callback URL, if it sent one.
+pub(crate) fn callback_url(headers: &HeaderMap) -> Result<Option<CallbackUrl>, Rejection> {
     let Some(value) = single(headers, &X_CALLBACK_URL, "X-Callback-Url")? else { return Ok(None) };
     match CallbackUrl::parse(value) {
         Ok(url) => Ok(Some(url)),
@@ -186,7 +196,8 @@ fn callback_url(headers: &HeaderMap) -> Result<Option<CallbackUrl>, Rejection> {
     }
 }
 
-fn depth(headers: &HeaderMap) -> Result<u32, Rejection> {
+/// Returns how many calls came before the request in its chain.
+pub(crate) fn depth(headers: &HeaderMap) -> Result<u32, Rejection> {
     let Some(value) = single(headers, &X_ASYNC_DEPTH, "X-Async-Depth")? else { return Ok(0) };
     read_depth(value).ok_or_else(|| Rejection::InvalidDepth { value: shorten(value) })
 }

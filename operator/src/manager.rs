@@ -42,7 +42,7 @@ use crate::{
     labels::{MANAGED_BY_LABEL, OPERATOR_NAME, QUEUE_LABEL},
     lane_limits::LaneStates,
     limited_functions::LimitChanges,
-    nats::{advisories, connections::NatsPool, lanes, reserve},
+    nats::{advisories, batches, connections::NatsPool, lanes, reserve},
     pods::{PodWatch, WorkerPod},
     queue_stats::collector::StatsCollector,
     trigger::{self, ReconcileTrigger},
@@ -307,6 +307,7 @@ impl Background {
             collector.run(),
             trigger::resync(queues, &triggers),
             reserve::run(nats_pool, queues),
+            batches::run(nats_pool, queues),
             lanes::run(nats_pool, queues, &context.lanes, &directory_changed),
             default_queue::ensure(&app.client, queues, &app.settings),
         );

@@ -3,6 +3,7 @@
 
 pub(crate) mod advisories;
 pub(crate) mod allowed_streams;
+pub(crate) mod batches;
 pub(crate) mod connections;
 pub(crate) mod lanes;
 pub(crate) mod queue_spec;

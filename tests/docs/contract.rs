@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
-    CallId, CallbackUrl, EndState, FunctionName, IdempotencyKey, Invocation, QueueName, buckets,
+    CallId, CallbackUrl, EndState, FunctionName, IdempotencyKey, Invocation, QueueName,
+    batch_member::BatchMember,
+    buckets,
     call::WorkerReport,
     dead_letters::DeathInfo,
     directory::{self, FunctionEntry, QueueEntry},
@@ -69,6 +71,7 @@ fn documented_headers_are_those_of_the_library() {
     call.depth = 1;
     call.not_before = Some(call.submitted_at);
     call.written_name = Some("written".to_owned());
+    call.batch = Some(BatchMember { id: call.call_id.clone(), size: 1 });
     let url = call.callback_url.clone().unwrap();
     let result = Callback {
         headers: call.headers.clone(),

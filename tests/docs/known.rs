@@ -498,6 +498,10 @@ pub(crate) const PICTURES: &[(&str, &str)] = &[
     ("docs/standalone.md", "  figlet: {queue: shared"),
     ("docs/standalone.md", "  jobs: {maxDelay"),
     ("docs/operations.md", "settings changed:"),
+    // tests/nats submits such batches.
+    ("docs/results.md", r"printf '%s\n' '{"),
+    ("docs/results.md", "calls = [{"),
+    ("docs/results.md", r#"{"batchId":"report-7""#),
     ("docs/wire.md", "<subject>.<namespace>"),
     ("docs/wire.md", r#"{"maxInflight":5"#),
     ("docs/wire.md", "Nats-Expected-Last-Subject-Sequence: 0"),

@@ -6,6 +6,7 @@ mod adaptive;
 mod api_server;
 mod attempts;
 mod bad_inputs;
+mod batch;
 mod callbacks;
 mod cancel;
 mod cancel_races;

@@ -29,6 +29,7 @@ use crate::{
 };
 
 pub(crate) mod attempt_offsets;
+pub(crate) mod batch_ends;
 pub(crate) mod cancellations;
 pub(crate) mod finish;
 pub(crate) mod log;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
-    buckets,
+    batch, buckets,
     lanes::{Fairness, SWEEP_INTERVAL, Sweeper},
     reserved_names,
     stream::{
@@ -127,6 +127,12 @@ impl StreamProvisioner {
                 Err(error) => warn!("failed to sweep the lanes: {}", error_chain(&error)),
             }
         }
+    }
+
+    /// Checks the batches at each interval, for as long as it is polled: reports the end of those
+    /// whose end was not reported.
+    pub(crate) async fn sweep_batches(&self) {
+        batch::keep_sweeping(&self.js).await;
     }
 
     async fn ensure(&self) -> Result<(), BoxError> {

@@ -11,14 +11,16 @@ pub(crate) enum Record {
     Tombstone,
     /// How many deliveries of a call did not count as attempts.
     AttemptOffset,
+    /// How a call of a batch has ended.
+    BatchEnd,
 }
 
 // === impl Record ===
 
 impl Record {
     /// All kinds of records.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Result, Self::DeadLetter, Self::Tombstone, Self::AttemptOffset];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Result, Self::DeadLetter, Self::Tombstone, Self::AttemptOffset, Self::BatchEnd];
 
     /// Returns the value of a metric's label for this record.
     pub(crate) fn as_str(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Record {
             Self::DeadLetter => "dead_letter",
             Self::Tombstone => "tombstone",
             Self::AttemptOffset => "attempt_offset",
+            Self::BatchEnd => "batch_end",
         }
     }
 
@@ -37,6 +40,7 @@ impl Record {
             Self::DeadLetter => "the dead letter",
             Self::Tombstone => "the mark that the call has ended",
             Self::AttemptOffset => "the attempt offset",
+            Self::BatchEnd => "the end in the batch",
         }
     }
 }

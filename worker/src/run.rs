@@ -31,6 +31,7 @@ use crate::{
     call::{
         CallHandler,
         attempt_offsets::AttemptOffsets,
+        batch_ends::BatchEnds,
         cancellations::Cancellations,
         finish::Finisher,
         log,
@@ -176,7 +177,11 @@ impl Worker {
         }
         let _provisioner = provisioner.map(|provisioner| {
             AbortOnDropHandle::new(tokio::spawn(async move {
-                tokio::join!(provisioner.run(), provisioner.sweep_lanes())
+                tokio::join!(
+                    provisioner.run(),
+                    provisioner.sweep_lanes(),
+                    provisioner.sweep_batches(),
+                )
             }))
         });
         let client = self.js.client();
@@ -434,6 +439,7 @@ impl Worker {
             results: ResultStore::new(js.clone(), queue),
             dispatcher: shared.dispatcher.clone(),
             dead_letters: shared.dead_letters.clone(),
+            batches: BatchEnds { js: js.clone(), store: shared.store.clone() },
         }
     }
 

@@ -72,6 +72,7 @@ mod tests {
             headers: HeaderMap::new(),
             callback_url: None,
             depth: 0,
+            batch: None,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12Z".parse().unwrap(),
             not_before: None,

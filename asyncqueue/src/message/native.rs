@@ -11,6 +11,7 @@
 //! | `Async-Query` | the text after the `?`; may be absent |
 //! | `Async-Callback-Url` | may be absent |
 //! | `Async-Depth` | how many calls precede this one in its chain, decimal; absent means 0 |
+//! | `Async-Batch-Id`, `Async-Batch-Size` | the batch and its number of calls; may be absent |
 //! | `Async-Submitted-At` | RFC 3339 |
 //! | `Async-Not-Before` | RFC 3339: the call does not run before this time; may be absent |
 //! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_headers`] |
@@ -30,6 +31,7 @@ use jiff::Timestamp;
 
 use super::{DecodeError, check_target, digest, function_name, http_headers, invalid, method};
 use crate::{
+    batch_member::BatchMember,
     call_id::CallId,
     invocation::{CallbackUrl, Invocation, read_depth, take_depth},
     retry::RetryOverrides,
@@ -54,6 +56,11 @@ const H_NOT_BEFORE: &str = "Async-Not-Before";
 /// Header with the number of calls that precede the call in its chain; absent means 0. Results have
 /// it too.
 pub(super) const H_DEPTH: &str = "Async-Depth";
+
+/// Header with the id of the batch that the call belongs to.
+pub(crate) const H_BATCH_ID: &str = "Async-Batch-Id";
+/// Header with the number of calls in that batch.
+const H_BATCH_SIZE: &str = "Async-Batch-Size";
 
 /// Maximum length of a function's name as written: both parts, and the dot.
 const MAX_WRITTEN_NAME: usize = 127;
@@ -80,6 +87,19 @@ pub fn message_id(headers: &NatsHeaders) -> Option<&str> {
 #[must_use]
 pub fn encode(invocation: &Invocation) -> NatsHeaders {
     encode_as(invocation, digest::message_id(invocation))
+}
+
+/// Returns the NATS headers of an invocation that belongs to a batch; the payload is its body.
+#[must_use]
+pub(crate) fn encode_member(invocation: &Invocation, member: &BatchMember) -> NatsHeaders {
+    let mut headers = encode(invocation);
+    set_batch(&mut headers, member);
+    headers
+}
+
+fn set_batch(headers: &mut NatsHeaders, member: &BatchMember) {
+    headers.insert(HeaderName::from_static(H_BATCH_ID), member.id.as_str());
+    headers.insert(HeaderName::from_static(H_BATCH_SIZE), member.size.to_string());
 }
 
 /// Returns the NATS headers of an invocation with this message id; the payload is its body.
@@ -111,6 +131,9 @@ pub(crate) fn encode_as(invocation: &Invocation, message_id: String) -> NatsHead
     }
     if invocation.depth > 0 {
         set(H_DEPTH, invocation.depth.to_string());
+    }
+    if let Some(batch) = &invocation.batch {
+        set_batch(&mut headers, batch);
     }
     http_headers::append(&mut headers, &invocation.headers);
     headers
@@ -150,6 +173,7 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
             .map(|url| CallbackUrl::parse(url).map_err(|e| invalid(H_CALLBACK_URL, "…", e)))
             .transpose()?,
         depth,
+        batch: get(H_BATCH_ID).map(|id| batch(id, get(H_BATCH_SIZE))).transpose()?,
         retry: RetryOverrides::default(),
         submitted_at: submitted_at
             .parse::<Timestamp>()
@@ -182,6 +206,14 @@ fn path(text: &str) -> Result<String, DecodeError> {
     } else {
         Err(invalid(H_PATH, text, "it must be percent-encoded and begin with /"))
     }
+}
+
+fn batch(id: &str, size: Option<&str>) -> Result<BatchMember, DecodeError> {
+    let size = size.ok_or(DecodeError::Missing(H_BATCH_SIZE))?;
+    Ok(BatchMember {
+        id: id.parse::<CallId>().map_err(|e| invalid(H_BATCH_ID, id, e))?,
+        size: size.parse::<usize>().map_err(|e| invalid(H_BATCH_SIZE, size, e))?,
+    })
 }
 
 fn depth(text: &str) -> Result<u32, DecodeError> {
@@ -235,6 +267,7 @@ mod tests {
             headers,
             callback_url: Some(CallbackUrl::parse("http://user:p%20s@h:1/cb?t=1").unwrap()),
             depth: 3,
+            batch: None,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12.123456789Z".parse().unwrap(),
             not_before: Some("2026-11-25T00:00:00.25Z".parse().unwrap()),

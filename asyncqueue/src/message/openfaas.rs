@@ -83,6 +83,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         headers,
         callback_url,
         depth,
+        batch: None,
         retry: retry(&request)?,
         submitted_at: fallback.stored_at,
         not_before: None,

@@ -165,6 +165,7 @@ pub fn plan_stream(
     update.num_replicas = wanted.num_replicas;
     update.duplicate_window = wanted.duplicate_window;
     update.allow_direct = wanted.allow_direct;
+    update.allow_atomic_publish = wanted.allow_atomic_publish;
     update.metadata.remove(META_RELEASED);
     update.metadata.remove(META_RELEASED_TO);
     update.metadata.extend(wanted.metadata.clone());

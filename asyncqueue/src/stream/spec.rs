@@ -243,6 +243,8 @@ impl QueueSpec {
             max_message_size: limits.max_message_size(),
             max_age: limits.stream_max_age(),
             duplicate_window: self.duplicate_window,
+            // For batches of calls.
+            allow_atomic_publish: true,
             ..self.common_config()
         }
     }

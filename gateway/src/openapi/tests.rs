@@ -7,7 +7,7 @@ use asyncqueue::{
     call::{AttemptFailure, CallState, CallStatus, CallbackState},
     delay::DelayRefused,
     function_namespaces::check_system,
-    submit::SubmitError,
+    submit::{BatchError, SubmitError},
 };
 use http::StatusCode;
 use http_body_util::BodyExt;
@@ -35,9 +35,17 @@ enum Request {
     Cancellation,
     /// `/function/…`
     Forwarded,
+    /// `POST /async-batch`
+    Batch,
+    /// Status or cancellation of a batch.
+    OneBatch,
+    /// Cancellation of a batch.
+    BatchCancellation,
 }
 
-use Request::{Call, CallOfFunction, Cancellation, Forwarded, Submission};
+use Request::{
+    Batch, BatchCancellation, Call, CallOfFunction, Cancellation, Forwarded, OneBatch, Submission,
+};
 
 /// A rejection of each kind, with the requests that it answers.
 fn rejections() -> Vec<(Rejection, &'static [Request])> {
@@ -51,53 +59,73 @@ fn rejections() -> Vec<(Rejection, &'static [Request])> {
     let value = || "value".to_owned();
     let target = || ProxyTarget::Function(function());
     let budget = "1Mi".parse().unwrap();
-    let submit = |error| Rejection::Submit { queue: "q".parse().unwrap(), error };
+    let queue = || -> QueueName { "q".parse().unwrap() };
+    let submit = |error| Rejection::Submit { queue: queue(), error };
+    let batch = |error| Rejection::Batch { queue: queue(), error };
     vec![
-        (Rejection::NoFunction, &[Submission, CallOfFunction, Forwarded]),
-        (Rejection::FunctionName(name), &[Submission, Call, Forwarded]),
-        (Rejection::InvalidEscape { escape: value() }, &[Submission]),
+        (Rejection::NoFunction, &[Submission, CallOfFunction, Forwarded, Batch]),
+        (Rejection::FunctionName(name), &[Submission, Call, Forwarded, Batch]),
+        (Rejection::InvalidEscape { escape: value() }, &[Submission, Batch]),
         (Rejection::AmbiguousPath, &[Forwarded]),
         (Rejection::UnescapedWhitespace { space: ' ' }, &[Submission]),
-        (Rejection::TargetTooLong, &[Submission]),
-        (Rejection::RepeatedHeader("X-Call-Id"), &[Submission]),
-        (Rejection::HeaderNotText("X-Call-Id"), &[Submission]),
-        (Rejection::CallId { field: "path", error: id }, &[Submission, Call]),
+        (Rejection::TargetTooLong, &[Submission, Batch]),
+        (Rejection::RepeatedHeader("X-Call-Id"), &[Submission, Batch]),
+        (Rejection::HeaderNotText("X-Call-Id"), &[Submission, Batch]),
+        (Rejection::CallId { field: "path", error: id }, &[Submission, Call, Batch, OneBatch]),
         (Rejection::IdempotencyKey { value: value(), error: key }, &[Submission]),
-        (Rejection::InvalidDepth { value: value() }, &[Submission]),
-        (Rejection::ChainTooDeep { depth: 2, max: 1 }, &[Submission]),
-        (Rejection::InvalidDelay(delay), &[Submission]),
-        (Rejection::InvalidNotBefore { value: value() }, &[Submission]),
-        (Rejection::TwoDelays, &[Submission]),
+        (Rejection::InvalidDepth { value: value() }, &[Submission, Batch]),
+        (Rejection::ChainTooDeep { depth: 2, max: 1 }, &[Submission, Batch]),
+        (Rejection::InvalidDelay(delay), &[Submission, Batch]),
+        (Rejection::InvalidNotBefore { value: value() }, &[Submission, Batch]),
+        (Rejection::TwoDelays, &[Submission, Batch]),
         (
-            Rejection::Delay { queue: "q".parse().unwrap(), error: DelayRefused::NotSupported },
-            &[Submission],
+            Rejection::Delay { queue: queue(), error: DelayRefused::NotSupported },
+            &[Submission, Batch],
         ),
         (Rejection::TooManyHops { hops: 2, max: 1 }, &[Forwarded]),
         (Rejection::NoCallId, &[Call]),
-        (Rejection::CallbackUrl { value: value(), error: url }, &[Submission]),
-        (Rejection::InvalidBody(value()), &[Submission]),
-        (Rejection::UnknownFunction(function()), &[Submission, Forwarded]),
-        (Rejection::Namespace(check_system("kube-system").unwrap_err()), &[Submission, Forwarded]),
+        (Rejection::CallbackUrl { value: value(), error: url }, &[Submission, Batch]),
+        (Rejection::InvalidBody(value()), &[Submission, Batch]),
+        (Rejection::UnknownFunction(function()), &[Submission, Forwarded, Batch]),
+        (
+            Rejection::Namespace(check_system("kube-system").unwrap_err()),
+            &[Submission, Forwarded, Batch],
+        ),
         // Of a path that is not described.
         (Rejection::NotFound, &[]),
         (Rejection::MethodNotAllowed { method: Method::GET, allow: "POST" }, &[CallOfFunction]),
-        (Rejection::BodyTimeout(std::time::Duration::from_secs(1)), &[Submission]),
-        (Rejection::BodyTooLarge { limit: 1, set_by: "the queue" }, &[Submission]),
-        (Rejection::TooLargeForDeadLetter { limit: 1 }, &[Submission]),
-        (Rejection::DirectoryPending, &[Submission, Call, Forwarded]),
-        (Rejection::JetStreamDisabled, &[Submission, Call]),
+        (Rejection::BodyTimeout(std::time::Duration::from_secs(1)), &[Submission, Batch]),
+        (Rejection::BodyTooLarge { limit: 1, set_by: "the queue" }, &[Submission, Batch]),
+        (Rejection::TooLargeForDeadLetter { limit: 1 }, &[Submission, Batch]),
+        (Rejection::DirectoryPending, &[Submission, Call, Forwarded, Batch]),
+        (Rejection::JetStreamDisabled, &[Submission, Call, Batch, OneBatch]),
         (Rejection::UnknownCall { call_id: call_id(), queue: None }, &[Call]),
         (Rejection::CallEnded { call_id: call_id(), how: "has run" }, &[Cancellation]),
         (Rejection::CancellationUnconfirmed { call_id: call_id() }, &[Cancellation]),
-        (Rejection::StoreFull, &[Submission]),
-        (Rejection::ShuttingDown, &[Cancellation]),
-        (Rejection::NatsUnavailable, &[Submission, Call]),
-        (Rejection::Overloaded { what: "lookups", limit: 1 }, &[Submission, Call]),
-        (Rejection::MemoryExhausted { budget }, &[Submission, Forwarded]),
+        (Rejection::StoreFull, &[Submission, Batch]),
+        (Rejection::ShuttingDown, &[Cancellation, BatchCancellation]),
+        (Rejection::NatsUnavailable, &[Submission, Call, Batch, OneBatch]),
+        (Rejection::Overloaded { what: "lookups", limit: 1 }, &[Submission, Call, Batch, OneBatch]),
+        (Rejection::MemoryExhausted { budget }, &[Submission, Forwarded, Batch]),
         (Rejection::Unreachable { target: target(), reason: value() }, &[Forwarded]),
         (Rejection::Unreachable { target: ProxyTarget::Upstream, reason: value() }, &[Forwarded]),
         (Rejection::UpstreamClosed { target: target(), reason: value() }, &[Forwarded]),
         (Rejection::InvalidUpstreamResponse { target: target(), reason: value() }, &[Forwarded]),
+        (Rejection::BatchLine { reason: value() }.in_line(1), &[Batch]),
+        (Rejection::BatchEmpty, &[Batch]),
+        (Rejection::BatchTooLong, &[Batch]),
+        (Rejection::BatchHeadTooLarge { limit: 1 }, &[Batch]),
+        (Rejection::BatchQueues { queue: queue(), other: queue() }, &[Batch]),
+        (Rejection::OnFailure { value: value() }, &[Batch]),
+        (Rejection::UnknownBatch(call_id()), &[OneBatch]),
+        (Rejection::BatchEnded(call_id()), &[BatchCancellation]),
+        (Rejection::BatchUnconfirmed(call_id()), &[BatchCancellation]),
+        (batch(BatchError::CallIdInUse { line: Some(1) }), &[Batch]),
+        (batch(BatchError::IdReused(call_id())), &[Batch]),
+        (batch(BatchError::InProgress(call_id())), &[Batch]),
+        (batch(BatchError::NotAllowed), &[Batch]),
+        (batch(BatchError::TooMany), &[Batch]),
+        (batch(BatchError::Submit(SubmitError::NoStream)), &[Batch]),
         (submit(SubmitError::TooLarge { limit: 1 }), &[Submission]),
         (submit(SubmitError::QueueFull { reason: value() }), &[Submission]),
         (submit(SubmitError::KeyReused { key: "key".parse().unwrap() }), &[Submission]),
@@ -133,6 +161,9 @@ fn requests(operation: &str) -> &'static [Request] {
             &[Call, CallOfFunction, Cancellation]
         }
         ("/async-function/{nameOrId}/{pathOrId}", _) => &[Call, CallOfFunction],
+        ("/async-batch", _) => &[Batch],
+        ("/async-batch/{id}", "delete") => &[OneBatch, BatchCancellation],
+        ("/async-batch/{id}", _) => &[OneBatch],
         ("/function/{name}" | "/function/{name}/{path}", _) => &[Forwarded],
         _ => &[],
     }
@@ -155,9 +186,12 @@ fn resolved<'a>(description: &'a Value, value: &'a Value) -> &'a Value {
 }
 
 /// The headers of the gateway's own response to a rejected request, but for its content type.
-fn headers_of(rejection: &Rejection) -> BTreeSet<String> {
+fn headers_of(rejection: &Rejection, asked: &[Request]) -> BTreeSet<String> {
+    let is_batch = asked.contains(&Batch) || asked.contains(&OneBatch);
+    let id = || Some("id-1".parse().unwrap());
     let context = RequestContext {
-        call_id: Some("id-1".parse().unwrap()),
+        call_id: if is_batch { None } else { id() },
+        batch_id: if is_batch { id() } else { None },
         started_at: "2026-11-24T10:11:12Z".parse().unwrap(),
         accepts_problem_json: false,
     };
@@ -224,7 +258,7 @@ fn each_error_has_its_headers_and_both_forms_of_its_body() {
                 assert!(content.contains(media_type), "{name} {status} lacks {media_type}");
             }
             let mut sent: BTreeSet<_> =
-                of_status.iter().flat_map(|(rejection, _)| headers_of(rejection)).collect();
+                of_status.iter().flat_map(|(rejection, _)| headers_of(rejection, asked)).collect();
             if asked == [Forwarded] {
                 // The response may be the function's, which has none of the others.
                 for header in ["x-call-id", "x-start-time", "x-content-type-options"] {

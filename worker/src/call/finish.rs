@@ -43,6 +43,9 @@ use crate::{
     },
 };
 
+/// The status in its batch of a call that another worker has completed: its own is not known.
+const STATUS_OK: u16 = 200;
+
 /// Delay of a redelivery of a call if it can't be determined now whether the call is cancelled.
 const UNKNOWN_STATE_DELAY: Duration = Duration::from_secs(1);
 
@@ -238,7 +241,10 @@ impl Finisher {
                 self.finish_dead(delivery, call, Reply::empty(), death, None, permit).await
             }
             // The call has run, and no client wants its result.
-            EndState::Done => AckKind::Ack,
+            EndState::Done => {
+                self.record_done(call, permit).await;
+                AckKind::Ack
+            }
             end => self.finish_without_run(call, end, permit).await,
         }
     }
@@ -404,8 +410,12 @@ impl Finisher {
         let code = reply.end.status();
         let published =
             self.results.publish(call, EndState::Dead, code, reply, status, permit).await;
-        if is_new && published == ResultOutcome::HasOtherEnd {
-            return self.finish_already_done(call).await;
+        if published == ResultOutcome::HasOtherEnd {
+            if is_new {
+                return self.finish_already_done(call, permit).await;
+            }
+            // The result of a dead call was delivered before.
+            self.results.batches.record(call, EndState::Dead, code, status, permit).await;
         }
         let death = DeathInfo { reason, attempts: call.attempts.number, status: Some(code) };
         let name = Some(call.function_and_id());
@@ -431,7 +441,7 @@ impl Finisher {
         let published =
             self.results.publish(call, end, STATUS_UNREACHABLE, reply, Some(status), permit).await;
         if published == ResultOutcome::HasOtherEnd {
-            return self.finish_already_done(call).await;
+            return self.finish_already_done(call, permit).await;
         }
         let reason = format!("its worker crashed during the last of {attempts} attempts");
         let death = DeathInfo { reason, attempts, status: None };
@@ -439,9 +449,15 @@ impl Finisher {
         self.dead_letters.write(delivery.into(), name, death, permit).await.ack()
     }
 
+    /// Records in the batch of a call that another worker has completed it, unless that worker did.
+    async fn record_done(&self, call: &Call, permit: &mut InFlightPermit) {
+        self.results.batches.record(call, EndState::Done, STATUS_OK, None, permit).await;
+    }
+
     /// Finishes a call that was about to be dead although another worker had stored a result of
     /// another kind. That worker completed the call, and lost its lease before it could settle it.
-    async fn finish_already_done(&self, call: &Call) -> AckKind {
+    async fn finish_already_done(&self, call: &Call, permit: &mut InFlightPermit) -> AckKind {
+        self.record_done(call, permit).await;
         let (function, call_id) = call.function_and_id();
         info!(
             %call_id, %function,

@@ -19,6 +19,7 @@ use tracing::{error, warn};
 
 use super::{
     Call,
+    batch_ends::BatchEnds,
     status::{StatusGuard, blocked_reporter},
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(crate) struct ResultPublisher {
     pub(crate) results: ResultStore,
     pub(crate) dispatcher: CallbackDispatcher,
     pub(crate) dead_letters: DeadLetterWriter,
+    pub(crate) batches: BatchEnds,
 }
 
 /// Outcome of publishing a result.
@@ -56,10 +58,28 @@ pub(crate) enum ResultOutcome {
 }
 
 impl ResultPublisher {
+    /// Reports the end of a call to its client, and records it in the call's batch unless the call
+    /// has another end.
+    pub(crate) async fn publish(
+        &self,
+        call: &Call,
+        end: EndState,
+        code: u16,
+        reply: Reply,
+        status: Option<&StatusGuard>,
+        permit: &mut InFlightPermit,
+    ) -> ResultOutcome {
+        let outcome = self.publish_result(call, end, code, reply, status, permit).await;
+        if outcome == ResultOutcome::Settled {
+            self.batches.record(call, end, code, status, permit).await;
+        }
+        outcome
+    }
+
     /// Reports the end of a call to its client, if the client wants a callback. Stores the result
     /// for delivery, so that a slow receiver takes no slot of a call and a failing one does not
     /// make the function run again.
-    pub(crate) async fn publish(
+    async fn publish_result(
         &self,
         call: &Call,
         end: EndState,

@@ -118,6 +118,7 @@ mod tests {
             depth: 0,
             submitted_at: "2026-11-24T10:00:00Z".parse().unwrap(),
             not_before: None,
+            batch: None,
             retry: RetryOverrides::default(),
             body: Bytes::new(),
         }

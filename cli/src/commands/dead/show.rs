@@ -195,6 +195,7 @@ mod tests {
             headers: headers(),
             callback_url: Some(CallbackUrl::parse("http://u:s3cret@h/cb?t=s3cret").unwrap()),
             depth: 0,
+            batch: None,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T09:00:00Z".parse().unwrap(),
             not_before: None,
