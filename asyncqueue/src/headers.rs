@@ -37,7 +37,7 @@ pub const X_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
 /// With a callback: how long the invocation took, in seconds.
 pub const X_DURATION_SECONDS: HeaderName = HeaderName::from_static("x-duration-seconds");
 
-/// With a callback: the status of the function's response.
+/// With a callback or a kept result: the status of the function's response.
 pub const X_FUNCTION_STATUS: HeaderName = HeaderName::from_static("x-function-status");
 
 /// With a callback: the function's name.
@@ -45,3 +45,12 @@ pub const X_FUNCTION_NAME: HeaderName = HeaderName::from_static("x-function-name
 
 /// With a callback: the body is only the beginning of the function's response.
 pub const X_RESULT_TRUNCATED: HeaderName = HeaderName::from_static("x-result-truncated");
+
+/// How long the result of the call is kept, as a duration in Go's form.
+pub const X_KEEP_RESULT: HeaderName = HeaderName::from_static("x-keep-result");
+
+/// With a kept result: how the call ended, as an [`EndState`](crate::EndState).
+pub const X_CALL_STATE: HeaderName = HeaderName::from_static("x-call-state");
+
+/// With a kept result: how many bytes of the body were left out, because the result did not fit.
+pub const X_RESULT_OMITTED: HeaderName = HeaderName::from_static("x-result-omitted");

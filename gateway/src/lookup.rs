@@ -128,7 +128,13 @@ impl Lookups {
         }
     }
 
-    fn permit(&self) -> Result<SemaphorePermit<'_>, Rejection> {
+    /// Returns the context of lookups.
+    pub(crate) fn js(&self) -> &Context {
+        &self.js
+    }
+
+    /// Returns a permit for a lookup.
+    pub(crate) fn permit(&self) -> Result<SemaphorePermit<'_>, Rejection> {
         if self.js.client().connection_state() != State::Connected {
             return Err(Rejection::NatsUnavailable);
         }
@@ -136,7 +142,7 @@ impl Lookups {
     }
 }
 
-fn unknown(wanted: CallQuery, places: &CandidateQueues) -> Rejection {
+pub(crate) fn unknown(wanted: CallQuery, places: &CandidateQueues) -> Rejection {
     let queue = match &places.named[..] {
         [only] => Some(only.queue.clone()),
         _ => None,

@@ -25,7 +25,7 @@ const RETRY_AFTER_QUEUE_FULL: Duration = Duration::from_secs(10);
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
 /// All values of [`Rejection::category`], besides those of a `SubmitError`.
-pub(crate) const CATEGORIES: [&str; 30] = [
+pub(crate) const CATEGORIES: [&str; 33] = [
     "no_function",
     "function_name",
     "path",
@@ -34,6 +34,7 @@ pub(crate) const CATEGORIES: [&str; 30] = [
     "call_id",
     "callback_url",
     "idempotency_key",
+    "keep_result",
     "depth",
     "chain_depth",
     "loop",
@@ -43,6 +44,8 @@ pub(crate) const CATEGORIES: [&str; 30] = [
     "no_call_id",
     "unknown_call",
     "ended",
+    "result_not_kept",
+    "result_forbidden",
     "not_cancelled_yet",
     "store_full",
     "unavailable",
@@ -228,6 +231,33 @@ pub enum Rejection {
         /// The queue that was searched, if it was only one.
         queue: Option<QueueName>,
     },
+    /// The result of a call can't be kept for as long as its client asks.
+    #[error("X-Keep-Result `{value}` is not valid: {rule}")]
+    KeepResult {
+        /// The value that was sent, shortened.
+        value: String,
+        /// The rule, and what to do.
+        rule: String,
+    },
+    /// The call has ended, and its result is not kept.
+    #[error(
+        "the result of call `{call_id}` is not kept, or not any more: submit the call with \
+         X-Keep-Result, or raise spec.results.retention of its queue"
+    )]
+    ResultNotKept {
+        /// The call's id.
+        call_id: CallId,
+    },
+    /// Results can't be read by an id that a client chose.
+    #[error(
+        "the result of call `{call_id}` can't be read: its queue has results only for ids that the \
+         gateway generated (spec.results.requireGeneratedId). Submit the call without X-Call-Id \
+         and Idempotency-Key"
+    )]
+    ResultForbidden {
+        /// The call's id.
+        call_id: CallId,
+    },
     /// A call can't be cancelled, because it has ended.
     #[error("call `{call_id}` can't be cancelled: it {how}")]
     CallEnded {
@@ -345,13 +375,15 @@ impl Rejection {
             | Self::CallbackUrl { .. }
             | Self::IdempotencyKey { .. }
             | Self::InvalidDepth { .. }
+            | Self::KeepResult { .. }
             | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
             Self::NoFunction
             | Self::NoCallId
             | Self::UnknownFunction(_)
             | Self::UnknownCall { .. }
             | Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Namespace(_) => StatusCode::FORBIDDEN,
+            Self::Namespace(_) | Self::ResultForbidden { .. } => StatusCode::FORBIDDEN,
+            Self::ResultNotKept { .. } => StatusCode::GONE,
             Self::CallEnded { .. } => StatusCode::CONFLICT,
             Self::Submit { error: SubmitError::KeyReused { .. }, .. } => {
                 StatusCode::UNPROCESSABLE_ENTITY
@@ -405,6 +437,7 @@ impl Rejection {
             Self::CallId { .. } => "call_id",
             Self::CallbackUrl { .. } => "callback_url",
             Self::IdempotencyKey { .. } => "idempotency_key",
+            Self::KeepResult { .. } => "keep_result",
             Self::InvalidDepth { .. } => "depth",
             Self::ChainTooDeep { .. } => "chain_depth",
             Self::TooManyHops { .. } => "loop",
@@ -414,6 +447,8 @@ impl Rejection {
             Self::NoCallId => "no_call_id",
             Self::UnknownCall { .. } => "unknown_call",
             Self::CallEnded { .. } => "ended",
+            Self::ResultNotKept { .. } => "result_not_kept",
+            Self::ResultForbidden { .. } => "result_forbidden",
             Self::CancellationUnconfirmed { .. } => "not_cancelled_yet",
             Self::StoreFull => "store_full",
             Self::LookupFailed(_)

@@ -64,6 +64,10 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// Outcomes of keeping a result, as labels.
+const KEPT: &str = "kept";
+const LOST: &str = "lost";
+
 /// The metrics of the worker. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -81,6 +85,7 @@ pub(crate) struct Metrics {
     callbacks: Family<OutcomeLabels, Counter>,
     callbacks_deferred: Family<QueueLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
+    kept_results: Family<OutcomeLabels, Counter>,
     store_failures: Family<RecordLabels, Counter>,
     blocked: Family<RecordLabels, Gauge>,
     pending: Family<FunctionLabels, Gauge>,
@@ -138,6 +143,7 @@ impl Metrics {
             callbacks: Family::default(),
             callbacks_deferred: Family::default(),
             dead_letters: Family::default(),
+            kept_results: Family::default(),
             store_failures: Family::default(),
             blocked: Family::default(),
             pending: Family::default(),
@@ -198,8 +204,13 @@ impl Metrics {
             metrics.dead_letters.clone(),
         );
         registry.register(
+            "results",
+            "Results for clients that asked for them to be kept: kept, or lost",
+            metrics.kept_results.clone(),
+        );
+        registry.register(
             "records_not_stored",
-            "Failed attempts to store a record of a call (result, dead_letter, tombstone, \
+            "Failed attempts to store a record of a call (result, kept_result, dead_letter, tombstone, \
              attempt_offset), by reason",
             metrics.store_failures.clone(),
         );
@@ -294,6 +305,9 @@ impl Metrics {
         }
         for outcome in ["stored", "dropped"] {
             let _ = self.dead_letters.get_or_create(&self.labels(outcome));
+        }
+        for outcome in [KEPT, LOST] {
+            let _ = self.kept_results.get_or_create(&self.labels(outcome));
         }
     }
 
@@ -461,6 +475,12 @@ impl Metrics {
     pub(crate) fn record_dead_letter(&self, stored: bool) {
         let outcome = if stored { "stored" } else { "dropped" };
         self.dead_letters.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    /// Counts a result that a client asked to be kept: kept, or lost.
+    pub(crate) fn record_kept_result(&self, is_kept: bool) {
+        let outcome = if is_kept { KEPT } else { LOST };
+        self.kept_results.get_or_create(&self.labels(outcome)).inc();
     }
 
     fn record_labels(&self, record: Record, failure: PublishFailure) -> RecordLabels {

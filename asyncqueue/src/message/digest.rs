@@ -71,6 +71,7 @@ mod tests {
             query: None,
             headers: HeaderMap::new(),
             callback_url: None,
+            keep_result: None,
             depth: 0,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12Z".parse().unwrap(),

@@ -10,6 +10,7 @@
 //! | `Async-Path` | the rest of the path, see below; may be absent |
 //! | `Async-Query` | the text after the `?`; may be absent |
 //! | `Async-Callback-Url` | may be absent |
+//! | `Async-Keep-Result` | how long the result is kept, as Go writes a duration; may be absent |
 //! | `Async-Depth` | how many calls precede this one in its chain, decimal; absent means 0 |
 //! | `Async-Submitted-At` | RFC 3339 |
 //! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_headers`] |
@@ -23,6 +24,8 @@
 //! - By `Nats-Msg-Id`, the server recognises a repeat. It is `<call-id>.<digest>`, see
 //!   [`super::digest`], or the message id of a key, see [`crate::idempotency`].
 
+use std::time::Duration;
+
 use async_nats::{HeaderMap as NatsHeaders, HeaderName, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -30,6 +33,7 @@ use jiff::Timestamp;
 use super::{DecodeError, check_target, digest, function_name, http_headers, invalid, method};
 use crate::{
     call_id::CallId,
+    duration::GoDuration,
     invocation::{CallbackUrl, Invocation, read_depth, take_depth},
     retry::RetryOverrides,
 };
@@ -47,6 +51,8 @@ const H_METHOD: &str = "Async-Method";
 const H_PATH: &str = "Async-Path";
 const H_QUERY: &str = "Async-Query";
 pub(super) const H_CALLBACK_URL: &str = "Async-Callback-Url";
+/// Header with how long the result of the call is kept.
+const H_KEEP_RESULT: &str = "Async-Keep-Result";
 const H_SUBMITTED_AT: &str = "Async-Submitted-At";
 /// Header with the number of calls that precede the call in its chain; absent means 0. Results have
 /// it too.
@@ -103,6 +109,9 @@ pub(crate) fn encode_as(invocation: &Invocation, message_id: String) -> NatsHead
     if let Some(url) = &invocation.callback_url {
         set(H_CALLBACK_URL, url.as_url().to_string());
     }
+    if let Some(retention) = invocation.keep_result {
+        set(H_KEEP_RESULT, GoDuration(retention).to_string());
+    }
     if invocation.depth > 0 {
         set(H_DEPTH, invocation.depth.to_string());
     }
@@ -143,6 +152,7 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
         callback_url: get(H_CALLBACK_URL)
             .map(|url| CallbackUrl::parse(url).map_err(|e| invalid(H_CALLBACK_URL, "…", e)))
             .transpose()?,
+        keep_result: get(H_KEEP_RESULT).map(keep_result).transpose()?,
         depth,
         retry: RetryOverrides::default(),
         submitted_at: submitted_at
@@ -168,6 +178,11 @@ fn path(text: &str) -> Result<String, DecodeError> {
     } else {
         Err(invalid(H_PATH, text, "it must be percent-encoded and begin with /"))
     }
+}
+
+fn keep_result(text: &str) -> Result<Duration, DecodeError> {
+    let retention = text.parse::<GoDuration>();
+    retention.map(|retention| retention.0).map_err(|e| invalid(H_KEEP_RESULT, text, e))
 }
 
 fn depth(text: &str) -> Result<u32, DecodeError> {
@@ -219,6 +234,7 @@ mod tests {
             query: Some("x=1&y=%2F".to_owned()),
             headers,
             callback_url: Some(CallbackUrl::parse("http://user:p%20s@h:1/cb?t=1").unwrap()),
+            keep_result: Some(Duration::from_secs(90)),
             depth: 3,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12.123456789Z".parse().unwrap(),
@@ -241,6 +257,7 @@ mod tests {
         assert_eq!(get("Async-Function"), "figlet.openfaas-fn");
         assert_eq!(get("Async-Function-Name"), "figlet");
         assert_eq!(get("Async-Path"), "/a%2Fb/c%3Fd//%25");
+        assert_eq!(get("Async-Keep-Result"), "1m30s");
         assert_eq!(get("Async-Depth"), "3");
         let lines: Vec<_> =
             headers.get_all("Async-Header").map(async_nats::HeaderValue::as_str).collect();
@@ -307,6 +324,7 @@ mod tests {
             (("Async-Method", "a b"), "Async-Method `a b`"),
             (("Async-Method", "CONNECT"), "Async-Method `CONNECT`"),
             (("Async-Callback-Url", "ftp://h"), "Async-Callback-Url"),
+            (("Async-Keep-Result", "1"), "Async-Keep-Result `1`"),
             (("Async-Depth", "-1"), "Async-Depth `-1`"),
             (("Async-Submitted-At", "today"), "Async-Submitted-At `today`"),
             (("Async-Header", "no colon"), "Async-Header"),

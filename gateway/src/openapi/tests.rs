@@ -32,11 +32,13 @@ enum Request {
     CallOfFunction,
     /// Cancellation.
     Cancellation,
+    /// The kept result.
+    KeptResult,
     /// `/function/…`
     Forwarded,
 }
 
-use Request::{Call, CallOfFunction, Cancellation, Forwarded, Submission};
+use Request::{Call, CallOfFunction, Cancellation, Forwarded, KeptResult, Submission};
 
 /// A rejection of each kind, with the requests that it answers.
 fn rejections() -> Vec<(Rejection, &'static [Request])> {
@@ -61,6 +63,9 @@ fn rejections() -> Vec<(Rejection, &'static [Request])> {
         (Rejection::HeaderNotText("X-Call-Id"), &[Submission]),
         (Rejection::CallId { field: "path", error: id }, &[Submission, Call]),
         (Rejection::IdempotencyKey { value: value(), error: key }, &[Submission]),
+        (Rejection::KeepResult { value: value(), rule: value() }, &[Submission]),
+        (Rejection::ResultNotKept { call_id: call_id() }, &[KeptResult]),
+        (Rejection::ResultForbidden { call_id: call_id() }, &[KeptResult]),
         (Rejection::InvalidDepth { value: value() }, &[Submission]),
         (Rejection::ChainTooDeep { depth: 2, max: 1 }, &[Submission]),
         (Rejection::TooManyHops { hops: 2, max: 1 }, &[Forwarded]),
@@ -119,6 +124,10 @@ fn requests(operation: &str) -> &'static [Request] {
             &[Submission]
         }
         ("/async-function/{nameOrId}", "delete") => &[Call, Cancellation],
+        (
+            "/async-function/{nameOrId}/result" | "/async-function/{nameOrId}/{pathOrId}/result",
+            _,
+        ) => &[Call, KeptResult],
         ("/async-function/{nameOrId}", _) => &[Call],
         ("/async-function/{nameOrId}/{pathOrId}", "delete") => {
             &[Call, CallOfFunction, Cancellation]
