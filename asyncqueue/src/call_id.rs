@@ -77,7 +77,7 @@ impl CallId {
         Some(u16::from_be_bytes([bytes[14], bytes[15]]))
     }
 
-    /// Returns whether this is an id as [`CallId::generate`] makes it, which nobody can guess. An
+    /// Returns whether this is an id as [`CallId::generate`] makes it, which can't be guessed. An
     /// id from an idempotency key is not: who guesses the key knows it.
     #[must_use]
     pub fn is_generated(&self) -> bool {

@@ -331,7 +331,8 @@ impl<'a> Canceller<'a> {
         let result = KeptResult::new(&invocation, call.sequence, end, status);
         let stream = ResultsStream::new(self.js.clone(), queue.clone(), entry.stream.clone());
         if let Err(error) = stream.store(&result, retention, settings).await {
-            info!(call_id = %call.id, %queue, %error, "failed to keep the result of a cancelled call");
+            let call_id = &call.id;
+            info!(%call_id, %queue, %error, "failed to keep the result of a cancelled call");
         }
     }
 

@@ -34,7 +34,7 @@ use crate::{
     subject::{call_filter, kept_result_subject},
 };
 
-/// How long a result is kept of which a client waits without saying how long to keep it.
+/// How long a result is kept for a client that waits for it and does not say how long to keep it.
 pub const WAIT_RETENTION: Duration = Duration::from_secs(300);
 
 /// How long it is known that a result was kept: until then, a client gets 410 and not 404.
@@ -277,7 +277,7 @@ pub async fn end_of_call(
     }))
 }
 
-/// Returns the newest result of the calls with an id on a queue; `None` if none was kept of late.
+/// Returns the newest result of the calls with an id on a queue; `None` if no result was found.
 pub async fn find(
     js: &Context,
     queue: &QueueName,

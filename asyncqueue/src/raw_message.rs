@@ -54,7 +54,7 @@ pub async fn last_raw_message(
     read_message(js, stream, &json!({ "last_by_subj": filter }), &[NO_MESSAGE, NO_STREAM]).await
 }
 
-/// Reads a message. `absent` are the codes of the server that say that there is none.
+/// Reads a message. `absent` are the codes of the server that say that it does not exist.
 async fn read_message(
     js: &Context,
     stream: &str,

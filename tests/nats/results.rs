@@ -86,7 +86,7 @@ async fn kept_result_has_status_headers_and_body_of_the_function() {
     says(&by_function, "done", "201");
     let head = gateway.call("HEAD", &format!("/async-function/{kept}/result"), &[], "").await;
     says(&head, "done", "201");
-    // Nothing is kept of a call whose client did not ask.
+    // The client did not ask for this one.
     assert_eq!(result(&gateway, &without).await.status, 404);
     assert_eq!(queue.info("jobs-results").await.state.messages, 2);
 }

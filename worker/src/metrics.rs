@@ -197,28 +197,7 @@ impl Metrics {
              requests",
             metrics.callbacks_deferred.clone(),
         );
-        registry.register(
-            "dead_letters",
-            "Calls, results and undecodable messages that became dead letters, by outcome: stored \
-             or dropped",
-            metrics.dead_letters.clone(),
-        );
-        registry.register(
-            "results",
-            "Results for clients that asked for them to be kept: kept, or lost",
-            metrics.kept_results.clone(),
-        );
-        registry.register(
-            "records_not_stored",
-            "Failed attempts to store a record of a call (result, kept_result, dead_letter, tombstone, \
-             attempt_offset), by reason",
-            metrics.store_failures.clone(),
-        );
-        registry.register(
-            "calls_blocked",
-            "Calls that wait because a record can't be stored, by record and reason",
-            metrics.blocked.clone(),
-        );
+        metrics.register_records(registry);
         let of_queue = ("queue_name".into(), metrics.queue.to_string().into());
         let registry = registry.sub_registry_with_label(of_queue);
         registry.register(
@@ -283,6 +262,32 @@ impl Metrics {
             "pending_callbacks",
             "Results that were not posted yet, updated every few seconds",
             self.pending_callbacks.clone(),
+        );
+    }
+
+    /// Registers the metrics of the records that end calls.
+    fn register_records(&self, registry: &mut Registry) {
+        registry.register(
+            "dead_letters",
+            "Calls, results and undecodable messages that became dead letters, by outcome: stored \
+             or dropped",
+            self.dead_letters.clone(),
+        );
+        registry.register(
+            "results",
+            "Results for clients that asked for them to be kept: kept, or lost",
+            self.kept_results.clone(),
+        );
+        registry.register(
+            "records_not_stored",
+            "Failed attempts to store a record of a call (result, kept_result, dead_letter, \
+             tombstone, attempt_offset), by reason",
+            self.store_failures.clone(),
+        );
+        registry.register(
+            "calls_blocked",
+            "Calls that wait because a record can't be stored, by record and reason",
+            self.blocked.clone(),
         );
     }
 

@@ -47,9 +47,9 @@ pub struct ResultsSpec {
 
     /// If true, only results of calls whose id the gateway generated can be read. Default: false.
     ///
-    /// Whoever can reach the gateway and knows the id of a call can read its result. A generated id
-    /// can't be guessed; an id that a client chose, or one from an Idempotency-Key, may be.
-    /// Example: true
+    /// A client that reaches the gateway and knows the id of a call can read its result. A
+    /// generated id can't be guessed; an id that a client chose, or one from an Idempotency-Key,
+    /// may be. Example: true
     #[serde(default)]
     pub require_generated_id: bool,
 }
