@@ -22,13 +22,14 @@ impl Session {
 }
 
 /// The documents with commands or objects. The last one of the cluster removes all that there is.
-pub(crate) const SESSIONS: [(&str, Session); 13] = [
+pub(crate) const SESSIONS: [(&str, Session); 14] = [
     ("docs/quickstart.md", Session::Cluster),
     ("README.md", Session::Cluster),
     ("docs/without-openfaas.md", Session::Cluster),
     ("docs/autoscaling.md", Session::Cluster),
     ("docs/operations.md", Session::Cluster),
     ("docs/flow-control.md", Session::Cluster),
+    ("docs/results.md", Session::Cluster),
     ("docs/troubleshooting.md", Session::Cluster),
     ("docs/security.md", Session::Cluster),
     ("docs/migration.md", Session::OpenFaas),
