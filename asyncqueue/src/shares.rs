@@ -21,6 +21,12 @@ pub mod division;
 /// All of the rate, as [`WorkerShare::rate`] counts it.
 pub const WHOLE_RATE: u32 = 1_000_000;
 
+/// Returns how many invocations a share of a rate starts in a second. `share` is in millionths.
+#[must_use]
+pub fn rate_of_share(per_second: u32, share: u32) -> f64 {
+    f64::from(per_second) * f64::from(share) / f64::from(WHOLE_RATE)
+}
+
 /// The shares of all workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares {

@@ -1,14 +1,21 @@
 //! Statistics that workers publish over core NATS. With them, `inflight` is the number of running
 //! calls and not of unacknowledged messages: a call that waits for its retry is unacknowledged too.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use async_nats::{Client, Message};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{jetstream::NatsError, names::QueueName, worker_requests::status_request_subject};
+use crate::{
+    jetstream::NatsError,
+    names::{FunctionName, QueueName},
+    worker_requests::status_request_subject,
+};
 
 /// Subjects of all queues' statistics; the last token is the queue's name.
 pub const STATS_SUBJECTS: &str = "asyncqueue.stats.*";
@@ -17,6 +24,9 @@ pub const STATS_SUBJECTS: &str = "asyncqueue.stats.*";
 /// ([`status_request_subject`]). Each worker of the queue answers with its [`WorkerStats`] in JSON.
 /// Workers before version 0.2 do not answer.
 pub const STATS_REQUEST: &str = "stats";
+
+/// Maximum number of functions in [`WorkerStats::limited`].
+pub const MAX_LIMITED: usize = 20;
 
 /// How long to wait for the next answer. Workers answer within milliseconds.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(250);
@@ -46,6 +56,22 @@ pub struct WorkerStats {
     /// Calls whose end can't be stored. Empty before version 0.2, which does not report them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<BlockedCalls>,
+    /// Functions that have refused calls of the worker in the last 10 minutes, and so have a limit
+    /// that it has learned: the first [`MAX_LIMITED`] by name. Empty before version 0.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limited: Vec<LimitedFunction>,
+}
+
+/// The limit of a function that one or all workers have learned from calls that it refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitedFunction {
+    /// The function, as `<name>.<namespace>`.
+    pub function: FunctionName,
+    /// Maximum number of invocations of it that are open.
+    pub limit: u32,
+    /// Number of calls that it has refused, since it has calls there.
+    pub refused: u64,
 }
 
 /// Calls of a worker whose end can't be stored, for one reason.
@@ -120,6 +146,23 @@ impl WorkerStats {
     }
 }
 
+// === impl LimitedFunction ===
+
+impl LimitedFunction {
+    /// Adds up what workers report, by function.
+    #[must_use]
+    pub fn sum<'a>(reports: impl IntoIterator<Item = &'a Self>) -> Vec<Self> {
+        let mut sums: BTreeMap<&FunctionName, (u32, u64)> = BTreeMap::new();
+        for Self { function, limit, refused } in reports {
+            let sum = sums.entry(function).or_default();
+            *sum = (sum.0.saturating_add(*limit), sum.1.saturating_add(*refused));
+        }
+        let sums = sums.into_iter();
+        sums.map(|(function, (limit, refused))| Self { function: function.clone(), limit, refused })
+            .collect()
+    }
+}
+
 // === impl WorkerReplies ===
 
 impl WorkerReplies {
@@ -132,6 +175,17 @@ impl WorkerReplies {
                 Self::Replied(all) if all.iter().any(|known| known.is_same_worker(&stats)) => {}
                 Self::Replied(all) => all.push(stats),
                 Self::None | Self::NoReply => *self = Self::Replied(vec![stats]),
+            }
+        }
+    }
+
+    /// Returns the functions whose limits the workers have learned, over all workers.
+    #[must_use]
+    pub fn limited(&self) -> Vec<LimitedFunction> {
+        match self {
+            Self::None | Self::NoReply => Vec::new(),
+            Self::Replied(all) => {
+                LimitedFunction::sum(all.iter().flat_map(|worker| &worker.limited))
             }
         }
     }
@@ -183,5 +237,29 @@ mod tests {
         let mut none = WorkerReplies::NoReply;
         none.add(&message("", Some(StatusCode::NO_RESPONDERS)));
         assert_eq!((none.count(), none), (Some((0, 0)), WorkerReplies::None));
+    }
+    #[test]
+    fn learned_limits_of_all_workers_are_summed() {
+        let mut workers = WorkerReplies::NoReply;
+        assert!(workers.limited().is_empty());
+        for (worker, limited) in [
+            (
+                "a",
+                r#"[{"function":"f.ns","limit":4,"refused":10},
+                {"function":"g.ns","limit":1,"refused":2}]"#,
+            ),
+            ("b", r#"[{"function":"f.ns","limit":3,"refused":5}]"#),
+            ("c", "[]"),
+        ] {
+            let json = format!(
+                r#"{{"worker":"{worker}","running":0,"maxInflight":5,"limited":{limited}}}"#
+            );
+            workers.add(&message(&json, None));
+        }
+        let limited = |name, limit, refused| {
+            let function = FunctionName::new(name, "ns").unwrap();
+            LimitedFunction { function, limit, refused }
+        };
+        assert_eq!(workers.limited(), [limited("f", 7, 15), limited("g", 1, 2)]);
     }
 }

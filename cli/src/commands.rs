@@ -5,5 +5,6 @@ pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod drain;
 pub(crate) mod fairness;
+mod queue_functions;
 pub(crate) mod queues;
 pub(crate) mod status;

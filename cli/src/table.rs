@@ -8,6 +8,11 @@ const GAP: usize = 3;
 /// The content of a cell without a value.
 pub(crate) const EMPTY_CELL: &str = "-";
 
+/// Formats a value that may be unknown.
+pub(crate) fn cell_or_empty(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| EMPTY_CELL.to_owned(), |value| value.to_string())
+}
+
 /// Formats a heading and rows. Each column is as wide as its widest cell. The last column may have
 /// any length.
 pub(crate) fn render<const COLUMNS: usize>(

@@ -30,7 +30,7 @@ pub use self::{
     retry::RetrySpec,
     secret::SecretKey,
     size::Size,
-    status::AsyncQueueStatus,
+    status::{AsyncQueueStatus, LimitedFunctionStatus},
     stream::{ConsumerSpec, Storage, StreamSpec},
     worker::{PullPolicy, Resources, WorkerSpec},
 };

@@ -34,6 +34,7 @@ mod functions;
 mod labels;
 mod lane_limits;
 mod leader_election;
+mod limited_functions;
 mod manager;
 mod metrics;
 mod nats;

@@ -41,6 +41,7 @@ use crate::{
     },
     labels::{MANAGED_BY_LABEL, OPERATOR_NAME, QUEUE_LABEL},
     lane_limits::LaneStates,
+    limited_functions::LimitChanges,
     nats::{advisories, connections::NatsPool, lanes, reserve},
     pods::{PodWatch, WorkerPod},
     queue_stats::collector::StatsCollector,
@@ -296,6 +297,7 @@ impl Background {
             context: context.clone(),
             triggers: triggers.clone(),
             depth: app.depth.clone(),
+            limit_changes: LimitChanges::default(),
         };
         tokio::join!(
             join_all(self.source_watches),

@@ -1,8 +1,9 @@
-//! The counts in a queue's status: pending, running, redelivered and dead calls, and functions.
+//! The counts in a queue's status: pending, running, redelivered and dead calls, and functions with
+//! the limits that were learned.
 
 use asyncqueue::depth::Depth;
 
-use crate::crd::AsyncQueueStatus;
+use crate::crd::{AsyncQueueStatus, LimitedFunctionStatus};
 
 /// The counts of a queue. A count that is not known is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,7 @@ pub(crate) struct QueueCounts {
     dead_letters: Option<i64>,
     functions: Option<i64>,
     lanes: Option<i64>,
+    limited: Vec<LimitedFunctionStatus>,
 }
 
 /// The counts from NATS.
@@ -40,12 +42,18 @@ impl QueueCounts {
             dead_letters: count(|counted| counted.dead_letters),
             functions: functions.map(signed),
             lanes: None,
+            limited: Vec::new(),
         }
     }
 
     /// Returns the counts with the number of lanes; `None` for a queue without lanes.
     pub(crate) fn with_lanes(self, lanes: Option<usize>) -> Self {
         Self { lanes: lanes.map(signed), ..self }
+    }
+
+    /// Returns the counts with the functions that refuse calls.
+    pub(crate) fn with_limited(self, limited: Vec<LimitedFunctionStatus>) -> Self {
+        Self { limited, ..self }
     }
 
     /// Returns the counts of a queue without calls.
@@ -68,6 +76,7 @@ impl QueueCounts {
             dead_letters: status.dead_letters,
             functions: status.functions,
             lanes: status.lanes,
+            limited: status.limited_functions.clone(),
         }
     }
 
@@ -80,6 +89,7 @@ impl QueueCounts {
             dead_letters: self.dead_letters,
             functions: self.functions,
             lanes: self.lanes,
+            limited_functions: self.limited,
             ..status
         }
     }
@@ -108,6 +118,7 @@ mod tests {
             dead_letters: Some(3),
             functions: Some(4),
             lanes: None,
+            limited: Vec::new(),
         };
         assert_eq!(counts, expected);
     }
@@ -121,7 +132,9 @@ mod tests {
 
     #[test]
     fn counts_of_a_status_are_read_back() {
-        let counts = QueueCounts::new(Some(counted()), Some(4)).with_lanes(Some(7));
+        let limited = LimitedFunctionStatus { function: "f.ns".to_owned(), limit: 5 };
+        let counts = QueueCounts::new(Some(counted()), Some(4));
+        let counts = counts.with_lanes(Some(7)).with_limited(vec![limited]);
         let status = counts
             .clone()
             .apply_to(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });

@@ -17,6 +17,7 @@ pub use self::{
     address::{has_credentials, without_credentials},
     ca::CaBundle,
     credentials::Credentials,
+    keep_up::keep_up,
 };
 use crate::{contract::setting, health::Health, settings::NatsSettings};
 
@@ -25,6 +26,7 @@ mod ca;
 mod credentials;
 mod events;
 pub mod jetstream_check;
+mod keep_up;
 pub mod server_version;
 
 /// Name of the readiness condition that [`connect`] maintains.

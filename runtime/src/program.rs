@@ -29,7 +29,8 @@ pub struct UsageError(pub String);
 pub enum RuntimeFlavor {
     /// As many as there are processors.
     MultiThread,
-    /// One, which uses less memory: with several, the allocator reserves memory for each.
+    /// One. It uses less memory, since the allocator reserves memory for each, and less processor
+    /// time if its work is short (ADR 0032).
     CurrentThread,
 }
 

@@ -16,14 +16,17 @@ use asyncqueue::{
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use serde_json::{Value, json};
 use test_support::{
     http::{Answer, HttpServer, respond, respond_after},
     loopback::free_port,
+    program::run,
     raw,
     wait::{WAIT_TIMEOUT, until, until_in},
 };
 
 use crate::{
+    lane_limits::Operated,
     lanes::{laned, worker},
     support::Queue,
 };
@@ -123,11 +126,30 @@ async fn capacity_falls_and_rises(workers: usize) {
     assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
     let log = first.logged("burst refuses calls").await;
     assert!(log.contains("no attempt"), "{log}");
-    let text = raw::request(admin.parse().unwrap(), "GET", "/metrics", &[], b"").await.text();
-    for metric in ["queue_worker_function_limit", "queue_worker_calls_refused_total"] {
-        let series = format!(r#"{metric}{{queue_name="jobs",function_name="burst.openfaas-fn"}} "#);
-        assert!(text.contains(&series), "{series}: {text}");
-    }
+    let function = r#"{queue_name="jobs",function_name="burst.openfaas-fn""#;
+    let series = [
+        format!(r#"queue_worker_function_limit{function},kind="learned"}} "#),
+        format!("queue_worker_function_refuses_all{function}}} 0"),
+        format!(r#"queue_worker_calls_refused_total{function},reason="status_429"}} "#),
+    ];
+    until("the metrics show it", async || {
+        let answer = raw::request(admin.parse().unwrap(), "GET", "/metrics", &[], b"").await;
+        let text = answer.text();
+        series.iter().all(|series| text.contains(series)).then_some(())
+    })
+    .await;
+    let nats = queue.nats.url();
+    let arguments = ["queues", "--functions", "-o", "json"];
+    let ended = run("kubectl-aq", &arguments, &[("nats_url", &nats)]).await;
+    let functions: Value = serde_json::from_str(&ended.text()).unwrap();
+    let burst = &functions[0];
+    assert_eq!(
+        (&burst["queue"], &burst["function"], &burst["pending"]),
+        (&"jobs".into(), &"burst.openfaas-fn".into(), &0.into()),
+        "{functions}"
+    );
+    assert_eq!(burst["refused"], capacity.refused(), "{functions}");
+    assert!((1..=300).contains(&burst["limit"].as_u64().unwrap()), "{functions}");
 }
 
 #[tokio::test]
@@ -196,4 +218,20 @@ async fn a_refusal_is_an_attempt_without_adaptive_limits() {
     queue.empties().await;
     assert_eq!(function.received().len(), 2);
     assert_eq!(queue.info("jobs-dead").await.state.messages, 1);
+}
+
+#[tokio::test]
+async fn a_function_that_refuses_is_in_the_status_of_its_queue() {
+    let spec = json!({ "fairness": "Function", "perFunction": { "adaptive": true } });
+    let operated = Operated::with_spec(spec, ("max_lanes_per_queue", "9")).await;
+    let function = HttpServer::answering(|_| respond(429, "too many")).await;
+    operated.queue.submit_to("busy", "hi").await;
+    let _worker = worker(&operated.queue, &function, &[]);
+    let limited = until_in(WAIT_TIMEOUT, "it is in the status", async || {
+        let mut statuses = operated.api.statuses().into_iter();
+        statuses
+            .find_map(|mut status| Some(status["limitedFunctions"].take()).filter(Value::is_array))
+    })
+    .await;
+    assert_eq!(limited, json!([{ "function": "busy.openfaas-fn", "limit": 1 }]));
 }

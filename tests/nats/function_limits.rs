@@ -12,11 +12,15 @@ use asyncqueue::{
 };
 use test_support::{
     http::{HttpServer, respond_after},
+    loopback::{at, free_port},
+    raw,
     wait::{WAIT_TIMEOUT, until, until_in},
 };
+use tokio::time::sleep;
 
 use crate::{
     lanes::{laned, worker},
+    shared_limits::SHARE_LEASE,
     support::{Queue, spec},
 };
 
@@ -54,6 +58,13 @@ fn starts_of(server: &HttpServer, function: &str) -> Vec<Instant> {
 /// How many calls of a function ran at once.
 fn most_at_once(server: &HttpServer, function: &str) -> usize {
     let starts = starts_of(server, function);
+    starts.first().map_or(0, |first| most_at_once_since(server, function, *first))
+}
+
+/// How many calls of a function that started since then ran at once.
+fn most_at_once_since(server: &HttpServer, function: &str, since: Instant) -> usize {
+    let mut starts = starts_of(server, function);
+    starts.retain(|start| *start >= since);
     let running =
         |at: &Instant| starts.iter().filter(|start| *start <= at && *at < **start + TAKES).count();
     starts.iter().map(running).max().unwrap_or_default()
@@ -107,6 +118,45 @@ async fn a_limit_of_each_function_holds_for_each() {
         assert_eq!(most_at_once(&server, function), 2, "{function}");
     }
     assert_first_attempts(&server);
+}
+
+#[tokio::test]
+async fn killed_workers_exceed_no_limit_of_a_function() {
+    const CALLS: usize = 800;
+    let queue = laned().await;
+    let server = slow_functions().await;
+    let settings = [("max_inflight", "8"), ("function_max_inflight", "4")];
+    let mut workers: Vec<_> = (0..4).map(|_| worker(&queue, &server, &settings)).collect();
+    let functions = ["a", "b"];
+    for number in 0..CALLS {
+        for function in functions {
+            queue.submit_to(function, &number.to_string()).await;
+        }
+    }
+    let at_limit = |since: Instant| {
+        let uses_all = |function: &&str| most_at_once_since(&server, function, since) == 4;
+        functions.iter().all(uses_all).then_some(())
+    };
+    let begun = Instant::now();
+    until_in(WAIT_TIMEOUT, "the limits are used", async || at_limit(begun)).await;
+    for _ in 0..2 {
+        workers.remove(0).kill();
+        workers.push(worker(&queue, &server, &settings));
+        sleep(Duration::from_secs(2)).await;
+    }
+    // The shares of the killed workers return after their lease.
+    sleep(SHARE_LEASE).await;
+    let later = Instant::now();
+    until_in(WAIT_TIMEOUT, "the limits are used again", async || at_limit(later)).await;
+    until_in(WAIT_TIMEOUT * 4, "all calls have run", async || {
+        (queue.info("jobs").await.state.messages == 0).then_some(())
+    })
+    .await;
+    for function in functions {
+        assert_eq!(most_at_once(&server, function), 4, "{function}");
+        assert!(starts_of(&server, function).len() >= CALLS, "{function}");
+    }
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
 }
 
 #[tokio::test]
@@ -212,6 +262,47 @@ async fn a_rate_of_a_function_holds_for_all_workers() {
         starts.len()
     );
     assert_first_attempts(&server);
+}
+
+#[tokio::test]
+async fn limits_are_in_the_metrics() {
+    let (queue, directory) = limited().await;
+    limit(&directory, "limited", r#"{"maxInflight":3,"rate":{"perSecond":4,"burst":1}}"#).await;
+    let server = slow_functions().await;
+    let addr = at(free_port());
+    let (http_addr, rate) = (addr.to_string(), ("rate_per_second", "50"));
+    let settings = [("http_addr", &*http_addr), ("concurrency", "6"), ("max_inflight", "8"), rate];
+    let _worker = worker(&queue, &server, &settings);
+    for number in 0..20 {
+        queue.submit_to("limited", &number.to_string()).await;
+    }
+    let expected = [
+        r#"concurrency{queue_name="jobs"} 6"#,
+        r#"concurrency_share{queue_name="jobs"} 6"#,
+        r#"rate{queue_name="jobs"} 50.0"#,
+        r#"rate_share{queue_name="jobs"} 50.0"#,
+        r#"rate_waits_total{queue_name="jobs",limit="queue"} "#,
+        r#"function_limit{queue_name="jobs",function_name="limited.openfaas-fn",kind="total"} 3"#,
+        r#"function_limit{queue_name="jobs",function_name="limited.openfaas-fn",kind="share"} 3"#,
+        r#"function_rate{queue_name="jobs",function_name="limited.openfaas-fn",kind="total"} 4.0"#,
+        r#"function_rate{queue_name="jobs",function_name="limited.openfaas-fn",kind="share"} 4.0"#,
+    ];
+    let waited = r#"queue_worker_rate_waits_total{queue_name="jobs",limit="function"} "#;
+    until_in(WAIT_TIMEOUT, "the metrics show the limits", async || {
+        let answer = raw::try_request(addr, "GET", "/metrics", &[], b"").await.ok()?;
+        let text = answer.text();
+        let has_waited = text.contains(waited) && !text.contains(&format!("{waited}0\n"));
+        let is_shown = |series: &&str| text.contains(&format!("queue_worker_{series}"));
+        (has_waited && expected.iter().all(is_shown)).then_some(())
+    })
+    .await;
+    // Without limits, functions have no series.
+    limit(&directory, "limited", "{}").await;
+    until_in(WAIT_TIMEOUT, "the series of the function are gone", async || {
+        let answer = raw::try_request(addr, "GET", "/metrics", &[], b"").await.ok()?;
+        (!answer.text().contains("kind=\"total\"")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

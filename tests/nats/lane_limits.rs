@@ -23,19 +23,23 @@ use crate::{
 };
 
 /// A queue of an operator with this setting.
-struct Operated {
-    queue: Queue,
-    api: ApiServer,
+pub(crate) struct Operated {
+    pub(crate) queue: Queue,
+    pub(crate) api: ApiServer,
     _operator: Program,
     _kubeconfig: NamedTempFile,
 }
 
 impl Operated {
     async fn start(setting: (&str, &str)) -> Self {
+        Self::with_spec(json!({ "fairness": "Function" }), setting).await
+    }
+
+    pub(crate) async fn with_spec(spec_of_queue: Value, setting: (&str, &str)) -> Self {
         let nats = NatsServer::start().await;
         let queue = Queue { js: nats.jetstream().await, spec: spec(), nats };
         let (url, address) = (queue.nats.url(), format!("127.0.0.1:{}", free_port()));
-        let api = ApiServer::with_spec(json!({ "fairness": "Function" })).await;
+        let api = ApiServer::with_spec(spec_of_queue).await;
         let settings = [("nats_url", url.as_str()), ("http_addr", &address), setting];
         let (operator, kubeconfig) = api.operator(&settings);
         until("the queue has its consumer", async || {

@@ -1,6 +1,12 @@
 //! The total concurrency and the rate of a queue with several workers.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::jetstream::kv;
 use asyncqueue::{
@@ -8,6 +14,7 @@ use asyncqueue::{
     directory::{MARKER, store::DirectoryStore},
     shares,
 };
+use futures::StreamExt;
 use test_support::{
     http::{HttpServer, respond, respond_after},
     loopback::free_port,
@@ -20,17 +27,17 @@ use tokio::time::{Instant, sleep};
 use crate::support::Queue;
 
 /// The lease of a share, and a bit more.
-const SHARE_LEASE: Duration = Duration::from_secs(20);
+pub(crate) const SHARE_LEASE: Duration = Duration::from_secs(20);
 
 /// A function that takes this long.
 async fn slow_function(takes: Duration) -> HttpServer {
     HttpServer::answering(move |_| respond_after(takes, 200, "ok")).await
 }
 
+/// Stores calls, many at once: workers are not to run them as soon as they are stored.
 async fn submit(queue: &Queue, calls: usize) {
-    for _ in 0..calls {
-        queue.submit(|_| {}).await;
-    }
+    let calls = futures::stream::iter(0..calls);
+    calls.for_each_concurrent(64, async |_| drop(queue.submit(|_| {}).await)).await;
 }
 
 /// The slots of the workers, in the order of their ids.
@@ -79,13 +86,13 @@ async fn a_total_is_kept_whatever_happens_to_workers() {
     assert_eq!(function.most_running(), TOTAL);
 }
 
-#[tokio::test]
-async fn workers_share_a_rate() {
+/// Whether three workers with a backlog keep within 5 % of a rate for so long.
+async fn a_rate_holds_for(seconds: usize) {
     const PER_SECOND: usize = 50;
-    const SECONDS: usize = 30;
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond(200, "ok")).await;
-    let settings = [("rate_per_second", "50"), ("rate_burst", "5"), ("max_inflight", "10")];
+    // With some burst, a worker that stood still for a moment catches up.
+    let settings = [("rate_per_second", "50"), ("rate_burst", "15"), ("max_inflight", "10")];
     let workers: Vec<_> = (0..3).map(|_| queue.worker(&function, &settings)).collect();
     until("the rate is divided", async || {
         let stored = shares::read(&queue.js, "jobs").await.unwrap();
@@ -93,16 +100,62 @@ async fn workers_share_a_rate() {
         (rates.len() == 3 && rates.iter().all(|rate| rate.abs_diff(333_333) <= 1)).then_some(())
     })
     .await;
-    submit(&queue, PER_SECOND * (SECONDS + 4)).await;
+    submit(&queue, PER_SECOND * (seconds + 4)).await;
     let (before, begun) = (function.received().len(), Instant::now());
-    sleep(Duration::from_secs(SECONDS as u64)).await;
+    sleep(Duration::from_secs(seconds as u64)).await;
     let (started, elapsed) = (function.received().len() - before, begun.elapsed());
     let expected = elapsed.as_secs_f64() * 50.0;
     let share = f64::from(u32::try_from(started).unwrap()) / expected;
+    assert!(queue.info("jobs").await.state.messages > 0, "{started} of {expected}: no backlog");
     assert!((0.95..=1.05).contains(&share), "{started} of {expected}");
     // None was handed back, and none had to wait for long with its slot.
     assert!(function.received().iter().all(|call| call.header("x-retry") == "1"));
     drop(workers);
+}
+
+#[tokio::test]
+async fn workers_share_a_rate() {
+    a_rate_holds_for(30).await;
+}
+
+#[tokio::test]
+#[ignore = "takes more than a minute: make test-limits"]
+async fn workers_hold_a_rate_for_a_minute() {
+    a_rate_holds_for(60).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_stands_still_exceeds_a_total_by_its_share() {
+    const TOTAL: usize = 20;
+    const CALLS: usize = 400;
+    let queue = Queue::start().await;
+    let received = Arc::new(AtomicUsize::new(0));
+    let function = HttpServer::answering(move |_| {
+        let is_long = received.fetch_add(1, Ordering::SeqCst) < TOTAL;
+        let takes = if is_long { SHARE_LEASE * 2 } else { Duration::from_millis(200) };
+        respond_after(takes, 200, "ok")
+    })
+    .await;
+    let settings = [("concurrency", "20"), ("max_inflight", "10")];
+    let workers: Vec<_> = (0..4).map(|_| queue.worker(&function, &settings)).collect();
+    have_shares(&queue, &[5, 5, 5, 5]).await;
+    submit(&queue, CALLS).await;
+    until("all slots are used", async || (function.running() == TOTAL).then_some(())).await;
+    workers[0].signal("STOP");
+    // Its invocations are still open, and its share goes to the others after the lease.
+    have_shares(&queue, &[6, 7, 7]).await;
+    until("the share of the worker is used", async || (function.running() > TOTAL).then_some(()))
+        .await;
+    workers[0].signal("CONT");
+    have_shares(&queue, &[5, 5, 5, 5]).await;
+    until_in(WAIT_TIMEOUT * 4, "all calls have run", async || {
+        (queue.info("jobs").await.state.messages == 0).then_some(())
+    })
+    .await;
+    let most = function.most_running();
+    assert!((TOTAL + 1..=TOTAL + 5).contains(&most), "{most}");
+    assert!(function.received().len() >= CALLS);
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
 }
 
 #[tokio::test]

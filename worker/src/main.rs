@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     program::run(
         "asyncqueue-worker",
         &settings.log.clone(),
-        RuntimeFlavor::MultiThread,
+        RuntimeFlavor::CurrentThread,
         async |shutdown| {
             arguments::warn_of_misspelt_variables::<Settings>();
             Box::pin(asyncqueue_worker::run(settings, shutdown)).await

@@ -2,13 +2,15 @@
 //! have one.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use asyncqueue::{
-    EndState, FunctionName, QueueName, directory::Directory, publish_failure::PublishFailure,
+    EndState, FunctionName, QueueName,
+    directory::{Directory, Rate},
+    publish_failure::PublishFailure,
+    shares::{WorkerShare, rate_of_share},
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -16,16 +18,18 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub(crate) use self::{inflight::InflightGuard, lanes::Lanes};
-use self::{
-    inflight::{InflightGauges, OTHER_FUNCTIONS},
-    lanes::LaneGauges,
+use self::{functions::FunctionMetrics, inflight::InflightGauges, lanes::LaneGauges};
+pub(crate) use self::{
+    functions::{AppliedLimits, Learned},
+    inflight::InflightGuard,
+    lanes::Lanes,
 };
 use crate::{
     record::Record,
-    retry::outcome::{Outcome, PutOffReason},
+    retry::outcome::{Outcome, PutOffReason, RefusalReason},
 };
 
+mod functions;
 mod inflight;
 mod lanes;
 
@@ -45,7 +49,7 @@ struct QueueLabels {
     queue_name: Arc<str>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct FunctionLabels {
     queue_name: Arc<str>,
     function_name: String,
@@ -68,20 +72,25 @@ struct ReasonLabels {
 const KEPT: &str = "kept";
 const LOST: &str = "lost";
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RateLabels {
+    queue_name: Arc<str>,
+    limit: &'static str,
+}
+
 /// The metrics of the worker. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     queue: Arc<str>,
     processed: Family<OutcomeLabels, Counter>,
     inflight: InflightGauges,
-    /// The functions of which something was learned.
-    learned: Arc<Mutex<BTreeSet<FunctionName>>>,
     calls_put_off: Family<ReasonLabels, Counter>,
-    refusals: Family<FunctionLabels, Counter>,
-    function_limit: Family<FunctionLabels, Gauge>,
+    functions: FunctionMetrics,
     concurrency: Family<QueueLabels, Gauge>,
     concurrency_share: Family<QueueLabels, Gauge>,
-    rate_waits: Family<QueueLabels, Counter>,
+    rate: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    rate_share: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    rate_waits: Family<RateLabels, Counter>,
     callbacks: Family<OutcomeLabels, Counter>,
     callbacks_deferred: Family<QueueLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
@@ -98,6 +107,13 @@ pub(crate) struct Metrics {
     wait: Histogram,
 }
 
+/// The rate that a call waits for, as a label.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RateOf {
+    Queue,
+    Function,
+}
+
 /// Outcome of an attempt to post a result, as a label.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum CallbackOutcome {
@@ -107,6 +123,19 @@ pub(crate) enum CallbackOutcome {
     Failed,
     /// The result must not be posted to this URL.
     Refused,
+}
+
+// === impl RateOf ===
+
+impl RateOf {
+    const ALL: [Self; 2] = [Self::Queue, Self::Function];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Function => "function",
+        }
+    }
 }
 
 // === impl CallbackOutcome ===
@@ -133,12 +162,12 @@ impl Metrics {
             queue: queue.clone(),
             processed: Family::default(),
             inflight: InflightGauges::new(queue.clone()),
-            learned: Arc::default(),
             calls_put_off: Family::default(),
-            refusals: Family::default(),
-            function_limit: Family::default(),
+            functions: FunctionMetrics::new(queue.clone()),
             concurrency: Family::default(),
             concurrency_share: Family::default(),
+            rate: Family::default(),
+            rate_share: Family::default(),
             rate_waits: Family::default(),
             callbacks: Family::default(),
             callbacks_deferred: Family::default(),
@@ -173,18 +202,7 @@ impl Metrics {
              no_share of concurrency and rate, or function_limit",
             metrics.calls_put_off.clone(),
         );
-        registry.register(
-            "calls_refused",
-            "Invocations that a function refused for now, with perFunction.adaptive; function_name \
-             is `other` for functions that are not in the directory",
-            metrics.refusals.clone(),
-        );
-        registry.register(
-            "function_limit",
-            "Maximum number of open invocations of a function in this worker, as it was learned \
-             with perFunction.adaptive, of functions in the directory",
-            metrics.function_limit.clone(),
-        );
+        metrics.functions.register(registry);
         metrics.register_shared_limits(registry);
         registry.register(
             "callbacks",
@@ -227,8 +245,21 @@ impl Metrics {
             self.concurrency_share.clone(),
         );
         registry.register(
+            "rate",
+            "Maximum number of invocations of all workers that start in a second: spec.rate, if \
+             it is set",
+            self.rate.clone(),
+        );
+        registry.register(
+            "rate_share",
+            "Maximum number of invocations of this worker that start in a second: its share of \
+             spec.rate",
+            self.rate_share.clone(),
+        );
+        registry.register(
             "rate_waits",
-            "Calls that this worker held until spec.rate permitted their invocation",
+            "Calls that this worker held until a rate permitted their invocation, by limit: queue \
+             or function",
             self.rate_waits.clone(),
         );
     }
@@ -299,7 +330,9 @@ impl Metrics {
         for reason in PutOffReason::ALL {
             let _ = self.calls_put_off.get_or_create(&self.put_off_labels(reason));
         }
-        let _ = self.rate_waits.get_or_create(&self.queue_labels());
+        for of in RateOf::ALL {
+            let _ = self.rate_waits.get_or_create(&self.rate_labels(of));
+        }
         for record in Record::ALL {
             for failure in [PublishFailure::NoSpace, PublishFailure::StreamFull] {
                 let _ = self.blocked.get_or_create(&self.record_labels(record, failure));
@@ -367,51 +400,26 @@ impl Metrics {
     /// Removes the series of functions that the directory no longer has.
     pub(crate) fn retain_functions(&self, directory: &Directory) {
         self.inflight.retain(directory);
-        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        learned.retain(|function| {
-            let is_kept = directory.functions.contains_key(function);
-            if !is_kept {
-                let labels = self.function_labels(function.to_string());
-                self.refusals.remove(&labels);
-                self.function_limit.remove(&labels);
-            }
-            is_kept
-        });
+        self.functions.retain(directory);
+    }
+
+    /// Sets the limits that apply to functions.
+    pub(crate) fn set_function_limits(
+        &self,
+        functions: &[(FunctionName, AppliedLimits)],
+        directory: Option<&Directory>,
+    ) {
+        self.functions.set(functions, directory);
     }
 
     /// Counts a call that its function has refused.
-    pub(crate) fn record_refusal(&self, function: &FunctionName, directory: Option<&Directory>) {
-        let is_known = self.learns_of(function, directory);
-        let name = if is_known { function.to_string() } else { OTHER_FUNCTIONS.to_owned() };
-        self.refusals.get_or_create(&self.function_labels(name)).inc();
-    }
-
-    /// Sets the learned limit of a function that the directory has.
-    pub(crate) fn set_function_limit(
+    pub(crate) fn record_refusal(
         &self,
         function: &FunctionName,
+        reason: RefusalReason,
         directory: Option<&Directory>,
-        limit: u32,
     ) {
-        if self.learns_of(function, directory) {
-            let labels = self.function_labels(function.to_string());
-            self.function_limit.get_or_create(&labels).set(limit.into());
-        }
-    }
-
-    /// Returns whether the directory has a function, which then has series of its own.
-    fn learns_of(&self, function: &FunctionName, directory: Option<&Directory>) -> bool {
-        let is_known =
-            directory.is_some_and(|directory| directory.functions.contains_key(function));
-        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_known && !learned.contains(function) {
-            learned.insert(function.clone());
-        }
-        is_known
-    }
-
-    fn function_labels(&self, function_name: String) -> FunctionLabels {
-        FunctionLabels { queue_name: self.queue.clone(), function_name }
+        self.functions.record_refusal(function, reason, directory);
     }
 
     /// Records the end of an attempt.
@@ -430,22 +438,38 @@ impl Metrics {
         self.calls_put_off.get_or_create(&self.put_off_labels(reason)).inc();
     }
 
-    /// Sets the total of concurrency, and the share of this worker. `None`: it is not limited.
-    pub(crate) fn set_share(&self, concurrency: Option<u32>, share: u32) {
-        let Some(concurrency) = concurrency else { return self.remove_share() };
-        self.concurrency.get_or_create(&self.queue_labels()).set(concurrency.into());
-        self.concurrency_share.get_or_create(&self.queue_labels()).set(share.into());
+    /// Sets the totals of concurrency and rate, and the share of this worker. `None`: it is not
+    /// limited.
+    pub(crate) fn set_share(
+        &self,
+        (concurrency, rate): (Option<u32>, Option<Rate>),
+        share: &WorkerShare,
+    ) {
+        let labels = self.queue_labels();
+        if let Some(concurrency) = concurrency {
+            self.concurrency.get_or_create(&labels).set(concurrency.into());
+            self.concurrency_share.get_or_create(&labels).set(share.slots.into());
+        } else {
+            self.concurrency.remove(&labels);
+            self.concurrency_share.remove(&labels);
+        }
+        if let Some(rate) = rate {
+            self.rate.get_or_create(&labels).set(rate.per_second.into());
+            self.rate_share.get_or_create(&labels).set(rate_of_share(rate.per_second, share.rate));
+        } else {
+            self.rate.remove(&labels);
+            self.rate_share.remove(&labels);
+        }
     }
 
-    /// Removes the series of a limit that does not exist any more.
+    /// Removes the series of limits that do not exist any more.
     pub(crate) fn remove_share(&self) {
-        self.concurrency.remove(&self.queue_labels());
-        self.concurrency_share.remove(&self.queue_labels());
+        self.set_share((None, None), &WorkerShare::default());
     }
 
-    /// Counts a call that waits for the rate.
-    pub(crate) fn record_rate_wait(&self) {
-        self.rate_waits.get_or_create(&self.queue_labels()).inc();
+    /// Counts a call that waits for a rate.
+    pub(crate) fn record_rate_wait(&self, of: RateOf) {
+        self.rate_waits.get_or_create(&self.rate_labels(of)).inc();
     }
 
     /// Counts a call that ended in this state without an invocation: cancelled, expired, or dead
@@ -495,6 +519,10 @@ impl Metrics {
 
     fn put_off_labels(&self, reason: PutOffReason) -> ReasonLabels {
         ReasonLabels { queue_name: self.queue.clone(), reason: reason.as_str() }
+    }
+
+    fn rate_labels(&self, of: RateOf) -> RateLabels {
+        RateLabels { queue_name: self.queue.clone(), limit: of.as_str() }
     }
 
     fn queue_labels(&self) -> QueueLabels {

@@ -14,26 +14,28 @@ use tracing::debug;
 use crate::{
     metrics::{Lanes, Metrics},
     server_clock::ServerClock,
+    shared_limits::FunctionGate,
 };
 
 /// Interval of the updates. It is shorter than 15 s, a common interval between two scrapes.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Updates the counts of the queue's streams for as long as it is polled. Removes the series of
-/// functions that have left the directory.
+/// Updates the counts of the queue's streams and the limits of functions for as long as it is
+/// polled. Removes the series of functions that have left the directory.
 pub(crate) async fn run(
     js: &Context,
     queue: &QueueName,
     (stream, durable): (&str, &str),
-    directory: watch::Receiver<Option<Arc<Directory>>>,
+    (directory, functions): (watch::Receiver<Option<Arc<Directory>>>, &FunctionGate),
     metrics: &Metrics,
     clock: &ServerClock,
 ) {
     loop {
         let current = directory.borrow().clone();
-        if let Some(current) = current {
-            metrics.retain_functions(&current);
+        if let Some(current) = &current {
+            metrics.retain_functions(current);
         }
+        metrics.set_function_limits(&functions.applied(), current.as_deref());
         if let Err(error) = update(js, queue, (stream, durable), metrics, clock).await {
             debug!(%error, "failed to update the metrics of the queue");
         }

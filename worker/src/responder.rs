@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, Subject};
+use async_nats::{Client, Subject, Subscriber};
+use asyncqueue_runtime::nats::keep_up;
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::time::sleep;
@@ -21,17 +22,24 @@ pub(crate) async fn answer(
 ) {
     loop {
         match client.subscribe(subject.clone()).await {
-            Ok(mut requests) => {
-                while let Some(request) = requests.next().await {
-                    let reply = answer(&request.payload, request.reply.as_ref());
-                    if let (Some(bytes), Some(inbox)) = (reply, request.reply) {
-                        send(client, inbox, bytes).await;
-                    }
-                }
-            }
+            Ok(requests) => keep_up(answer_all(client, requests, &answer)).await,
             Err(error) => debug!(%error, subject, "failed to subscribe, will retry"),
         }
         sleep(RESUBSCRIBE_INTERVAL).await;
+    }
+}
+
+/// Answers all requests of a subscription.
+async fn answer_all(
+    client: &Client,
+    mut requests: Subscriber,
+    answer: &impl Fn(&[u8], Option<&Subject>) -> Option<Bytes>,
+) {
+    while let Some(request) = requests.next().await {
+        let reply = answer(&request.payload, request.reply.as_ref());
+        if let (Some(bytes), Some(inbox)) = (reply, request.reply) {
+            send(client, inbox, bytes).await;
+        }
     }
 }
 

@@ -221,6 +221,7 @@ impl Worker {
             shared.settings.subscribe(),
             in_flight_rx,
             shared.store.clone(),
+            shared.functions.clone(),
         );
         let published = statistics.clone().publish(js.client(), queue);
         let result = async {
@@ -239,14 +240,15 @@ impl Worker {
             busy: Arc::default(),
         };
         let record_waiting = |inbox| recorder.start(inbox);
-        let Shared { statuses, cancellations, clock, directory, .. } = shared;
+        let Shared { statuses, cancellations, clock, directory, functions, .. } = shared;
         let consumer = (stream.as_str(), durable.as_str());
+        let functions = (directory, &functions);
         let result = tokio::select! {
             result = result => result.context("the task that pulls messages failed"),
             () = keeper.run() => Ok(()),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics, record_waiting) => Ok(()),
-            () = queue_metrics::run(js, queue, consumer, directory, &self.metrics, &clock) => {
+            () = queue_metrics::run(js, queue, consumer, functions, &self.metrics, &clock) => {
                 Ok(())
             }
         };

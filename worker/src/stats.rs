@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use crate::{live_settings::LiveSettings, record_store::RecordStore};
+use crate::{live_settings::LiveSettings, record_store::RecordStore, shared_limits::FunctionGate};
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
 /// them.
@@ -32,6 +32,7 @@ pub(crate) struct WorkerStatistics {
     /// How many calls run here.
     running: watch::Receiver<usize>,
     store: RecordStore,
+    functions: FunctionGate,
 }
 
 // === impl WorkerStatistics ===
@@ -42,8 +43,9 @@ impl WorkerStatistics {
         settings: watch::Receiver<LiveSettings>,
         running: watch::Receiver<usize>,
         store: RecordStore,
+        functions: FunctionGate,
     ) -> Self {
-        Self { worker, instance, settings, running, store }
+        Self { worker, instance, settings, running, store, functions }
     }
 
     /// Returns the current statistics, in JSON.
@@ -54,6 +56,7 @@ impl WorkerStatistics {
             running: u32::try_from(*self.running.borrow()).unwrap_or(u32::MAX),
             max_inflight: self.settings.borrow().max_inflight.into(),
             blocked: self.store.blocked(),
+            limited: self.functions.limited(),
         };
         let encoded = serde_json::to_vec(&stats);
         encoded

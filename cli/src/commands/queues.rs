@@ -15,6 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::queue_functions;
 use crate::{
     inventory::{self, QueueInventory},
     output::{self, Format},
@@ -42,9 +43,21 @@ const MAX_CONCURRENT_READS: usize = 64;
 /// OLDEST: age of the oldest call that has not ended.
 ///
 /// `-` means unknown: workers before version 0.2 do not report how many calls run.
+///
+/// With --functions, a line is a function with a lane of its own, or one that has refused calls in
+/// the last 10 minutes:
+/// UNACKNOWLEDGED: calls that are running, or wait for their next attempt.
+/// LIMIT: how many invocations of the function its workers have learned to run at once.
+/// REFUSED: calls that it has refused since its workers know it.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kubectl aq queues -o json", verbatim_doc_comment)]
+#[command(
+    after_help = "Examples:\n  kubectl aq queues -o json\n  kubectl aq queues --functions",
+    verbatim_doc_comment
+)]
 pub(crate) struct QueuesArgs {
+    /// Lists the functions of queues whose functions take turns
+    #[arg(long)]
+    functions: bool,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -90,17 +103,35 @@ pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Re
     let names: Vec<QueueName> = inventory.queues.keys().cloned().collect();
     let mut workers = stats::request_stats(&session.js.client(), &names).await?;
     let now = Timestamp::now();
-    let consumers: Vec<(QueueName, Option<ConsumerSummary>)> = futures::stream::iter(names)
+    let consumers: Vec<(QueueName, Vec<consumer::Info>)> = futures::stream::iter(names)
         .map(async |queue| {
-            let summary = consumer_summary(&session.js, &inventory, &queue).await?;
-            anyhow::Ok((queue, summary))
+            let consumers = read_consumers(&session.js, &inventory, &queue).await?;
+            anyhow::Ok((queue, consumers))
         })
         .buffered(MAX_CONCURRENT_READS)
         .try_collect()
         .await?;
+    if arguments.functions {
+        let functions: Vec<_> = consumers
+            .into_iter()
+            .flat_map(|(queue, consumers)| {
+                let limited = workers.remove(&queue).unwrap_or_default().limited();
+                queue_functions::summarize(&queue, &consumers, &limited)
+            })
+            .collect();
+        match arguments.output {
+            Format::Table if functions.is_empty() => {
+                output::print_error("no functions: no queue has lanes");
+            }
+            Format::Table => output::print(&queue_functions::render(&functions))?,
+            Format::Json => output::print_json(&functions)?,
+        }
+        return Ok(());
+    }
     let queues: Vec<QueueSummary> = consumers
         .into_iter()
-        .map(|(queue, summary)| {
+        .map(|(queue, consumers)| {
+            let summary = (!consumers.is_empty()).then(|| sum_up(&queue, &consumers));
             let workers = workers.remove(&queue).unwrap_or_default();
             summarize(&inventory, &queue, summary, &workers, now)
         })
@@ -118,22 +149,20 @@ pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Re
     Ok(())
 }
 
-/// Returns the sum of the consumers of a queue's calls, whatever their names. Returns `None` if
-/// no consumer exists yet.
-async fn consumer_summary(
+/// Returns the consumers of a queue's calls, whatever their names.
+async fn read_consumers(
     js: &Context,
     inventory: &QueueInventory,
     queue: &QueueName,
-) -> anyhow::Result<Option<ConsumerSummary>> {
-    let Some(stream) = inventory.call_stream(queue) else { return Ok(None) };
+) -> anyhow::Result<Vec<consumer::Info>> {
+    let Some(stream) = inventory.call_stream(queue) else { return Ok(Vec::new()) };
     let name = &stream.name;
     let failed = || format!("failed to read the consumer of stream {name}");
     let stream = js.get_stream_no_info(name).await.with_context(failed)?;
-    let consumers: Vec<consumer::Info> =
-        stream.consumers().try_collect().await.with_context(failed)?;
-    Ok((!consumers.is_empty()).then(|| sum_up(queue, &consumers)))
+    stream.consumers().try_collect().await.with_context(failed)
 }
 
+/// Returns the sum of the consumers of a queue's calls.
 fn sum_up(queue: &QueueName, consumers: &[consumer::Info]) -> ConsumerSummary {
     let totals: ConsumerTotals = consumers.iter().map(ConsumerTotals::from).sum();
     let has_lanes = consumers.iter().any(|info| lanes::has_lanes(&info.config.filter_subjects));
@@ -210,23 +239,19 @@ fn render(queues: &[QueueSummary]) -> String {
             [
                 queue.name.to_string(),
                 queue.pending.to_string(),
-                cell_or_empty(queue.retrying),
-                cell_or_empty(queue.inflight),
+                table::cell_or_empty(queue.retrying),
+                table::cell_or_empty(queue.inflight),
                 queue.redelivered.to_string(),
                 queue.callbacks.to_string(),
                 queue.dead_letters.to_string(),
-                cell_or_empty(queue.workers),
-                cell_or_empty(queue.lanes),
-                cell_or_empty(
+                table::cell_or_empty(queue.workers),
+                table::cell_or_empty(queue.lanes),
+                table::cell_or_empty(
                     queue.oldest_seconds.map(|seconds| table::age(Duration::from_secs(seconds))),
                 ),
             ]
         }),
     )
-}
-
-fn cell_or_empty(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| table::EMPTY_CELL.to_owned(), |value| value.to_string())
 }
 
 #[cfg(test)]

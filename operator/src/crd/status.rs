@@ -90,9 +90,27 @@ pub struct AsyncQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<i64>,
 
+    /// Functions that have refused calls in the last 10 minutes, by name: at most 10. Only with
+    /// perFunction.adaptive. Written at most once a minute, and only if a function comes or goes,
+    /// or its limit changes by more than half.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limited_functions: Vec<LimitedFunctionStatus>,
+
     /// Functions whose calls go to this queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<i64>,
+}
+
+/// A function that refuses calls, and the limit that follows.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitedFunctionStatus {
+    /// Function, as name.namespace.
+    pub function: String,
+
+    /// Number of invocations that the workers have learned to open at once: of all workers
+    /// together.
+    pub limit: i64,
 }
 
 // === impl AsyncQueueStatus ===

@@ -13,6 +13,7 @@ use asyncqueue::{
     directory::Contents,
     unknown_functions::{Outcome, REPORT_SUBJECTS, Report},
 };
+use asyncqueue_runtime::nats::keep_up;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
@@ -24,7 +25,7 @@ use crate::{
     cache::watch::MultiStore,
     crd::AsyncQueue,
     events::Events,
-    nats::{connections::NatsConnection, keep_up, worker_stats::InflightTracker},
+    nats::{connections::NatsConnection, worker_stats::InflightTracker},
 };
 
 mod pending;

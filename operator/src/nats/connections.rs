@@ -14,7 +14,7 @@ use async_nats::{Client, connection::State, jetstream};
 use asyncqueue::{directory::store::DirectoryStore, kv::BucketError, stream::ensure_buckets};
 use asyncqueue_runtime::{
     health::Health,
-    nats::{self, CaBundle, Credentials, Secrets, without_credentials},
+    nats::{self, CaBundle, Credentials, Secrets, keep_up, without_credentials},
     settings::NatsSettings,
 };
 use kube::ResourceExt;
@@ -107,7 +107,7 @@ impl NatsConnection {
             async move {
                 let reports = inflight.listen(&client);
                 let advisories = advisories::listen(&client, advisories);
-                super::keep_up(async { tokio::join!(reports, advisories) }).await
+                keep_up(async { tokio::join!(reports, advisories) }).await
             }
         });
         let js = jetstream::new(client.clone());

@@ -12,7 +12,7 @@ use std::{
 use async_nats::Client;
 use asyncqueue::{
     QueueName,
-    stats::{BlockedCalls, STATS_SUBJECTS, WorkerStats},
+    stats::{BlockedCalls, LimitedFunction, MAX_LIMITED, STATS_SUBJECTS, WorkerStats},
 };
 use futures::StreamExt;
 use tracing::warn;
@@ -50,6 +50,7 @@ type Workers = HashMap<String, Worker>;
 struct Worker {
     running: u32,
     blocked: Vec<BlockedCalls>,
+    limited: Vec<LimitedFunction>,
     at: Instant,
 }
 
@@ -79,10 +80,10 @@ impl InflightTracker {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(workers) = queues.get_mut(queue) else { return };
         workers.retain(|_, worker| worker.is_alive(now));
-        let WorkerStats { worker, instance, running, blocked, .. } = stats;
+        let WorkerStats { worker, instance, running, blocked, limited, .. } = stats;
         let worker = worker + &instance;
         if workers.len() < MAX_WORKERS || workers.contains_key(&worker) {
-            workers.insert(worker, Worker { running, blocked, at: now });
+            workers.insert(worker, Worker { running, blocked, limited, at: now });
         }
     }
 
@@ -113,6 +114,15 @@ impl InflightTracker {
                 calls,
             })
             .collect()
+    }
+
+    /// Returns the functions of a queue whose limits its workers have learned, over all workers;
+    /// sorted by name.
+    pub(crate) fn limited(&self, queue: &QueueName, now: Instant) -> Vec<LimitedFunction> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
+        let alive = workers.filter(|worker| worker.is_alive(now));
+        LimitedFunction::sum(alive.flat_map(|worker| &worker.limited))
     }
 
     /// Removes a queue and its workers.
@@ -152,6 +162,7 @@ fn decode(payload: &[u8]) -> Option<WorkerStats> {
     let is_valid = stats.worker.len() <= MAX_WORKER_NAME
         && stats.instance.len() <= MAX_INSTANCE
         && stats.blocked.len() <= MAX_BLOCKED_KINDS
+        && stats.limited.len() <= MAX_LIMITED
         && are_names_valid;
     is_valid.then_some(stats)
 }
@@ -166,7 +177,7 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::stats::stats_subject;
+    use asyncqueue::{FunctionName, stats::stats_subject};
 
     use super::*;
 
@@ -187,6 +198,26 @@ mod tests {
         assert_eq!(tracker.calls(&queue, start + WORKER_TIMEOUT), 1);
         tracker.remove_queue(&queue);
         assert_eq!(tracker.calls(&queue, start), 0);
+    }
+
+    fn limited(name: &str, limit: u32, refused: u64) -> LimitedFunction {
+        let function = FunctionName::new(name, "ns").unwrap();
+        LimitedFunction { function, limit, refused }
+    }
+
+    #[test]
+    fn learned_limits_of_living_workers_are_summed() {
+        let (tracker, queue) = (tracker_of(["jobs"]), "jobs".parse().unwrap());
+        let start = Instant::now();
+        for (worker, functions, at) in [
+            ("w-1", vec![limited("a", 4, 2), limited("b", 1, 1)], start),
+            ("w-2", vec![limited("a", 3, 5)], start + WORKER_TIMEOUT / 2),
+        ] {
+            tracker.record(&queue, WorkerStats { limited: functions, ..stats(worker, 1) }, at);
+        }
+        let (middle, end) = (start + WORKER_TIMEOUT / 2, start + WORKER_TIMEOUT);
+        assert_eq!(tracker.limited(&queue, middle), [limited("a", 7, 7), limited("b", 1, 1)]);
+        assert_eq!(tracker.limited(&queue, end), [limited("a", 3, 5)]);
     }
 
     fn tracker_of<const N: usize>(queues: [&str; N]) -> InflightTracker {
@@ -231,7 +262,15 @@ mod tests {
             json(&WorkerStats { blocked: vec![blocked; count], ..stats("w", 1) })
         };
         assert!(decode(&with("dead_letter", MAX_BLOCKED_KINDS)).is_some());
+        let with_limited = |count| {
+            json(&WorkerStats { limited: vec![limited("f", 1, 1); count], ..stats("w", 1) })
+        };
+        assert!(decode(&with_limited(MAX_LIMITED)).is_some());
         for bad in [
+            with_limited(MAX_LIMITED + 1),
+            br#"{"worker":"w","running":1,"maxInflight":1,
+                "limited":[{"function":"a b","limit":1,"refused":1}]}"#
+                .to_vec(),
             with("dead_letter", MAX_BLOCKED_KINDS + 1),
             with("Click http://evil", 1),
             with(&"x".repeat(MAX_BLOCKED_NAME + 1), 1),

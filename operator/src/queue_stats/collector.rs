@@ -26,6 +26,7 @@ use crate::{
     crd::AsyncQueue,
     depth::DepthEndpoint,
     error::chain,
+    limited_functions::LimitChanges,
     metrics::QUEUE_COUNTS_ERROR,
     nats::connections::{NatsConnection, NatsEndpoint},
     queue_counts::{QueueCounts, StreamCounts},
@@ -52,6 +53,7 @@ pub(crate) struct StatsCollector {
     pub(crate) triggers: ReconcileTrigger,
     /// Serves what was counted.
     pub(crate) depth: DepthEndpoint,
+    pub(crate) limit_changes: LimitChanges,
 }
 
 /// Whether each NATS server was connected at the last refresh.
@@ -172,8 +174,11 @@ impl StatsCollector {
             let redelivered = consumers.redelivered;
             let counted = StreamCounts { depth, redelivered, dead_letters };
             let lanes = self.context.lanes.of(&observed.queue);
+            let limited = connection.inflight.limited(&spec.queue, now);
+            let limited = self.limit_changes.next_status(&observed.queue, &limited, now);
             let counts = QueueCounts::new(Some(counted), self.context.functions_of(&spec.queue))
-                .with_lanes(lanes.map(|lanes| lanes.counts.total()));
+                .with_lanes(lanes.map(|lanes| lanes.counts.total()))
+                .with_limited(limited);
             Some((observed.queue, counts))
         });
         let counted = futures::stream::iter(counted).buffer_unordered(MAX_CONCURRENT_REQUESTS);

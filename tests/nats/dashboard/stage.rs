@@ -1,8 +1,15 @@
 //! Real programs under load: a gateway, two queues with three workers, functions that are fast,
-//! slow and broken, and receivers of callbacks that work and do not. The operator has a NATS of its
-//! own and a substitute for the API server, because there is no cluster.
+//! slow, busy and broken, and receivers of callbacks that work and do not. The operator has a NATS
+//! of its own and a substitute for the API server, because there is no cluster.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -45,10 +52,11 @@ struct Function {
     callbacks: f64,
 }
 
-const FUNCTIONS: [Function; 4] = [
+const FUNCTIONS: [Function; 5] = [
     Function { name: "mail", rates: (3.0, 10.0), callbacks: 0.3 },
     Function { name: "thumbnail", rates: (5.0, 8.0), callbacks: 0.5 },
     Function { name: "report", rates: (0.8, 5.5), callbacks: 1.0 },
+    Function { name: "busy", rates: (0.5, 4.0), callbacks: 0.0 },
     Function { name: "broken", rates: (0.03, 0.03), callbacks: 0.0 },
 ];
 
@@ -61,6 +69,16 @@ async fn function(least: u64, most: u64, status: u16) -> HttpServer {
     HttpServer::answering(answer).await
 }
 
+/// A function that refuses every fourth call.
+async fn busy_function() -> HttpServer {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let answer = move |_| match calls.fetch_add(1, Ordering::Relaxed) % 4 {
+        0 => respond(429, "busy"),
+        _ => respond_after(Duration::from_millis(300), 200, "result"),
+    };
+    HttpServer::answering(answer).await
+}
+
 impl Stage {
     pub(super) async fn start() -> Self {
         let servers = vec![
@@ -68,6 +86,7 @@ impl Stage {
             function(50, 400, 200).await,
             function(1500, 2500, 200).await,
             function(5, 10, 500).await,
+            busy_function().await,
         ];
         let urls: Vec<_> = servers.iter().map(HttpServer::url).collect();
         let directory = format!(
@@ -76,8 +95,9 @@ impl Stage {
              mail: {{queue: fast-queue, url: \"{}\"}}\n  \
              thumbnail: {{queue: fast-queue, url: \"{}\"}}\n  \
              report: {{queue: slow-queue, url: \"{}\"}}\n  \
-             broken: {{queue: fast-queue, url: \"{}\"}}\n",
-            urls[0], urls[1], urls[2], urls[3]
+             broken: {{queue: fast-queue, url: \"{}\"}}\n  \
+             busy: {{queue: fast-queue, url: \"{}\"}}\n",
+            urls[0], urls[1], urls[2], urls[3], urls[4]
         );
         let nats = [NatsServer::start().await, NatsServer::start().await];
         let settings = [
@@ -161,6 +181,10 @@ fn worker(
         ("callback_max_attempts", "4"),
         ("ensure_stream", "true"),
         ("fairness", "function"),
+        ("function_max_inflight", "12"),
+        ("function_adaptive", "true"),
+        ("concurrency", "10"),
+        ("rate_per_second", "50"),
         ("RUST_LOG", "warn"),
     ];
     start_worker(nats, function, &settings)

@@ -120,8 +120,21 @@ pub(crate) enum PutOffReason {
 /// A function, or the platform in front of it, refuses a call for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
+    /// How it says so.
+    pub(crate) reason: RefusalReason,
     /// For how long it asks to be left alone, at most an hour.
     pub(crate) retry_after: Option<Duration>,
+}
+
+/// How a function, or the platform in front of it, refuses a call for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusalReason {
+    /// Status 429.
+    TooManyRequests,
+    /// Status 503 with `Retry-After`.
+    Unavailable,
+    /// An error with `X-OpenFaaS-Internal`.
+    Platform,
 }
 
 /// No invocation of a function may start now.
@@ -249,14 +262,32 @@ impl Refusal {
     /// Returns the refusal that an invocation ended with, if it is one.
     pub(crate) fn of(end: &InvocationEnd, now: SystemTime) -> Option<Self> {
         let retry_after = requested_wait(end, now).map(|wait| wait.min(MAX_RETRY_AFTER));
-        let is_refused = match end {
-            InvocationEnd::Answered { status: STATUS_TOO_MANY_REQUESTS, .. } => true,
-            InvocationEnd::Answered { status: STATUS_UNAVAILABLE, .. } if retry_after.is_some() => {
-                true
+        let reason = match end {
+            end if end.is_platform_error() => RefusalReason::Platform,
+            InvocationEnd::Answered { status: STATUS_TOO_MANY_REQUESTS, .. } => {
+                RefusalReason::TooManyRequests
             }
-            end => end.is_platform_error(),
+            InvocationEnd::Answered { status: STATUS_UNAVAILABLE, .. } if retry_after.is_some() => {
+                RefusalReason::Unavailable
+            }
+            _ => return None,
         };
-        is_refused.then_some(Self { retry_after })
+        Some(Self { reason, retry_after })
+    }
+}
+
+// === impl RefusalReason ===
+
+impl RefusalReason {
+    pub(crate) const ALL: [Self; 3] = [Self::TooManyRequests, Self::Unavailable, Self::Platform];
+
+    /// Returns the reason as a label.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::TooManyRequests => "status_429",
+            Self::Unavailable => "status_503",
+            Self::Platform => "platform",
+        }
     }
 }
 
@@ -520,13 +551,15 @@ mod tests {
         let refusal = |status, internal, retry_after: Option<&str>| {
             let retry_after = retry_after.map(str::to_owned);
             let end = InvocationEnd::Answered { status, internal, retry_after };
-            Refusal::of(&end, SystemTime::UNIX_EPOCH).map(|refusal| refusal.retry_after)
+            Refusal::of(&end, SystemTime::UNIX_EPOCH)
+                .map(|refusal| (refusal.reason.as_str(), refusal.retry_after))
         };
-        let seconds = |seconds| Some(Some(Duration::from_secs(seconds)));
-        assert_eq!(refusal(429, false, None), Some(None));
-        assert_eq!(refusal(429, false, Some("7")), seconds(7));
-        assert_eq!(refusal(503, false, Some("86400")), seconds(3600));
-        assert_eq!(refusal(500, true, None), Some(None));
+        let seconds = |reason, seconds| Some((reason, Some(Duration::from_secs(seconds))));
+        assert_eq!(refusal(429, false, None), Some(("status_429", None)));
+        assert_eq!(refusal(429, false, Some("7")), seconds("status_429", 7));
+        assert_eq!(refusal(503, false, Some("86400")), seconds("status_503", 3600));
+        assert_eq!(refusal(500, true, None), Some(("platform", None)));
+        assert_eq!(refusal(429, true, Some("7")), seconds("platform", 7));
         for (status, retry_after) in
             [(503, None), (503, Some("soon")), (500, Some("7")), (200, None)]
         {
@@ -540,7 +573,8 @@ mod tests {
         let after = |age, retry_after| {
             let age = Duration::from_secs(age);
             let attempts = AttemptCount { number: 3, deliveries: 9, age };
-            attempts.refused(Refusal { retry_after }, 1.0)
+            let reason = RefusalReason::TooManyRequests;
+            attempts.refused(Refusal { reason, retry_after }, 1.0)
         };
         let retry = |wait, rest| {
             let not_counted_for = Some(Duration::from_secs(rest));

@@ -87,6 +87,16 @@ impl AdaptiveLimit {
         self.limit as u32
     }
 
+    /// Returns whether a call of the function was answered or refused.
+    pub(super) fn has_learned(&self) -> bool {
+        self.round > 0 || self.was_refused
+    }
+
+    /// Returns whether the function has refused its last call, although no other one ran.
+    pub(super) fn refuses_all(&self) -> bool {
+        self.refused_alone > 0
+    }
+
     /// Returns for how long no invocation starts.
     pub(super) fn closed_for(&self, now: Instant) -> Duration {
         self.closed_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
@@ -302,6 +312,20 @@ mod tests {
         limit.refused(started, 0, Some(Duration::from_secs(5)), now);
         assert_eq!(limit.max_open(now + Duration::from_secs(29)), 0);
         assert_eq!(limit.max_open(now + Duration::from_secs(30)), 1);
+    }
+
+    #[test]
+    fn a_function_refuses_all_until_it_answers() {
+        let (mut limit, now) = (AdaptiveLimit::new(), Instant::now());
+        assert!(!limit.has_learned());
+        let started = limit.started(2);
+        limit.refused(started, 1, None, now);
+        assert!(limit.has_learned() && !limit.refuses_all());
+        limit.refused(started, 0, None, now);
+        assert!(limit.refuses_all());
+        let started = limit.started(1);
+        limit.accepted(started, 0);
+        assert!(limit.has_learned() && !limit.refuses_all());
     }
 
     #[test]

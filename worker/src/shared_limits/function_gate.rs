@@ -11,7 +11,8 @@ use std::{
 use asyncqueue::{
     FunctionName, Rounded,
     directory::{Directory, FunctionLimits},
-    shares::{FunctionShare, division::FunctionClaim},
+    shares::{FunctionShare, division::FunctionClaim, rate_of_share},
+    stats::{LimitedFunction, MAX_LIMITED},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     live_settings::LiveSettings,
-    metrics::Metrics,
+    metrics::{AppliedLimits, Learned, Metrics, RateOf},
     retry::outcome::{AtLimit, InvocationEnd, Refusal},
 };
 
@@ -35,6 +36,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// Time without a refusal after which a function refuses no more calls.
 const QUIET_TIME: Duration = Duration::from_secs(60);
+
+/// Time after its last refusal in which the limit of a function is in the statistics of the worker.
+const REPORTED_FOR: Duration = Duration::from_secs(600);
 
 /// Maximum number of functions without a lane that are remembered. Clients choose their names.
 const MAX_WITHOUT_LANE: usize = 1000;
@@ -84,6 +88,10 @@ struct Function {
     adaptive: AdaptiveLimit,
     /// When it has refused a call last, until it has refused none for a while.
     refused_at: Option<Instant>,
+    /// When it has refused a call last.
+    last_refusal: Option<Instant>,
+    /// Number of calls that it has refused.
+    refused: u64,
 }
 
 /// An invocation of a function that is open until this is dropped.
@@ -162,6 +170,7 @@ impl FunctionGate {
             (wait, Waiting(self, name))
         };
         if !wait.is_zero() {
+            self.metrics.record_rate_wait(RateOf::Function);
             sleep(wait).await;
         }
         true
@@ -233,6 +242,58 @@ impl FunctionGate {
     pub(crate) fn weight(&self, functions: &[FunctionName]) -> u32 {
         let weight = |name| self.limits(name).weight.unwrap_or(1);
         functions.iter().map(weight).fold(0, u32::saturating_add).max(1)
+    }
+
+    /// Returns the limits of functions as they apply now.
+    pub(crate) fn applied(&self) -> Vec<(FunctionName, AppliedLimits)> {
+        let (now, state) = (Instant::now(), self.lock());
+        let is_valid = state.is_valid(now);
+        let is_adaptive = self.is_adaptive();
+        let applied = |(name, function): (&FunctionName, &Function)| {
+            let limits = self.limits(name);
+            let (slots, part) = if is_valid { (function.slots, function.rate) } else { (0, 0) };
+            let learned = (is_adaptive && function.adaptive.has_learned()).then(|| Learned {
+                limit: function.adaptive.limit(),
+                refuses_all: function.adaptive.refuses_all(),
+            });
+            let applied = AppliedLimits {
+                has_own_lane: function.has_own_lane,
+                max_inflight: limits.max_inflight.map(|total| (total, slots)),
+                rate: limits
+                    .rate
+                    .map(|rate| (rate.per_second.into(), rate_of_share(rate.per_second, part))),
+                learned,
+            };
+            (name.clone(), applied)
+        };
+        if !state.has_lanes {
+            return Vec::new();
+        }
+        state.functions.iter().map(applied).collect()
+    }
+
+    /// Returns the functions that have refused calls in the last minutes, for the statistics of
+    /// this worker.
+    pub(crate) fn limited(&self) -> Vec<LimitedFunction> {
+        if !self.is_adaptive() {
+            return Vec::new();
+        }
+        let max_inflight = self.settings.borrow().max_inflight.into();
+        let (now, state) = (Instant::now(), self.lock());
+        let is_reported =
+            |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < REPORTED_FOR);
+        let functions = state.functions.iter();
+        let reported = functions.filter(|(_, function)| is_reported(function.last_refusal));
+        let mut limited: Vec<_> = reported
+            .map(|(name, function)| LimitedFunction {
+                function: name.clone(),
+                limit: function.adaptive.limit().min(max_inflight),
+                refused: function.refused,
+            })
+            .collect();
+        limited.sort_by(|one, other| one.function.cmp(&other.function));
+        limited.truncate(MAX_LIMITED);
+        limited
     }
 
     /// Returns a receiver of when more invocations may start, and one of the directory, which has
@@ -397,6 +458,8 @@ impl Function {
             bucket,
             adaptive: AdaptiveLimit::new(),
             refused_at: None,
+            last_refusal: None,
+            refused: 0,
         }
     }
 
@@ -439,8 +502,10 @@ impl Opened {
         let (open, before) = (function.open, function.adaptive.limit());
         let mut ended_after = None;
         match refusal {
-            Some(Refusal { retry_after }) => {
+            Some(Refusal { retry_after, .. }) => {
                 function.adaptive.refused(started, open, retry_after, now);
+                function.refused += 1;
+                function.last_refusal = Some(now);
                 let is_new = function.refused_at.replace(now).is_none();
                 let (limit, closed) =
                     (function.adaptive.limit(), function.adaptive.closed_for(now));
@@ -473,10 +538,9 @@ impl Opened {
             );
         }
         drop(state);
-        let directory = gate.directory.borrow();
-        gate.metrics.set_function_limit(&name, directory.as_deref(), limit);
-        if refusal.is_some() {
-            gate.metrics.record_refusal(&name, directory.as_deref());
+        if let Some(Refusal { reason, .. }) = refusal {
+            let directory = gate.directory.borrow();
+            gate.metrics.record_refusal(&name, reason, directory.as_deref());
         }
         if limit > before {
             gate.raised.send_replace(());
@@ -615,6 +679,26 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_shown_as_they_apply() {
+        let rate = Some(Rate { per_second: 50, burst: None });
+        let gate = gate(Some(4), Some(FunctionLimits { rate, ..FunctionLimits::default() }));
+        let applied = || gate.applied().into_iter().collect::<HashMap<_, _>>();
+        assert_eq!(applied()[&name("a")].max_inflight, Some((4, 0)), "there is no share yet");
+        confirm(&gate, &[("a", 3), ("own", 1)], in_a_second());
+        let expected = AppliedLimits {
+            has_own_lane: true,
+            max_inflight: Some((4, 3)),
+            ..AppliedLimits::default()
+        };
+        assert_eq!(applied()[&name("a")], expected);
+        assert_eq!(applied()[&name("own")].rate, Some((50.0, 50.0)));
+        confirm(&gate, &[("a", 3), ("own", 1)], Instant::now());
+        assert_eq!(applied()[&name("own")].rate, Some((50.0, 0.0)), "the share has lapsed");
+        gate.set_lanes(None);
+        assert!(applied().is_empty());
+    }
+
+    #[test]
     fn functions_without_lanes_are_bounded_and_forgotten() {
         let gate = gate(Some(1), None);
         for number in 0..MAX_WITHOUT_LANE + 10 {
@@ -643,6 +727,11 @@ mod tests {
         assert_eq!(gate.max_in_hand(&[name("a")], 0), 1);
         assert_eq!(gate.open(&name("a")).unwrap().record(&answered(200, None), now), None);
         assert_eq!(gate.max_in_hand(&[name("a")], 0), 2);
+        let learned = || {
+            let applied: HashMap<_, _> = gate.applied().into_iter().collect();
+            applied[&name("a")].learned.unwrap()
+        };
+        assert_eq!(learned(), Learned { limit: 2, refuses_all: false });
         let open = [gate.open(&name("a")).unwrap(), gate.open(&name("a")).unwrap()];
         let at_limit = gate.open(&name("a")).unwrap_err();
         assert_eq!(at_limit, AtLimit { reopens_in: Duration::ZERO, has_own_lane: true });
@@ -653,9 +742,31 @@ mod tests {
         assert_eq!(gate.max_in_hand(&[name("a")], 1), 0);
         // Another function is not affected.
         assert!(gate.open(&name("b")).is_ok());
+        let limited = LimitedFunction { function: name("a"), limit: 1, refused: 1 };
+        assert_eq!(gate.limited(), [limited]);
         // A cancelled invocation says nothing.
         drop(second);
+        assert_eq!(learned(), Learned { limit: 1, refuses_all: false });
         assert_eq!(gate.lock().functions[&name("a")].open, 0);
+    }
+
+    #[test]
+    fn the_statistics_have_the_first_functions_that_refuse() {
+        let gate = gate_of(PerFunction { max_inflight: None, adaptive: true }, None);
+        let end = InvocationEnd::Answered { status: 429, internal: false, retry_after: None };
+        for number in 0..MAX_LIMITED + 5 {
+            let open = gate.open(&name(&format!("f{number:02}"))).unwrap();
+            assert!(open.record(&end, SystemTime::now()).is_some());
+        }
+        let names: Vec<_> = gate.limited().into_iter().map(|limited| limited.function).collect();
+        let expected: Vec<_> =
+            (0..MAX_LIMITED).map(|number| name(&format!("f{number:02}"))).collect();
+        assert_eq!(names, expected);
+        let past = Instant::now().checked_sub(REPORTED_FOR).unwrap();
+        for function in gate.lock().functions.values_mut() {
+            function.last_refusal = function.last_refusal.map(|_| past);
+        }
+        assert!(gate.limited().is_empty());
     }
 
     #[test]
@@ -664,6 +775,7 @@ mod tests {
         let end = InvocationEnd::Answered { status: 429, internal: false, retry_after: None };
         let open = gate.open(&name("a")).unwrap();
         assert_eq!(open.record(&end, SystemTime::now()), None);
+        assert!(gate.limited().is_empty());
         assert_eq!(gate.max_in_hand(&[name("a")], 0), usize::MAX);
     }
 }

@@ -7,12 +7,15 @@ use std::{
 
 use asyncqueue::{
     directory::Rate,
-    shares::{WHOLE_RATE, WorkerShare},
+    shares::{WHOLE_RATE, WorkerShare, rate_of_share},
 };
 use tokio::{sync::watch, time::sleep};
 
 use super::token_bucket::{Refill, TokenBucket};
-use crate::{live_settings::LiveSettings, metrics::Metrics};
+use crate::{
+    live_settings::LiveSettings,
+    metrics::{Metrics, RateOf},
+};
 
 /// Lets invocations start within the share of this worker. Clones share their state.
 #[derive(Clone, Debug)]
@@ -76,7 +79,7 @@ impl Gate {
             (wait, Waiting(self))
         };
         if !wait.is_zero() {
-            self.metrics.record_rate_wait();
+            self.metrics.record_rate_wait(RateOf::Queue);
             sleep(wait).await;
         }
         true
@@ -161,10 +164,9 @@ pub(super) fn refill(rate: Option<Rate>, part: u32) -> Refill {
     let Some(rate) = rate.filter(|_| part > 0) else {
         return Refill { interval: None, capacity: 1 };
     };
-    let of = |number: u32| f64::from(number) * f64::from(part) / f64::from(WHOLE_RATE);
     let capacity = u64::from(rate.burst()) * u64::from(part) / u64::from(WHOLE_RATE);
     Refill {
-        interval: Some(Duration::from_secs(1).div_f64(of(rate.per_second))),
+        interval: Some(Duration::from_secs(1).div_f64(rate_of_share(rate.per_second, part))),
         capacity: u32::try_from(capacity).unwrap_or(u32::MAX).max(1),
     }
 }

@@ -190,7 +190,7 @@ impl ShareKeeper {
 
     /// Logs and counts a share that has changed.
     fn report(&self, settings: &LiveSettings, share: &WorkerShare) {
-        self.metrics.set_share(settings.concurrency, share.slots);
+        self.metrics.set_share((settings.concurrency, settings.rate), share);
         let (queue, last) = (&self.key, &self.last);
         if last.functions != share.functions {
             debug!(queue, functions = ?share.functions, "shares of the limits of functions");

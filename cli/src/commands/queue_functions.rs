@@ -1,0 +1,119 @@
+//! `kubectl aq queues --functions`
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::consumer;
+use asyncqueue::{FunctionName, QueueName, lanes::function_of_lane, stats::LimitedFunction};
+use serde::Serialize;
+
+use crate::table;
+
+/// The current state of a function of a queue whose functions take turns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FunctionSummary {
+    queue: QueueName,
+    function: FunctionName,
+    /// Calls that wait. `None` if the function shares its lane.
+    pending: Option<u64>,
+    /// Calls that run or wait for their next attempt. `None` if the function shares its lane.
+    unacknowledged: Option<usize>,
+    /// Maximum number of open invocations that the workers have learned, if the function has
+    /// refused calls in the last minutes.
+    limit: Option<u32>,
+    /// How many calls it has refused, if it has refused some in the last minutes.
+    refused: Option<u64>,
+}
+
+/// Computes the state of the functions of a queue, by name: of those with a lane of their own, and
+/// of those that refuse calls.
+pub(super) fn summarize(
+    queue: &QueueName,
+    consumers: &[consumer::Info],
+    limited: &[LimitedFunction],
+) -> Vec<FunctionSummary> {
+    let mut functions: BTreeMap<FunctionName, FunctionSummary> = BTreeMap::new();
+    let empty = |function: &FunctionName| FunctionSummary {
+        queue: queue.clone(),
+        function: function.clone(),
+        pending: None,
+        unacknowledged: None,
+        limit: None,
+        refused: None,
+    };
+    for info in consumers {
+        let Some(function) = function_of_lane(queue, &info.name) else { continue };
+        let summary = functions.entry(function.clone()).or_insert_with(|| empty(&function));
+        summary.pending = Some(info.num_pending);
+        summary.unacknowledged = Some(info.num_ack_pending);
+    }
+    for LimitedFunction { function, limit, refused } in limited {
+        let summary = functions.entry(function.clone()).or_insert_with(|| empty(function));
+        (summary.limit, summary.refused) = (Some(*limit), Some(*refused));
+    }
+    functions.into_values().collect()
+}
+
+pub(super) fn render(functions: &[FunctionSummary]) -> String {
+    let heading = ["QUEUE", "FUNCTION", "PENDING", "UNACKNOWLEDGED", "LIMIT", "REFUSED"];
+    table::render(
+        heading,
+        functions.iter().map(|function| {
+            [
+                function.queue.to_string(),
+                function.function.to_string(),
+                table::cell_or_empty(function.pending),
+                table::cell_or_empty(function.unacknowledged),
+                table::cell_or_empty(function.limit),
+                table::cell_or_empty(function.refused),
+            ]
+        }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consumer(name: &str, pending: u64, unacknowledged: usize) -> consumer::Info {
+        serde_json::from_value(serde_json::json!({
+            "stream_name": "jobs", "name": name, "created": "2026-11-24T10:00:00Z",
+            "config": {
+                "deliver_policy": "all", "ack_policy": "explicit", "replay_policy": "instant",
+                "durable_name": name,
+            },
+            "delivered": {"consumer_seq": 0, "stream_seq": 0},
+            "ack_floor": {"consumer_seq": 0, "stream_seq": 0},
+            "num_ack_pending": unacknowledged, "num_redelivered": 0, "num_waiting": 0,
+            "num_pending": pending,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn functions_are_listed_with_lanes_and_limits() {
+        let queue = "jobs".parse().unwrap();
+        let consumers = [
+            consumer("jobs-workers", 9, 9),
+            consumer("jobs-fn-ns=b", 4, 1),
+            consumer("jobs-fn-ns=a", 0, 0),
+            consumer("jobs-fn-=1", 7, 7),
+        ];
+        let limited = |name, limit, refused| {
+            let function = FunctionName::new(name, "ns").unwrap();
+            LimitedFunction { function, limit, refused }
+        };
+        let functions =
+            summarize(&queue, &consumers, &[limited("b", 3, 12), limited("shares", 1, 5)]);
+        let lines = render(&functions);
+        let lines: Vec<Vec<&str>> =
+            lines.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["jobs", "a.ns", "0", "0", "-", "-"]);
+        assert_eq!(lines[2], ["jobs", "b.ns", "4", "1", "3", "12"]);
+        assert_eq!(lines[3], ["jobs", "shares.ns", "-", "-", "1", "5"]);
+        assert_eq!(lines.len(), 4);
+        let json = serde_json::to_value(&functions).unwrap();
+        assert_eq!((&json[1]["function"], &json[1]["limit"]), (&"b.ns".into(), &3.into()));
+        assert!(json[0]["refused"].is_null(), "{json}");
+    }
+}
