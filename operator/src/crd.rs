@@ -269,8 +269,8 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub callback: OrDefault<CallbackSpec>,
 
-    /// Results that are kept for clients. Kept are those that a client asks for with X-Keep-Result,
-    /// or for which it waits with Prefer, and with retention all.
+    /// Results that are kept for clients: those that a client asks for with X-Keep-Result, and with
+    /// retention all.
     ///
     /// They are on the stream NAME-results, which is created with the first of them. A change
     /// applies to calls that end later, and restarts no worker. Example: {retention: 10m}
