@@ -77,6 +77,13 @@ impl CallId {
         Some(u16::from_be_bytes([bytes[14], bytes[15]]))
     }
 
+    /// Returns whether this is an id as [`CallId::generate`] makes it, which can't be guessed. An
+    /// id from an idempotency key is not: who guesses the key knows it.
+    #[must_use]
+    pub fn is_generated(&self) -> bool {
+        uuid::Uuid::parse_str(&self.0).is_ok_and(|uuid| uuid.get_version_num() == 7)
+    }
+
     /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -121,13 +128,14 @@ mod tests {
         let id = CallId::generate(&queue);
         assert_eq!(id.queue_hash(), Some(queue_hash(&queue)));
         assert_eq!(id.as_str().parse::<CallId>().unwrap(), id);
+        assert!(id.is_generated());
         assert_ne!(CallId::generate(&queue), id);
     }
 
     #[test]
     fn an_id_of_a_hash_is_a_uuid_v8_that_carries_its_queue() {
         let id = CallId::from_hash(&[0xff; 32], 0x12ab);
-        assert_eq!(id.queue_hash(), Some(0x12ab));
+        assert_eq!((id.queue_hash(), id.is_generated()), (Some(0x12ab), false));
         assert_eq!(id.as_str(), "ffffffff-ffff-8fff-bfff-ffffffff12ab");
         let random: CallId = "2f1c8a1e-6d0b-4c52-9f0e-3c1d2b4a5e6f".parse().unwrap();
         assert_eq!(random.queue_hash(), None);

@@ -24,16 +24,18 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     batch::{CallEnd, record_end},
     batch_member::BatchMember,
     call::{CANCELLED_STATUS, CallQuery, CallRef, CandidateQueues, QueueLocation},
     consumer_progress::{self, Progress},
+    directory::ResultsSettings,
     end_state::EndState,
     jetstream::{NatsError, delete_message, last_message, next_message},
-    message::{callback::Callback, native},
+    kept_results::ResultsStream,
+    message::{callback::Callback, kept_result::KeptResult, native},
     names::QueueName,
     publish_failure::{CONFLICT_RETRY_DELAY, PublishFailure},
     reserve, stored_result,
@@ -346,7 +348,30 @@ impl<'a> Canceller<'a> {
             // version does not.
             tombstone::record_result(self.js, &self.location.queue, call).await?;
         }
-        if is_certain { self.record_confirmed(call, outcome).await } else { Ok(outcome) }
+        if !is_certain {
+            return Ok(outcome);
+        }
+        let outcome = self.record_confirmed(call, outcome).await?;
+        if matches!(outcome, CallOutcome::Queued | CallOutcome::Running) {
+            self.keep_result(call, headers).await;
+        }
+        Ok(outcome)
+    }
+
+    /// Keeps the result of a cancelled call, if its client or the queue asks for that. The call is
+    /// cancelled whether that succeeds or not.
+    async fn keep_result(&self, call: &CallRef, headers: &NatsHeaders) {
+        let QueueLocation { queue, entry } = self.location;
+        let Ok(invocation) = native::decode(headers, Bytes::new()) else { return };
+        let settings = ResultsSettings::of(Some(entry));
+        let Some(retention) = settings.retention_of(invocation.keep_result) else { return };
+        let (end, status) = (EndState::Cancelled, CANCELLED_STATUS);
+        let result = KeptResult::new(&invocation, call.sequence, end, status);
+        let stream = ResultsStream::new(self.js.clone(), queue.clone(), entry.stream.clone());
+        if let Err(error) = stream.store(&result, retention, settings).await {
+            let call_id = &call.id;
+            info!(%call_id, %queue, %error, "failed to keep the result of a cancelled call");
+        }
     }
 
     /// Returns whether a call was cancelled well before it was due. It is delayed, and a worker

@@ -21,11 +21,15 @@ use crate::{
 pub use self::{
     function_limits::{FunctionLimits, FunctionLimitsError, MAX_CONCURRENCY},
     rate::{MAX_RATE, Rate},
+    results::{
+        DEFAULT_MAX_RESULTS, DEFAULT_MAX_RETENTION, MIN_RETENTION, ResultsSettings, RetentionError,
+    },
     settings::{MAX_MAX_INFLIGHT, PerFunction, QueueSettings, SettingsError, StoredSettings},
 };
 
 pub mod function_limits;
 mod rate;
+mod results;
 mod settings;
 mod snapshot;
 #[doc(hidden)]
@@ -88,6 +92,10 @@ pub struct QueueEntry {
     /// version 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_lanes: Option<usize>,
+    /// Which results are kept for clients. Default: those that a client asks for. Absent before
+    /// version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultsSettings>,
     /// The settings that its workers follow. Default: those of each worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<StoredSettings>,
@@ -273,6 +281,7 @@ impl QueueEntry {
             max_age: None,
             fairness: None,
             max_lanes: None,
+            results: None,
             settings: None,
         }
     }

@@ -43,7 +43,7 @@ pub const X_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
 /// With a callback: how long the invocation took, in seconds.
 pub const X_DURATION_SECONDS: HeaderName = HeaderName::from_static("x-duration-seconds");
 
-/// With a callback: the status of the function's response.
+/// With a callback or a kept result: the status of the function's response.
 pub const X_FUNCTION_STATUS: HeaderName = HeaderName::from_static("x-function-status");
 
 /// With a callback: the function's name.
@@ -54,3 +54,11 @@ pub const X_RESULT_TRUNCATED: HeaderName = HeaderName::from_static("x-result-tru
 
 /// The id of a batch: in its submission, and with its callback.
 pub const X_BATCH_ID: HeaderName = HeaderName::from_static("x-batch-id");
+/// How long the result of the call is kept, as a duration in Go's form.
+pub const X_KEEP_RESULT: HeaderName = HeaderName::from_static("x-keep-result");
+
+/// With a kept result: how the call ended, as an [`EndState`](crate::EndState).
+pub const X_CALL_STATE: HeaderName = HeaderName::from_static("x-call-state");
+
+/// With a kept result: how many bytes of the body were left out, because the result did not fit.
+pub const X_RESULT_OMITTED: HeaderName = HeaderName::from_static("x-result-omitted");

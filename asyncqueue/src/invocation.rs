@@ -1,6 +1,6 @@
 //! The invocation: an HTTP request that waits for its function.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -47,6 +47,8 @@ pub struct Invocation {
     pub headers: HeaderMap,
     /// Where the result goes, if the client requested it.
     pub callback_url: Option<CallbackUrl>,
+    /// How long its result is kept, if the client requested that.
+    pub keep_result: Option<Duration>,
     /// How many calls precede this one in its chain. Each was submitted by the one before it, as
     /// its callback or by its function.
     pub depth: u32,
@@ -105,6 +107,7 @@ impl Invocation {
             query: None,
             headers: HeaderMap::new(),
             callback_url: None,
+            keep_result: None,
             depth: 0,
             batch: None,
             retry: RetryOverrides::default(),

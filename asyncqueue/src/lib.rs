@@ -118,6 +118,8 @@ pub mod invocation;
 #[doc(hidden)]
 pub mod jetstream;
 #[doc(hidden)]
+pub mod kept_results;
+#[doc(hidden)]
 pub mod kv;
 #[doc(hidden)]
 pub mod lanes;

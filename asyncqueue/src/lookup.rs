@@ -20,6 +20,9 @@ use crate::{
 };
 
 mod ends;
+mod result;
+
+pub use result::{ResultLookup, find_result};
 
 /// Number of queues that are asked concurrently. One request takes a server less than a
 /// millisecond. More at a time would only delay the storing of calls.

@@ -18,6 +18,7 @@ pub mod callback;
 pub mod dead_letter;
 pub mod digest;
 pub mod http_headers;
+pub mod kept_result;
 pub mod native;
 pub mod openfaas;
 

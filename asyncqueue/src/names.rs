@@ -101,6 +101,12 @@ impl QueueName {
         format!("{self}-dead")
     }
 
+    /// Returns the stream of the results that are kept for clients: `<queue>-results`.
+    #[must_use]
+    pub fn results_stream(&self) -> String {
+        format!("{self}-results")
+    }
+
     /// Returns the Deployment of the queue's workers: `<queue>-worker`.
     #[must_use]
     pub fn worker_deployment(&self) -> String {
@@ -244,6 +250,7 @@ mod tests {
         assert_eq!(queue.callback_stream(), "slow-queue-callbacks");
         assert_eq!(queue.callback_durable(), "slow-queue-callback-workers");
         assert_eq!(queue.dead_letter_stream(), "slow-queue-dead");
+        assert_eq!(queue.results_stream(), "slow-queue-results");
         assert_eq!(queue.worker_deployment(), "slow-queue-worker");
     }
 

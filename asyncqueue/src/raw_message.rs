@@ -14,6 +14,9 @@ use crate::jetstream::NatsError;
 /// The server's code if a stream has no (more) message.
 const NO_MESSAGE: u64 = 10037;
 
+/// The server's code if there is no stream of that name.
+const NO_STREAM: u64 = 10059;
+
 /// A message as the JSON API returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawMessage {
@@ -37,13 +40,33 @@ pub async fn next_raw_message(
     filter: &str,
     sequence: u64,
 ) -> Result<Option<RawMessage>, NatsError> {
-    const ACTION: &str = "read a message";
     let request = json!({ "seq": sequence, "next_by_subj": filter });
+    read_message(js, stream, &request, &[NO_MESSAGE]).await
+}
+
+/// Returns the last message of a stream whose subject matches a filter; `None` if no message does,
+/// or if there is no stream.
+pub async fn last_raw_message(
+    js: &Context,
+    stream: &str,
+    filter: &str,
+) -> Result<Option<RawMessage>, NatsError> {
+    read_message(js, stream, &json!({ "last_by_subj": filter }), &[NO_MESSAGE, NO_STREAM]).await
+}
+
+/// Reads a message. `absent` are the codes of the server that say that it does not exist.
+async fn read_message(
+    js: &Context,
+    stream: &str,
+    request: &Value,
+    absent: &[u64],
+) -> Result<Option<RawMessage>, NatsError> {
+    const ACTION: &str = "read a message";
     let answer: Value = js
-        .request(format!("STREAM.MSG.GET.{stream}"), &request)
+        .request(format!("STREAM.MSG.GET.{stream}"), request)
         .await
         .map_err(NatsError::during(ACTION))?;
-    if answer["error"]["err_code"] == NO_MESSAGE {
+    if answer["error"]["err_code"].as_u64().is_some_and(|code| absent.contains(&code)) {
         return Ok(None);
     }
     let message = &answer["message"];

@@ -12,11 +12,11 @@ mod plan;
 mod sequence;
 mod spec;
 
-pub(crate) use ensure::consumers;
 pub use ensure::{
     EnsureError, QueueState, Removal, RemovalPolicy, ensure_buckets, ensure_queue, ensure_streams,
     remove_queue,
 };
+pub(crate) use ensure::{consumers, is_name_taken};
 pub use missing::{
     RequiredStream, first_missing, required_bucket, required_by_producer, required_by_workers,
     required_stream,

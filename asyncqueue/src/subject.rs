@@ -35,6 +35,18 @@ pub fn result_subject(
     format!("{}.{sequence}", call_subject(&queue.callback_stream(), function, call_id))
 }
 
+/// Returns the subject of the kept result of a call: one for each call, even if several share an
+/// id.
+#[must_use]
+pub fn kept_result_subject(
+    queue: &QueueName,
+    function: &FunctionName,
+    call_id: &CallId,
+    sequence: u64,
+) -> String {
+    format!("{}.{sequence}", call_subject(&queue.results_stream(), function, call_id))
+}
+
 /// Returns the filter for the calls with an id, below a queue's `subject`: those of one function,
 /// or of any.
 #[must_use]

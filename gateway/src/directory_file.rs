@@ -6,6 +6,7 @@
 //!   shared: {fairness: Function}   # round robin between its functions; the default is Fifo
 //!   # the longest delay, 168h where absent, and the setting max_age of the queue's workers
 //!   later: {maxDelay: 24h, maxAge: 48h}
+//!   kept: {results: {retention: 10m}}   # as spec.results of an AsyncQueue
 //! functions:
 //!   figlet:                    # or name.namespace
 //!     queue: slow-queue        # the default queue where absent
@@ -31,7 +32,10 @@ use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
     FunctionName, GoDuration, NameError, QueueName,
     delay::DEFAULT_MAX_DELAY,
-    directory::{Directory, FunctionEntry, FunctionLimits, FunctionLimitsError, QueueEntry, Rate},
+    directory::{
+        Directory, FunctionEntry, FunctionLimits, FunctionLimitsError, QueueEntry, Rate,
+        ResultsSettings,
+    },
     function_namespaces::check_system,
     lanes::Fairness,
     reserved_names,
@@ -78,6 +82,19 @@ struct Queue {
     fairness: Option<Fairness>,
     max_delay: Option<GoDuration>,
     max_age: Option<GoDuration>,
+    results: Option<Results>,
+}
+
+/// The fields of [`ResultsSettings`], and no others.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Results {
+    retention: Option<GoDuration>,
+    max_retention: Option<GoDuration>,
+    max_messages: Option<i64>,
+    max_bytes: Option<i64>,
+    #[serde(default)]
+    require_generated_id: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -258,7 +275,7 @@ fn parse_values(
 /// Converts a queue, by the same rules that the API server applies to an `AsyncQueue`.
 fn queue_entry(
     name: &QueueName,
-    Queue { stream, subject, fairness, max_delay, max_age }: Queue,
+    Queue { stream, subject, fairness, max_delay, max_age, results }: Queue,
 ) -> anyhow::Result<QueueEntry> {
     reserved_names::check_queue(name, subject.is_some())?;
     if let Some(stream) = &stream {
@@ -272,7 +289,9 @@ fn queue_entry(
     let named = || name.to_string();
     let entry = QueueEntry::new(stream.unwrap_or_else(named), subject.unwrap_or_else(named));
     let max_delay = Some(max_delay.unwrap_or(GoDuration(DEFAULT_MAX_DELAY)));
-    Ok(QueueEntry { fairness, max_delay, max_age, ..entry })
+    let results = results.map(ResultsSettings::try_from).transpose();
+    let results = results.map_err(|error| anyhow!("results.{error}"))?;
+    Ok(QueueEntry { fairness, max_delay, max_age, results, ..entry })
 }
 
 /// Rejects two queues that use the same stream or subject. The default queue is included, though it
@@ -343,6 +362,25 @@ impl TryFrom<String> for NewQueueName {
 
     fn try_from(text: String) -> Result<Self, NameError> {
         QueueName::parse_new(&text).map(Self)
+    }
+}
+
+impl TryFrom<Results> for ResultsSettings {
+    type Error = String;
+
+    fn try_from(file: Results) -> Result<Self, String> {
+        let default = Self::default();
+        let settings = Self {
+            retention: file.retention.unwrap_or(default.retention),
+            max_retention: file.max_retention.unwrap_or(default.max_retention),
+            max_messages: file.max_messages.unwrap_or(default.max_messages),
+            max_bytes: file.max_bytes,
+            require_generated_id: file.require_generated_id,
+        };
+        match settings.invalid_field() {
+            Some((field, rule)) => Err(format!("{field} is not valid: {rule}")),
+            None => Ok(settings),
+        }
     }
 }
 

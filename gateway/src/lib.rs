@@ -41,6 +41,7 @@ mod proxy_body;
 mod readiness;
 mod rejection;
 mod response;
+mod results;
 mod route;
 mod server;
 mod service;

@@ -147,7 +147,7 @@ impl Lookups {
     }
 }
 
-fn unknown(wanted: CallQuery, places: &CandidateQueues) -> Rejection {
+pub(crate) fn unknown(wanted: CallQuery, places: &CandidateQueues) -> Rejection {
     let queue = match &places.named[..] {
         [only] => Some(only.queue.clone()),
         _ => None,

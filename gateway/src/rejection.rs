@@ -32,7 +32,7 @@ const RETRY_AFTER_QUEUE_FULL: Duration = Duration::from_secs(10);
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
 /// All values of [`Rejection::category`], besides those of a `SubmitError`.
-pub(crate) const CATEGORIES: [&str; 38] = [
+pub(crate) const CATEGORIES: [&str; 41] = [
     "no_function",
     "function_name",
     "path",
@@ -41,6 +41,7 @@ pub(crate) const CATEGORIES: [&str; 38] = [
     "call_id",
     "callback_url",
     "idempotency_key",
+    "keep_result",
     "depth",
     "chain_depth",
     "delay",
@@ -51,6 +52,8 @@ pub(crate) const CATEGORIES: [&str; 38] = [
     "no_call_id",
     "unknown_call",
     "ended",
+    "result_not_kept",
+    "result_forbidden",
     "not_cancelled_yet",
     "store_full",
     "unavailable",
@@ -332,6 +335,33 @@ pub enum Rejection {
         /// The queue that was searched, if it was only one.
         queue: Option<QueueName>,
     },
+    /// The result of a call can't be kept for as long as its client asks.
+    #[error("X-Keep-Result `{value}` is not valid: {rule}")]
+    KeepResult {
+        /// The value that was sent, shortened.
+        value: String,
+        /// The rule, and what to do.
+        rule: String,
+    },
+    /// The call has ended, and its result is not kept.
+    #[error(
+        "the result of call `{call_id}` is not kept, or not any more: submit the call with \
+         X-Keep-Result, or raise spec.results.retention of its queue"
+    )]
+    ResultNotKept {
+        /// The call's id.
+        call_id: CallId,
+    },
+    /// Results can't be read by an id that a client chose.
+    #[error(
+        "the result of call `{call_id}` can't be read: its queue has results only for ids that the \
+         gateway generated (spec.results.requireGeneratedId). Submit the call without X-Call-Id \
+         and Idempotency-Key"
+    )]
+    ResultForbidden {
+        /// The call's id.
+        call_id: CallId,
+    },
     /// A call can't be cancelled, because it has ended.
     #[error("call `{call_id}` can't be cancelled: it {how}")]
     CallEnded {
@@ -511,6 +541,7 @@ impl Rejection {
             | Self::InvalidNotBefore { .. }
             | Self::TwoDelays
             | Self::Delay { .. }
+            | Self::KeepResult { .. }
             | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
             Self::NoFunction
             | Self::NoCallId
@@ -518,7 +549,8 @@ impl Rejection {
             | Self::UnknownCall { .. }
             | Self::UnknownBatch(_)
             | Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Namespace(_) => StatusCode::FORBIDDEN,
+            Self::Namespace(_) | Self::ResultForbidden { .. } => StatusCode::FORBIDDEN,
+            Self::ResultNotKept { .. } => StatusCode::GONE,
             Self::CallEnded { .. } | Self::BatchEnded(_) => StatusCode::CONFLICT,
             Self::Submit { error, .. } => submit_status(error),
             Self::ChainTooDeep { .. } | Self::TooManyHops { .. } => StatusCode::LOOP_DETECTED,
@@ -567,6 +599,7 @@ impl Rejection {
             Self::CallId { .. } => "call_id",
             Self::CallbackUrl { .. } => "callback_url",
             Self::IdempotencyKey { .. } => "idempotency_key",
+            Self::KeepResult { .. } => "keep_result",
             Self::InvalidDepth { .. } => "depth",
             Self::ChainTooDeep { .. } => "chain_depth",
             Self::InvalidDelay(_)
@@ -580,6 +613,8 @@ impl Rejection {
             Self::NoCallId => "no_call_id",
             Self::UnknownCall { .. } => "unknown_call",
             Self::CallEnded { .. } | Self::BatchEnded(_) => "ended",
+            Self::ResultNotKept { .. } => "result_not_kept",
+            Self::ResultForbidden { .. } => "result_forbidden",
             Self::CancellationUnconfirmed { .. } | Self::BatchUnconfirmed(_) => "not_cancelled_yet",
             Self::StoreFull => "store_full",
             Self::LookupFailed(_)

@@ -5,7 +5,11 @@ use asyncqueue::{
     batch::BatchReport,
     call::CallStatus,
     cancel::{BatchCancelCounts, CancelCounts},
-    headers::{X_BATCH_ID, X_CALL_DUPLICATE, X_CALL_ID, X_OPENFAAS_INTERNAL, X_START_TIME},
+    headers::{
+        X_BATCH_ID, X_CALL_DUPLICATE, X_CALL_ID, X_CALL_STATE, X_DURATION_SECONDS, X_FUNCTION_NAME,
+        X_FUNCTION_STATUS, X_OPENFAAS_INTERNAL, X_RESULT_OMITTED, X_START_TIME,
+    },
+    message::kept_result::KeptResult,
     submit::{BatchOutcome, SubmitError, SubmitOutcome},
 };
 use bytes::Bytes;
@@ -24,6 +28,9 @@ use crate::{
 
 /// A response, from this gateway or passed on.
 pub(crate) type GatewayResponse = Response<Either<Full<Bytes>, ProxyBody<UpstreamBody>>>;
+
+/// Seconds after which a client may ask again for a result that is not there yet.
+const RETRY_AFTER_PENDING: HeaderValue = HeaderValue::from_static("1");
 
 /// The numbers of calls in the response to a cancellation.
 #[derive(Debug, Serialize)]
@@ -130,6 +137,57 @@ fn json_status(context: &RequestContext, status: &impl Serialize) -> GatewayResp
     response
 }
 
+/// Builds the response with the result of a call: the headers and the body of the function's
+/// response, with this status.
+#[must_use]
+pub(crate) fn result(
+    context: &RequestContext,
+    status: StatusCode,
+    result: KeptResult,
+) -> GatewayResponse {
+    let KeptResult { end, function, status: of_function, duration, omitted, headers, body, .. } =
+        result;
+    let mut response = new_response(status, body, context);
+    let own = response.headers_mut();
+    let call_id = own.remove(X_CALL_ID);
+    // The function's headers take the place of the gateway's own, except for those that describe
+    // the call.
+    let names: Vec<_> = headers.keys().cloned().collect();
+    for name in &names {
+        own.remove(name);
+    }
+    own.extend(headers);
+    for name in [&X_RESULT_OMITTED, &X_CALL_ID] {
+        own.remove(name);
+    }
+    let mut set = |name, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            own.insert(name, value);
+        }
+    };
+    set(X_CALL_STATE, end.to_string());
+    set(X_FUNCTION_NAME, function.to_string());
+    set(X_FUNCTION_STATUS, of_function.to_string());
+    set(X_DURATION_SECONDS, format!("{:.6}", duration.as_secs_f64()));
+    if let Some(bytes) = omitted {
+        set(X_RESULT_OMITTED, bytes.to_string());
+    }
+    if let Some(call_id) = call_id {
+        own.insert(X_CALL_ID, call_id);
+    }
+    response
+}
+
+/// Builds the response for a result that is not there yet: 202, and when to ask again.
+#[must_use]
+pub(crate) fn result_pending(context: &RequestContext) -> GatewayResponse {
+    let mut response = new_response(StatusCode::ACCEPTED, Bytes::new(), context);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, RETRY_AFTER_PENDING);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// Builds the response for a rejected request. It contains the reason and the remedy: in one line
 /// of text, or as JSON for a client that accepts it.
 #[must_use]
@@ -214,7 +272,7 @@ fn new_response(status: StatusCode, body: Bytes, context: &RequestContext) -> Ga
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::{FunctionName, submit::SubmitError};
+    use asyncqueue::{EndState, FunctionName, Invocation, submit::SubmitError};
     use http::Method;
     use http_body_util::BodyExt;
 
@@ -250,6 +308,48 @@ mod tests {
         let response = accepted(&context(Some("id-1")), &SubmitOutcome::Duplicate { of });
         assert_eq!(response.status(), 202);
         assert_eq!(response.headers()["x-call-duplicate"], "true");
+    }
+
+    #[tokio::test]
+    async fn result_has_the_functions_headers_and_says_how_the_call_ended() {
+        let function = FunctionName::new("figlet", "openfaas-fn").unwrap();
+        let call = Invocation::new("id-1".parse().unwrap(), function, "");
+        let own = [
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("x-start-time", "7"),
+            ("x-call-id", "forged"),
+            ("x-function-status", "999"),
+            ("x-result-omitted", "1"),
+        ];
+        let mut kept = KeptResult::new(&call, 7, EndState::Done, 201);
+        for (name, value) in own {
+            kept.headers.append(name, HeaderValue::from_static(value));
+        }
+        kept.duration = std::time::Duration::from_millis(1_500);
+        kept.body = Bytes::from_static(b"hi");
+        let response = result(&context(Some("id-1")), StatusCode::OK, kept.clone());
+        let headers = response.headers();
+        let values = |name| {
+            let values = headers.get_all(name).iter();
+            values.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(values("set-cookie"), ["a=1", "b=2"]);
+        for (name, value) in [
+            ("x-start-time", "7"),
+            ("x-call-id", "id-1"),
+            ("x-call-state", "done"),
+            ("x-function-status", "201"),
+            ("x-function-name", "figlet.openfaas-fn"),
+            ("x-duration-seconds", "1.500000"),
+        ] {
+            assert_eq!(values(name), [value], "{name}");
+        }
+        assert!(values("x-result-omitted").is_empty());
+        assert_eq!(text(response).await, "hi");
+        kept.omitted = Some(9);
+        let response = result(&context(Some("id-1")), StatusCode::OK, kept);
+        assert_eq!(response.headers()["x-result-omitted"], "9");
     }
 
     #[tokio::test]

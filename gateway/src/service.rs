@@ -11,9 +11,9 @@ use asyncqueue::{
     CallId, FunctionName, QueueName,
     call::{CallQuery, CallStatus},
     cancel::CancelCounts,
-    directory::{Directory, QueueRoute},
+    directory::{Directory, QueueRoute, ResultsSettings},
     function_namespaces::FunctionNamespaces,
-    message::dead_letter,
+    message::{dead_letter, kept_result::KeptResult},
     submit::{BatchError, SubmitError, SubmitOutcome, Submitter},
 };
 use asyncqueue_runtime::{
@@ -24,9 +24,10 @@ use asyncqueue_runtime::{
     nats::jetstream_check,
     server,
 };
-use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body_util::Either;
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{debug, info};
 
@@ -45,6 +46,7 @@ use crate::{
     proxy_body,
     rejection::Rejection,
     response::{self, GatewayResponse},
+    results,
     route::{RequestTarget, Route},
     settings::Settings,
     submission::{self, Submission},
@@ -343,6 +345,22 @@ impl Service {
                 let submitted = result?;
                 Ok(response::accepted(context, &submitted))
             }
+            Method::GET | Method::HEAD if target.function_path().path.ends_with("/result") => {
+                let result = Box::pin(self.result(&target, &head.method, context)).await;
+                let result = result.map_err(|rejection| self.with_cause(rejection));
+                self.metrics.record_lookup(
+                    "result",
+                    match &result {
+                        Ok(Some(_)) => "found",
+                        Ok(None) => "pending",
+                        Err(rejection) => rejection.category(),
+                    },
+                );
+                Ok(match result? {
+                    Some(result) => response::result(context, StatusCode::OK, *result),
+                    None => response::result_pending(context),
+                })
+            }
             Method::GET | Method::HEAD => {
                 let result = Box::pin(self.status(&target, &head.method, context)).await;
                 let result = result.map_err(|rejection| self.with_cause(rejection));
@@ -406,6 +424,31 @@ impl Service {
         self.lookups.status(&directory, &self.default_queue, query).await
     }
 
+    /// Answers `GET /async-function/CALL-ID/result` and
+    /// `GET /async-function/NAME/CALL-ID/result`. Returns `None` while the call has not ended.
+    async fn result(
+        &self,
+        target: &RequestTarget,
+        method: &Method,
+        context: &mut RequestContext,
+    ) -> Result<Option<Box<KeptResult>>, Rejection> {
+        let namespace = self.namespaces.default_namespace();
+        let query = results::result_query(target.function_path(), target.query(), namespace)?;
+        let query = self.resolved_query(query, method, context)?;
+        let directory = self.directory()?;
+        let result = self.lookups.result(&directory, &self.default_queue, query).await?;
+        result.map(|result| self.account_result(result)).transpose()
+    }
+
+    /// Counts the body of a result as memory that the gateway holds for its client.
+    fn account_result(&self, mut result: Box<KeptResult>) -> Result<Box<KeptResult>, Rejection> {
+        let memory = self.call_memory.try_take(result.body.len());
+        let memory = memory
+            .ok_or_else(|| Rejection::MemoryExhausted { budget: self.call_memory.budget() })?;
+        result.body = memory.attach(std::mem::take(&mut result.body));
+        Ok(result)
+    }
+
     /// Answers `DELETE /async-function/CALL-ID` and `DELETE /async-function/NAME/CALL-ID`.
     async fn cancel(
         &self,
@@ -429,6 +472,16 @@ impl Service {
     ) -> Result<CallQuery, Rejection> {
         let namespace = self.namespaces.default_namespace();
         let query = lookup::call_query(target.function_path(), target.query(), namespace)?;
+        self.resolved_query(query, method, context)
+    }
+
+    /// Returns the call that a path names, with its function as the directory spells it.
+    fn resolved_query(
+        &self,
+        query: Option<CallQuery>,
+        method: &Method,
+        context: &mut RequestContext,
+    ) -> Result<CallQuery, Rejection> {
         // A longer path is a path of the function, which supports only POST.
         let mut query = query
             .ok_or_else(|| Rejection::MethodNotAllowed { method: method.clone(), allow: "POST" })?;
@@ -436,6 +489,20 @@ impl Service {
         let directory = self.directory()?;
         query.function = query.function.map(|function| directory.resolve(function));
         Ok(query)
+    }
+
+    /// Checks a call against what its queue permits. Returns when it runs, with the route of the
+    /// queue.
+    fn admit(
+        &self,
+        submission: Submission,
+        started_at: Timestamp,
+    ) -> Result<(Submission, QueueRoute), Rejection> {
+        let route = self.route_submission(submission.function())?;
+        let submission = submission.scheduled(started_at, &route)?;
+        let directory = self.directory()?;
+        submission.check_keep_result(ResultsSettings::of(directory.queues.get(&route.queue)))?;
+        Ok((submission, route))
     }
 
     /// Answers `POST /async-function/NAME[/path][?query]`.
@@ -451,8 +518,7 @@ impl Service {
         context.call_id.clone_from(&client_id);
         let key = submission::client_key(&headers)?;
         let submission = self.parse_submission(&target, &headers)?;
-        let route = self.route_submission(submission.function())?;
-        let submission = submission.scheduled(context.started_at, &route)?;
+        let (submission, route) = self.admit(submission, context.started_at)?;
         let QueueRoute { queue, max_payload, .. } = &route;
         let generate = || match &key {
             Some(key) => key.call_id(queue, submission.function()),

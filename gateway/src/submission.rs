@@ -1,11 +1,14 @@
 //! A submission: a request to call a function later. Converts its head into the invocation that is
 //! stored.
 
+use std::time::Duration;
+
 use asyncqueue::{
-    CallId, CallbackUrl, FunctionName, IdempotencyKey, Invocation,
-    directory::{Directory, QueueRoute},
+    CallId, CallbackUrl, FunctionName, GoDuration, IdempotencyKey, Invocation,
+    directory::{Directory, QueueRoute, ResultsSettings},
     headers::{
-        IDEMPOTENCY_KEY, X_ASYNC_DEPTH, X_BATCH_ID, X_CALL_ID, X_CALLBACK_URL, X_START_TIME,
+        IDEMPOTENCY_KEY, X_ASYNC_DEPTH, X_BATCH_ID, X_CALL_ID, X_CALLBACK_URL, X_KEEP_RESULT,
+        X_START_TIME,
     },
     hop_by_hop::strip_connection_headers,
     invocation::{MAX_TARGET, read_depth},
@@ -32,6 +35,7 @@ pub struct Submission {
     path: String,
     query: Option<String>,
     callback_url: Option<CallbackUrl>,
+    keep_result: Option<Duration>,
     depth: u32,
     delay: Option<RequestedDelay>,
     not_before: Option<Timestamp>,
@@ -51,12 +55,23 @@ impl Submission {
         check_escapes(function_path.path)?;
         check_target(function_path.path, query)?;
         let callback_url = callback_url(headers)?;
+        let keep_result = keep_result(headers)?;
         let depth = depth(headers)?;
         let delay = RequestedDelay::from_headers(headers)?;
         let (path, query) = (function_path.path.to_owned(), query.map(str::to_owned));
         let written_name = callback_url.is_some().then(|| function_path.function.to_owned());
         let not_before = None;
-        Ok(Self { function, written_name, path, query, callback_url, depth, delay, not_before })
+        Ok(Self {
+            function,
+            written_name,
+            path,
+            query,
+            callback_url,
+            keep_result,
+            depth,
+            delay,
+            not_before,
+        })
     }
 
     /// Determines when a call runs that is accepted at this time. Rejects a delay that its queue
@@ -76,6 +91,15 @@ impl Submission {
         } else {
             Ok(())
         }
+    }
+
+    /// Rejects a call whose result its queue does not keep for as long as the client asks.
+    pub(crate) fn check_keep_result(&self, settings: &ResultsSettings) -> Result<(), Rejection> {
+        let Some(retention) = self.keep_result else { return Ok(()) };
+        settings.check(retention).map_err(|error| Rejection::KeepResult {
+            value: GoDuration(retention).to_string(),
+            rule: error.to_string(),
+        })
     }
 
     /// Replaces the function's name with the spelling that the directory has.
@@ -110,8 +134,17 @@ impl Submission {
         forwarded: ForwardedHeaders,
         body: Bytes,
     ) -> Invocation {
-        let Self { function, written_name, path, query, callback_url, depth, not_before, .. } =
-            self;
+        let Self {
+            function,
+            written_name,
+            path,
+            query,
+            callback_url,
+            keep_result,
+            depth,
+            not_before,
+            ..
+        } = self;
         strip_connection_headers(&mut headers);
         for name in DELAY_HEADERS {
             headers.remove(name);
@@ -134,6 +167,7 @@ impl Submission {
             query,
             headers,
             callback_url,
+            keep_result,
             depth,
             batch: None,
             retry: RetryOverrides::default(),
@@ -194,6 +228,15 @@ pub(crate) fn callback_url(headers: &HeaderMap) -> Result<Option<CallbackUrl>, R
         Ok(url) => Ok(Some(url)),
         Err(error) => Err(Rejection::CallbackUrl { value: shorten(value), error }),
     }
+}
+
+fn keep_result(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+    let Some(value) = single(headers, &X_KEEP_RESULT, "X-Keep-Result")? else { return Ok(None) };
+    let retention = value.parse::<GoDuration>().map_err(|_| Rejection::KeepResult {
+        value: shorten(value),
+        rule: "write a duration as 90s, 15m or 1h30m".to_owned(),
+    });
+    retention.map(|retention| Some(retention.0))
 }
 
 /// Returns how many calls came before the request in its chain.
@@ -327,6 +370,12 @@ mod tests {
                 &[("x-callback-url", "http://h"), ("x-callback-url", "")],
                 "more than once",
             ),
+            ("/async-function/figlet", &[("x-keep-result", "1")], "X-Keep-Result `1`"),
+            (
+                "/async-function/figlet",
+                &[("x-keep-result", "1m"), ("x-keep-result", "1m")],
+                "more than once",
+            ),
             ("/async-function/figlet", &[("x-async-depth", "-1")], "X-Async-Depth `-1`"),
             (
                 "/async-function/figlet",
@@ -345,6 +394,24 @@ mod tests {
             };
             assert_eq!(rejection.status(), status, "{text}");
         }
+    }
+
+    #[test]
+    fn result_is_kept_for_as_long_as_the_queue_permits() {
+        let settings = ResultsSettings::default();
+        for (value, is_permitted) in [("1h", true), ("24h", true), ("24h1s", false), ("0s", false)]
+        {
+            let submission = parse("/async-function/f", &[("x-keep-result", value)]).unwrap();
+            let checked = submission.check_keep_result(&settings);
+            assert_eq!(checked.is_ok(), is_permitted, "{value}");
+            if let Err(rejection) = checked {
+                assert_eq!(rejection.status(), 400);
+                let text = rejection.to_string();
+                assert!(text.contains(value) && text.contains("24h"), "{text}");
+            }
+        }
+        let call = invocation("/async-function/f", &[("x-keep-result", "90s")]);
+        assert_eq!(call.keep_result, Some(Duration::from_secs(90)));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub use self::{
     or_default::OrDefault,
     per_function::PerFunctionSpec,
     rate::RateSpec,
+    results::ResultsSpec,
     retry::RetrySpec,
     secret::SecretKey,
     size::Size,
@@ -49,6 +50,7 @@ mod nats;
 mod or_default;
 mod per_function;
 mod rate;
+mod results;
 mod retry;
 mod rules;
 mod schemas;
@@ -267,6 +269,15 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub callback: OrDefault<CallbackSpec>,
 
+    /// Results that are kept for clients: those that a client asks for with X-Keep-Result, and with
+    /// retention all.
+    ///
+    /// They are on the stream NAME-results, which is created with the first of them. A change
+    /// applies to calls that end later, and restarts no worker. Example: {retention: 10m}
+    #[schemars(with = "ResultsSpec")]
+    #[serde(default)]
+    pub results: OrDefault<ResultsSpec>,
+
     /// Limits of the queue. A full queue refuses new calls with 429, and drops no stored call.
     #[schemars(with = "LimitsSpec")]
     #[serde(default)]
@@ -297,8 +308,8 @@ pub struct AsyncQueueSpec {
 
     /// What happens to stored calls when this object is deleted. Default: DeleteIfEmpty.
     ///
-    /// Retain keeps the stream with its calls. Delete deletes it with all calls, pending results
-    /// and dead letters. DeleteIfEmpty deletes a stream without calls, else keeps it and reports
+    /// Retain keeps the stream with its calls. Delete deletes it with all calls, results and
+    /// dead letters. DeleteIfEmpty deletes a stream without calls, else keeps it and reports
     /// the number of calls in a Warning event.
     ///
     /// Workers are always deleted immediately. A retained stream is taken over, with its calls, by
@@ -359,6 +370,7 @@ impl Default for AsyncQueueSpec {
             retry: OrDefault::default(),
             dead_letter: OrDefault::default(),
             callback: OrDefault::default(),
+            results: OrDefault::default(),
             limits: OrDefault::default(),
             functions: OrDefault::default(),
             invoke: OrDefault::default(),

@@ -1,7 +1,7 @@
 //! docs/wire.md, docs/standalone.md and docs/faasd.md name what the library and the programs have:
 //! settings, headers, JSON, names and limits.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
@@ -11,7 +11,7 @@ use asyncqueue::{
     call::WorkerReport,
     dead_letters::DeathInfo,
     directory::{self, FunctionEntry, QueueEntry},
-    message::{callback::Callback, dead_letter, native},
+    message::{callback::Callback, dead_letter, kept_result::KeptResult, native},
     reserve,
     shares::Shares,
     stats::{WorkerStats, stats_subject},
@@ -70,6 +70,7 @@ fn documented_headers_are_those_of_the_library() {
     call.headers.insert("a", "b".parse().unwrap());
     call.depth = 1;
     call.not_before = Some(call.submitted_at);
+    call.keep_result = Some(Duration::from_secs(60));
     call.written_name = Some("written".to_owned());
     call.batch = Some(BatchMember { id: call.call_id.clone(), size: 1 });
     let url = call.callback_url.clone().unwrap();
@@ -77,6 +78,7 @@ fn documented_headers_are_those_of_the_library() {
         headers: call.headers.clone(),
         ..Callback::new(&call, url, 1, EndState::Done, 200)
     };
+    let kept = KeptResult { omitted: Some(1), ..KeptResult::new(&call, 1, EndState::Done, 200) };
     let death = DeathInfo { reason: "why".to_owned(), attempts: 1, status: Some(500) };
     let message = native::encode(&call);
     let mut dead =
@@ -85,8 +87,9 @@ fn documented_headers_are_those_of_the_library() {
     dead.insert(dead_letter::H_OMITTED_BODY, "1");
     let mut note = NatsHeaders::new();
     note.insert(reserve::H_FULL_AT, "1");
-    let written =
-        [message, result.encode(), dead, note].map(|headers| format!("{headers:?}")).join(" ");
+    let written = [message, result.encode(), kept.encode(), dead, note]
+        .map(|headers| format!("{headers:?}"))
+        .join(" ");
     assert_eq!(header_names(WIRE), header_names(&written));
 }
 

@@ -56,6 +56,7 @@ mod ownership;
 mod platform_failures;
 mod python_clients;
 mod replay;
+mod results;
 mod scaled_to_zero;
 mod sequences;
 mod sequences_cluster;

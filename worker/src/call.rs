@@ -35,6 +35,7 @@ pub(crate) mod finish;
 pub(crate) mod log;
 pub(crate) mod policies;
 pub(crate) mod prepare;
+pub(crate) mod result_keeper;
 pub(crate) mod results;
 pub(crate) mod run;
 pub(crate) mod stall;

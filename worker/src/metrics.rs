@@ -68,6 +68,10 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// Outcomes of keeping a result, as labels.
+const KEPT: &str = "kept";
+const LOST: &str = "lost";
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RateLabels {
     queue_name: Arc<str>,
@@ -90,6 +94,7 @@ pub(crate) struct Metrics {
     callbacks: Family<OutcomeLabels, Counter>,
     callbacks_deferred: Family<QueueLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
+    kept_results: Family<OutcomeLabels, Counter>,
     store_failures: Family<RecordLabels, Counter>,
     blocked: Family<RecordLabels, Gauge>,
     pending: Family<FunctionLabels, Gauge>,
@@ -167,6 +172,7 @@ impl Metrics {
             callbacks: Family::default(),
             callbacks_deferred: Family::default(),
             dead_letters: Family::default(),
+            kept_results: Family::default(),
             store_failures: Family::default(),
             blocked: Family::default(),
             pending: Family::default(),
@@ -209,23 +215,7 @@ impl Metrics {
              requests",
             metrics.callbacks_deferred.clone(),
         );
-        registry.register(
-            "dead_letters",
-            "Calls, results and undecodable messages that became dead letters, by outcome: stored \
-             or dropped",
-            metrics.dead_letters.clone(),
-        );
-        registry.register(
-            "records_not_stored",
-            "Failed attempts to store a record of a call (result, dead_letter, tombstone, \
-             attempt_offset), by reason",
-            metrics.store_failures.clone(),
-        );
-        registry.register(
-            "calls_blocked",
-            "Calls that wait because a record can't be stored, by record and reason",
-            metrics.blocked.clone(),
-        );
+        metrics.register_records(registry);
         let of_queue = ("queue_name".into(), metrics.queue.to_string().into());
         let registry = registry.sub_registry_with_label(of_queue);
         registry.register(
@@ -306,6 +296,32 @@ impl Metrics {
         );
     }
 
+    /// Registers the metrics of the records that end calls.
+    fn register_records(&self, registry: &mut Registry) {
+        registry.register(
+            "dead_letters",
+            "Calls, results and undecodable messages that became dead letters, by outcome: stored \
+             or dropped",
+            self.dead_letters.clone(),
+        );
+        registry.register(
+            "results",
+            "Results for clients that asked for them to be kept: kept, or lost",
+            self.kept_results.clone(),
+        );
+        registry.register(
+            "records_not_stored",
+            "Failed attempts to store a record of a call (result, kept_result, dead_letter, \
+             tombstone, attempt_offset), by reason",
+            self.store_failures.clone(),
+        );
+        registry.register(
+            "calls_blocked",
+            "Calls that wait because a record can't be stored, by record and reason",
+            self.blocked.clone(),
+        );
+    }
+
     /// Creates series with the value 0, so that the first dead letter is seen as an increase.
     fn create_series(&self) {
         for outcome in ["done", "retry", "dead", "cancelled", "expired"] {
@@ -327,6 +343,9 @@ impl Metrics {
         }
         for outcome in ["stored", "dropped"] {
             let _ = self.dead_letters.get_or_create(&self.labels(outcome));
+        }
+        for outcome in [KEPT, LOST] {
+            let _ = self.kept_results.get_or_create(&self.labels(outcome));
         }
     }
 
@@ -485,6 +504,12 @@ impl Metrics {
     pub(crate) fn record_dead_letter(&self, stored: bool) {
         let outcome = if stored { "stored" } else { "dropped" };
         self.dead_letters.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    /// Counts a result that a client asked to be kept: kept, or lost.
+    pub(crate) fn record_kept_result(&self, is_kept: bool) {
+        let outcome = if is_kept { KEPT } else { LOST };
+        self.kept_results.get_or_create(&self.labels(outcome)).inc();
     }
 
     fn record_labels(&self, record: Record, failure: PublishFailure) -> RecordLabels {

@@ -1,4 +1,4 @@
-//! Stores the records of a call whose end is known: its result, dead letter, tombstone or attempt
+//! Stores the records of a call whose end is known: its results, dead letter, tombstone or attempt
 //! offset.
 //!
 //! Only this module decides how long a refused write is repeated. A refusal of the message itself
@@ -104,6 +104,9 @@ impl RecordStore {
             };
             match failure {
                 PublishFailure::TooLarge(_) | PublishFailure::Conflict => return Err(failure),
+                PublishFailure::NoSpace | PublishFailure::StreamFull if record.is_disposable() => {
+                    return Err(failure);
+                }
                 PublishFailure::NoSpace if self.release_reserve().await => continue,
                 _ => {}
             }

@@ -37,6 +37,7 @@ use crate::{
         log,
         policies::RetryPolicies,
         prepare::Preparer,
+        result_keeper::ResultKeeper,
         results::ResultPublisher,
         run::Runner,
         stall::StallDetector,
@@ -381,6 +382,14 @@ impl Worker {
         let queue = &settings.queue_name;
         let offsets =
             AttemptOffsets { js: js.clone(), queue: queue.clone(), store: shared.store.clone() };
+        let keeper = ResultKeeper::new(
+            js.clone(),
+            queue.clone(),
+            settings.stream(),
+            shared.directory.clone(),
+            shared.store.clone(),
+            metrics.clone(),
+        );
         let policies = RetryPolicies {
             settings: shared.settings.subscribe(),
             directory: shared.directory.clone(),
@@ -409,6 +418,7 @@ impl Worker {
                 max_age: settings.max_age.as_ref().map(|age| age.0),
                 clock: shared.clock.clone(),
                 statuses: shared.statuses.clone(),
+                keeper: keeper.clone(),
                 stall_detector: StallDetector::start(),
                 verbose: settings.write_debug,
                 metrics: metrics.clone(),
@@ -420,7 +430,7 @@ impl Worker {
                 policies,
                 store: shared.store.clone(),
                 offsets: offsets.clone(),
-                results: self.result_publisher(shared),
+                results: self.result_publisher(shared, keeper),
                 dead_letters: shared.dead_letters.clone(),
                 statuses: shared.statuses.clone(),
                 put_off_log: LogLimits::new(log::PUT_OFF_INTERVAL),
@@ -430,7 +440,7 @@ impl Worker {
         }
     }
 
-    fn result_publisher(&self, shared: &Shared) -> ResultPublisher {
+    fn result_publisher(&self, shared: &Shared, keeper: ResultKeeper) -> ResultPublisher {
         let (js, queue) = (&self.js, &self.settings.queue_name);
         ResultPublisher {
             js: js.clone(),
@@ -440,6 +450,7 @@ impl Worker {
             dispatcher: shared.dispatcher.clone(),
             dead_letters: shared.dead_letters.clone(),
             batches: BatchEnds { js: js.clone(), store: shared.store.clone() },
+            keeper,
         }
     }
 

@@ -21,14 +21,14 @@ use crate::{
     names::FunctionName,
 };
 
-const H_STATUS: &str = "Async-Status";
-const H_DURATION: &str = "Async-Duration-Microseconds";
-const H_ATTEMPT: &str = "Async-Attempt";
-const H_MAX_ATTEMPTS: &str = "Async-Max-Attempts";
+pub(super) const H_STATUS: &str = "Async-Status";
+pub(super) const H_DURATION: &str = "Async-Duration-Microseconds";
+pub(super) const H_ATTEMPT: &str = "Async-Attempt";
+pub(super) const H_MAX_ATTEMPTS: &str = "Async-Max-Attempts";
 /// The sequence of the call's message on the queue's stream.
-const H_SEQUENCE: &str = "Async-Sequence";
+pub(super) const H_SEQUENCE: &str = "Async-Sequence";
 /// How the call ended.
-const H_END: &str = "Async-End";
+pub(super) const H_END: &str = "Async-End";
 
 /// [`crate::call::CANCELLED_STATUS`] as text. In results of earlier versions, only this shows that
 /// the call was cancelled.

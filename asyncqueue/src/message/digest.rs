@@ -71,6 +71,7 @@ mod tests {
             query: None,
             headers: HeaderMap::new(),
             callback_url: None,
+            keep_result: None,
             depth: 0,
             batch: None,
             retry: RetryOverrides::default(),

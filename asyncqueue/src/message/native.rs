@@ -10,6 +10,7 @@
 //! | `Async-Path` | the rest of the path, see below; may be absent |
 //! | `Async-Query` | the text after the `?`; may be absent |
 //! | `Async-Callback-Url` | may be absent |
+//! | `Async-Keep-Result` | how long the result is kept, as Go writes a duration; may be absent |
 //! | `Async-Depth` | how many calls precede this one in its chain, decimal; absent means 0 |
 //! | `Async-Batch-Id`, `Async-Batch-Size` | the batch and its number of calls; may be absent |
 //! | `Async-Submitted-At` | RFC 3339 |
@@ -25,6 +26,8 @@
 //! - By `Nats-Msg-Id`, the server recognises a repeat. It is `<call-id>.<digest>`, see
 //!   [`super::digest`], or the message id of a key, see [`crate::idempotency`].
 
+use std::time::Duration;
+
 use async_nats::{HeaderMap as NatsHeaders, HeaderName, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -33,6 +36,7 @@ use super::{DecodeError, check_target, digest, function_name, http_headers, inva
 use crate::{
     batch_member::BatchMember,
     call_id::CallId,
+    duration::GoDuration,
     invocation::{CallbackUrl, Invocation, read_depth, take_depth},
     retry::RetryOverrides,
 };
@@ -50,6 +54,8 @@ const H_METHOD: &str = "Async-Method";
 const H_PATH: &str = "Async-Path";
 const H_QUERY: &str = "Async-Query";
 pub(super) const H_CALLBACK_URL: &str = "Async-Callback-Url";
+/// Header with how long the result of the call is kept.
+const H_KEEP_RESULT: &str = "Async-Keep-Result";
 const H_SUBMITTED_AT: &str = "Async-Submitted-At";
 /// Header with the time before which the call does not run. Absent before version 0.2.
 const H_NOT_BEFORE: &str = "Async-Not-Before";
@@ -129,6 +135,9 @@ pub(crate) fn encode_as(invocation: &Invocation, message_id: String) -> NatsHead
     if let Some(url) = &invocation.callback_url {
         set(H_CALLBACK_URL, url.as_url().to_string());
     }
+    if let Some(retention) = invocation.keep_result {
+        set(H_KEEP_RESULT, GoDuration(retention).to_string());
+    }
     if invocation.depth > 0 {
         set(H_DEPTH, invocation.depth.to_string());
     }
@@ -172,6 +181,7 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
         callback_url: get(H_CALLBACK_URL)
             .map(|url| CallbackUrl::parse(url).map_err(|e| invalid(H_CALLBACK_URL, "…", e)))
             .transpose()?,
+        keep_result: get(H_KEEP_RESULT).map(keep_result).transpose()?,
         depth,
         batch: get(H_BATCH_ID).map(|id| batch(id, get(H_BATCH_SIZE))).transpose()?,
         retry: RetryOverrides::default(),
@@ -214,6 +224,11 @@ fn batch(id: &str, size: Option<&str>) -> Result<BatchMember, DecodeError> {
         id: id.parse::<CallId>().map_err(|e| invalid(H_BATCH_ID, id, e))?,
         size: size.parse::<usize>().map_err(|e| invalid(H_BATCH_SIZE, size, e))?,
     })
+}
+
+fn keep_result(text: &str) -> Result<Duration, DecodeError> {
+    let retention = text.parse::<GoDuration>();
+    retention.map(|retention| retention.0).map_err(|e| invalid(H_KEEP_RESULT, text, e))
 }
 
 fn depth(text: &str) -> Result<u32, DecodeError> {
@@ -266,6 +281,7 @@ mod tests {
             query: Some("x=1&y=%2F".to_owned()),
             headers,
             callback_url: Some(CallbackUrl::parse("http://user:p%20s@h:1/cb?t=1").unwrap()),
+            keep_result: Some(Duration::from_secs(90)),
             depth: 3,
             batch: None,
             retry: RetryOverrides::default(),
@@ -290,6 +306,7 @@ mod tests {
         assert_eq!(get("Async-Function"), "figlet.openfaas-fn");
         assert_eq!(get("Async-Function-Name"), "figlet");
         assert_eq!(get("Async-Path"), "/a%2Fb/c%3Fd//%25");
+        assert_eq!(get("Async-Keep-Result"), "1m30s");
         assert_eq!(get("Async-Depth"), "3");
         assert_eq!(get("Async-Not-Before"), "2026-11-25T00:00:00.25Z");
         let lines: Vec<_> =
@@ -359,6 +376,7 @@ mod tests {
             (("Async-Method", "a b"), "Async-Method `a b`"),
             (("Async-Method", "CONNECT"), "Async-Method `CONNECT`"),
             (("Async-Callback-Url", "ftp://h"), "Async-Callback-Url"),
+            (("Async-Keep-Result", "1"), "Async-Keep-Result `1`"),
             (("Async-Depth", "-1"), "Async-Depth `-1`"),
             (("Async-Submitted-At", "today"), "Async-Submitted-At `today`"),
             (("Async-Not-Before", "later"), "Async-Not-Before `later`"),

@@ -82,6 +82,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         query,
         headers,
         callback_url,
+        keep_result: None,
         depth,
         batch: None,
         retry: retry(&request)?,

@@ -219,7 +219,18 @@ pub async fn remove_queue(
         if policy == RemovalPolicy::Delete { policy } else { RemovalPolicy::DeleteIfEmpty };
     remove_stream(js, &spec.callback_config(), auxiliary_policy, successors).await?;
     remove_stream(js, &spec.dead_letter_config(), auxiliary_policy, successors).await?;
+    let results_policy = policy_of_results(policy, removal);
+    remove_stream(js, &spec.results_config(), results_policy, successors).await?;
     Ok(removal)
+}
+
+/// Returns what follows for the results that are kept for clients. They are disposable: they stay
+/// only with the calls.
+fn policy_of_results(policy: RemovalPolicy, removal: Removal) -> RemovalPolicy {
+    match (policy, removal) {
+        (RemovalPolicy::Retain, _) | (_, Removal::Released { .. }) => RemovalPolicy::Retain,
+        (RemovalPolicy::Delete | RemovalPolicy::DeleteIfEmpty, _) => RemovalPolicy::Delete,
+    }
 }
 
 /// The plan for the streams of a queue.
@@ -367,7 +378,7 @@ async fn stream_info(js: &Context, name: &str) -> Result<Option<Info>, EnsureErr
 }
 
 /// Returns whether a stream of that name exists, with another configuration.
-fn is_name_taken(error: &CreateStreamError) -> bool {
+pub(crate) fn is_name_taken(error: &CreateStreamError) -> bool {
     use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
     matches!(error.kind(), Kind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
@@ -393,4 +404,25 @@ fn unavailable(
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> EnsureError {
     EnsureError::Unavailable { what: what.to_owned(), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_deleted_unless_the_calls_stay() {
+        use RemovalPolicy::{Delete, DeleteIfEmpty, Retain};
+        let released = Removal::Released { messages: 1 };
+        for (policy, removal, expected) in [
+            (Retain, released, Retain),
+            (Retain, Removal::NotOwned, Retain),
+            (Delete, Removal::Deleted, Delete),
+            (DeleteIfEmpty, Removal::Deleted, Delete),
+            (DeleteIfEmpty, released, Retain),
+            (DeleteIfEmpty, Removal::NotOwned, Delete),
+        ] {
+            assert_eq!(policy_of_results(policy, removal), expected, "{policy:?} {removal:?}");
+        }
+    }
 }

@@ -285,6 +285,14 @@ impl QueueSpec {
         }
     }
 
+    /// Returns what identifies the stream of results that are kept for clients: its name, and its
+    /// owner. Workers create the stream with the first result.
+    #[must_use]
+    pub(crate) fn results_config(&self) -> Config {
+        let name = self.queue.results_stream();
+        Config { subjects: vec![format!("{name}.>")], name, ..self.common_config() }
+    }
+
     /// Returns the configuration that the streams of a queue have in common. -1 means no limit.
     fn common_config(&self) -> Config {
         Config {

@@ -33,6 +33,8 @@ enum Request {
     CallOfFunction,
     /// Cancellation.
     Cancellation,
+    /// The kept result.
+    KeptResult,
     /// `/function/…`
     Forwarded,
     /// `POST /async-batch`
@@ -44,7 +46,8 @@ enum Request {
 }
 
 use Request::{
-    Batch, BatchCancellation, Call, CallOfFunction, Cancellation, Forwarded, OneBatch, Submission,
+    Batch, BatchCancellation, Call, CallOfFunction, Cancellation, Forwarded, KeptResult, OneBatch,
+    Submission,
 };
 
 /// A rejection of each kind, with the requests that it answers.
@@ -73,6 +76,9 @@ fn rejections() -> Vec<(Rejection, &'static [Request])> {
         (Rejection::HeaderNotText("X-Call-Id"), &[Submission, Batch]),
         (Rejection::CallId { field: "path", error: id }, &[Submission, Call, Batch, OneBatch]),
         (Rejection::IdempotencyKey { value: value(), error: key }, &[Submission]),
+        (Rejection::KeepResult { value: value(), rule: value() }, &[Submission, Batch]),
+        (Rejection::ResultNotKept { call_id: call_id() }, &[KeptResult]),
+        (Rejection::ResultForbidden { call_id: call_id() }, &[KeptResult]),
         (Rejection::InvalidDepth { value: value() }, &[Submission, Batch]),
         (Rejection::ChainTooDeep { depth: 2, max: 1 }, &[Submission, Batch]),
         (Rejection::InvalidDelay(delay), &[Submission, Batch]),
@@ -156,6 +162,10 @@ fn requests(operation: &str) -> &'static [Request] {
             &[Submission]
         }
         ("/async-function/{nameOrId}", "delete") => &[Call, Cancellation],
+        (
+            "/async-function/{nameOrId}/result" | "/async-function/{nameOrId}/{pathOrId}/result",
+            _,
+        ) => &[Call, KeptResult],
         ("/async-function/{nameOrId}", _) => &[Call],
         ("/async-function/{nameOrId}/{pathOrId}", "delete") => {
             &[Call, CallOfFunction, Cancellation]

@@ -186,8 +186,7 @@ impl Service {
         let submission = Submission::parse(function_path, query.as_deref(), &headers, namespace)?;
         let submission = submission.resolved(&*self.directory()?);
         submission.check_depth(self.max_chain_depth)?;
-        let route = self.route_submission(submission.function())?;
-        let submission = submission.scheduled(context.started_at, &route)?;
+        let (submission, route) = self.admit(submission, context.started_at)?;
         submission.check_dead_letter(dead_letter::max_target(self.nats.max_payload()))?;
         let limit = BodyLimit::new(self.max_payload, self.nats.max_payload());
         limit.min_with(route.max_payload).check(body.len())?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use asyncqueue::{
     GoDuration,
     delay::DEFAULT_MAX_DELAY,
+    directory::{DEFAULT_MAX_RESULTS, DEFAULT_MAX_RETENTION, ResultsSettings},
     stream::{
         DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES,
     },
@@ -63,4 +64,16 @@ pub(super) fn callback_timeout() -> GoDuration {
 
 pub(super) fn callback_max_attempts() -> i32 {
     contract::DEFAULT_CALLBACK_MAX_ATTEMPTS.into()
+}
+
+pub(super) fn retention() -> GoDuration {
+    ResultsSettings::default().retention
+}
+
+pub(super) fn max_retention() -> GoDuration {
+    DEFAULT_MAX_RETENTION
+}
+
+pub(super) fn max_results() -> i64 {
+    DEFAULT_MAX_RESULTS
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     CallbackSpec, ConsumerSpec, DeadLetterSpec, FunctionsSpec, InvokeSpec, LimitsSpec, NatsSpec,
-    RetrySpec, StreamSpec, WorkerSpec,
+    ResultsSpec, RetrySpec, StreamSpec, WorkerSpec,
 };
 
 /// A part of a spec that takes no memory of its own as long as it is as the schema has it by
@@ -42,6 +42,7 @@ part!(FunctionsSpec);
 part!(InvokeSpec);
 part!(LimitsSpec);
 part!(NatsSpec);
+part!(ResultsSpec);
 part!(RetrySpec);
 part!(StreamSpec);
 part!(WorkerSpec);

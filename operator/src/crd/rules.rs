@@ -129,6 +129,23 @@ pub(super) fn max_delay() -> Rule {
     between("maxDelay", "0s", "87600h")
 }
 
+pub(super) fn retention() -> Rule {
+    between("retention of results", "0s", "87600h")
+}
+
+/// At least one second: JetStream counts in seconds.
+pub(super) fn max_retention() -> Rule {
+    between("maxRetention", "1s", "87600h")
+}
+
+pub(super) fn retentions() -> Rule {
+    in_order(
+        "self.retention",
+        "self.maxRetention",
+        "retention must not be more than maxRetention: raise that too, it is for all results",
+    )
+}
+
 /// At least one minute: people inspect dead letters.
 pub(super) fn dead_letter_max_age() -> Rule {
     between("maxAge of dead letters", "1m", "87600h")
@@ -418,6 +435,20 @@ mod tests {
             spec.per_function = limits;
         });
         assert_eq!(with_lanes, None);
+    }
+
+    #[test]
+    fn results_are_kept_within_bounds() {
+        let kept = |retention, max_retention| {
+            refused(|spec| {
+                spec.results.retention = seconds(retention);
+                spec.results.max_retention = seconds(max_retention);
+            })
+        };
+        assert_eq!(kept(0, 1), None);
+        assert_eq!(kept(60, 60), None);
+        assert_says(kept(61, 60), "must not be more than maxRetention");
+        assert_says(kept(0, 0), "from 1s");
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub(crate) fn directory<'a>(
                 // Absent for the default, as before there were others.
                 fairness: Some(spec.fairness).filter(|fairness| *fairness != Fairness::default()),
                 max_lanes: max_lanes.filter(|max| *max != DEFAULT_MAX_LANES),
+                results: queue.spec.results.settings(),
                 settings: StoredSettings::new(&queue_settings(&queue.spec)).ok(),
             };
             Some((spec.queue, entry))

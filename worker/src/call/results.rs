@@ -1,5 +1,5 @@
 //! Reports the end of a call to its client: stores the result for delivery, or posts it directly if
-//! it can't be stored.
+//! it can't be stored. Keeps the result, if the client or the queue asks for that.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,7 +9,7 @@ use asyncqueue::{
     call::CANCELLED_STATUS,
     dead_letters::DeathInfo,
     hop_by_hop::strip_connection_headers,
-    message::callback::Callback,
+    message::{callback::Callback, kept_result::KeptResult},
     stored_result,
     subject::result_subject,
     tombstone::{self, Mark},
@@ -20,6 +20,7 @@ use tracing::{error, warn};
 use super::{
     Call,
     batch_ends::BatchEnds,
+    result_keeper::ResultKeeper,
     status::{StatusGuard, blocked_reporter},
 };
 use crate::{
@@ -46,12 +47,13 @@ pub(crate) struct ResultPublisher {
     pub(crate) dispatcher: CallbackDispatcher,
     pub(crate) dead_letters: DeadLetterWriter,
     pub(crate) batches: BatchEnds,
+    pub(crate) keeper: ResultKeeper,
 }
 
 /// Outcome of publishing a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResultOutcome {
-    /// The client gets this end, or wants no callback.
+    /// The client gets this end, or wants no result.
     Settled,
     /// A result of the call with another end was stored before.
     HasOtherEnd,
@@ -76,9 +78,9 @@ impl ResultPublisher {
         outcome
     }
 
-    /// Reports the end of a call to its client, if the client wants a callback. Stores the result
-    /// for delivery, so that a slow receiver takes no slot of a call and a failing one does not
-    /// make the function run again.
+    /// Reports the end of a call to its client, if the client wants a callback, and keeps its
+    /// result, if that is asked for. The callback decides which of several ends counts, so it comes
+    /// first: if a result is kept, the callback is stored.
     async fn publish_result(
         &self,
         call: &Call,
@@ -88,9 +90,35 @@ impl ResultPublisher {
         status: Option<&StatusGuard>,
         permit: &mut InFlightPermit,
     ) -> ResultOutcome {
-        let Some(callback) = callback_of(call, end, code, reply) else {
+        let retention = self.keeper.retention(call);
+        if call.invocation.callback_url.is_none() && retention.is_none() {
             return ResultOutcome::Settled;
-        };
+        }
+        let reply = for_client(call, reply);
+        let kept = retention.map(|retention| (kept_result_of(call, end, code, &reply), retention));
+        if let Some(callback) = callback_of(call, end, code, reply)
+            && self.publish_callback(call, callback, status, permit).await
+                == ResultOutcome::HasOtherEnd
+        {
+            return ResultOutcome::HasOtherEnd;
+        }
+        let Some((result, retention)) = kept else { return ResultOutcome::Settled };
+        match self.keeper.keep(&result, retention, status, permit).await {
+            Some(earlier) if earlier != end => ResultOutcome::HasOtherEnd,
+            _ => ResultOutcome::Settled,
+        }
+    }
+
+    /// Stores the result for delivery, so that a slow receiver takes no slot of a call and a
+    /// failing one does not make the function run again.
+    async fn publish_callback(
+        &self,
+        call: &Call,
+        callback: Callback,
+        status: Option<&StatusGuard>,
+        permit: &mut InFlightPermit,
+    ) -> ResultOutcome {
+        let end = callback.end;
         let writes = AtomicU32::new(0);
         let stored =
             self.store.store_with_retries(Record::Result, permit, blocked_reporter(status), || {
@@ -191,19 +219,35 @@ impl ResultPublisher {
     }
 }
 
+/// Returns the response of a function as its client gets it.
+fn for_client(call: &Call, mut reply: Reply) -> Reply {
+    strip_connection_headers(&mut reply.headers);
+    truncated::mark(&mut reply.headers, reply.truncated);
+    call_headers::add(&mut reply.headers, &call.invocation);
+    reply
+}
+
+/// Builds the result that is kept.
+fn kept_result_of(call: &Call, end: EndState, code: u16, reply: &Reply) -> KeptResult {
+    KeptResult {
+        duration: reply.duration,
+        attempt: call.attempts.number,
+        max_attempts: call.policy.max_attempts,
+        headers: reply.headers.clone(),
+        body: reply.body.clone(),
+        ..KeptResult::new(&call.invocation, call.stored.sequence, end, code)
+    }
+}
+
 /// Builds the callback for the end of a call, or returns `None` if its client wants none.
 fn callback_of(call: &Call, end: EndState, code: u16, reply: Reply) -> Option<Callback> {
     let invocation = &call.invocation;
     let url = invocation.callback_url.clone()?;
-    let mut headers = reply.headers;
-    strip_connection_headers(&mut headers);
-    truncated::mark(&mut headers, reply.truncated);
-    call_headers::add(&mut headers, invocation);
     Some(Callback {
         duration: reply.duration,
         attempt: call.attempts.number,
         max_attempts: call.policy.max_attempts,
-        headers,
+        headers: reply.headers,
         body: reply.body,
         ..Callback::new(invocation, url, call.stored.sequence, end, code)
     })

@@ -17,7 +17,7 @@ use tracing::{debug, info};
 
 use super::{
     Call, attempt_offsets::AttemptOffsets, cancellations::CallGuard, prepare::Prepared,
-    stall::StallDetector, status::CallStatuses,
+    result_keeper::ResultKeeper, stall::StallDetector, status::CallStatuses,
 };
 use crate::{
     callback::call_headers,
@@ -46,6 +46,7 @@ pub(crate) struct Runner {
     pub(crate) max_age: Option<Duration>,
     pub(crate) clock: ServerClock,
     pub(crate) statuses: CallStatuses,
+    pub(crate) keeper: ResultKeeper,
     pub(crate) stall_detector: StallDetector,
     /// Whether headers and bodies are logged.
     pub(crate) verbose: bool,
@@ -234,10 +235,23 @@ impl Runner {
         }
     }
 
+    /// Returns whether a call is done, as its kept result says: its worker ended before the ack. A
+    /// call whose result can't be read now runs again, as one without a kept result does.
+    async fn has_kept_result(&self, call: &Call) -> bool {
+        if self.keeper.retention(call).is_none() {
+            return false;
+        }
+        let end = Box::pin(self.keeper.end_of(&call.stored)).await;
+        end.is_ok_and(|end| end == Some(EndState::Done))
+    }
+
     /// Returns whether a call may be started. If a first delivery is started at once, a
     /// cancellation arrives in time. A repeated delivery, or one that follows a stall of this
     /// process, may have been cancelled before.
     async fn may_start(&self, delivery: &Delivery, call: &Call) -> StartCheck {
+        if !call.is_first && self.has_kept_result(call).await {
+            return StartCheck::AlreadyEnded(Mark::Ended(EndState::Done));
+        }
         let (mut since, mut is_checked) = (delivery.received_at, false);
         // A delayed call may have been cancelled without a worker's answer.
         let mut is_due = !call.is_first || call.invocation.not_before.is_some();

@@ -115,6 +115,7 @@ mod tests {
             query: query.map(str::to_owned),
             headers: HeaderMap::new(),
             callback_url: None,
+            keep_result: None,
             depth: 0,
             submitted_at: "2026-11-24T10:00:00Z".parse().unwrap(),
             not_before: None,

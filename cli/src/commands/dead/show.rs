@@ -194,6 +194,7 @@ mod tests {
             query: Some("x=1".to_owned()),
             headers: headers(),
             callback_url: Some(CallbackUrl::parse("http://u:s3cret@h/cb?t=s3cret").unwrap()),
+            keep_result: None,
             depth: 0,
             batch: None,
             retry: RetryOverrides::default(),
