@@ -68,6 +68,27 @@ pub enum SubmitOutcome {
     },
 }
 
+/// A submission whose call is stored, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Whether the call was stored now.
+    pub outcome: SubmitOutcome,
+    /// The sequence of the call on its queue's stream; `None` for a repeat of a call that is
+    /// not stored any more.
+    pub sequence: Option<u64>,
+}
+
+/// How the client of a call names it.
+#[derive(Clone, Copy, Debug)]
+pub enum ClientNaming<'a> {
+    /// Not at all: the id was generated, as [`Submitter::submit_generated`] says.
+    Generated,
+    /// By a call id, as [`Submitter::submit`] says.
+    Id,
+    /// By a key, as [`Submitter::submit_with_key`] says.
+    Key(&'a IdempotencyKey),
+}
+
 /// An invocation is not stored. After [`SubmitError::Unavailable`] it may be stored: a repeat with
 /// the same call id is safe.
 #[derive(Debug, thiserror::Error)]
@@ -197,7 +218,29 @@ impl Submitter {
         invocation: &Invocation,
         route: &QueueRoute,
     ) -> Result<SubmitOutcome, SubmitError> {
-        self.store_with_timeout(invocation, route, Naming::Id, None).await
+        let stored = self.store_with_timeout(invocation, route, Naming::Id, None).await;
+        stored.map(|stored| stored.outcome)
+    }
+
+    /// Stores an invocation as one of the other methods does, and returns where it is stored.
+    ///
+    /// # Errors
+    ///
+    /// Those of the other methods.
+    pub async fn submit_named(
+        &self,
+        invocation: Invocation,
+        naming: ClientNaming<'_>,
+        route: &QueueRoute,
+    ) -> Result<Submitted, SubmitError> {
+        match naming {
+            ClientNaming::Generated => self.store_generated(invocation, route).await,
+            ClientNaming::Id => self.store_with_timeout(&invocation, route, Naming::Id, None).await,
+            ClientNaming::Key(key) => {
+                let naming = naming_of_key(&invocation, key);
+                self.store_with_timeout(&invocation, route, naming, Some(key)).await
+            }
+        }
     }
 
     /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does. If
@@ -234,9 +277,9 @@ impl Submitter {
         key: &IdempotencyKey,
         route: &QueueRoute,
     ) -> Result<SubmitOutcome, SubmitError> {
-        let has_id_of_key = key.is_id(&invocation.function, &invocation.call_id);
-        let naming = if has_id_of_key { Naming::Key } else { Naming::IdAndKey };
-        self.store_with_timeout(invocation, route, naming, Some(key)).await
+        let naming = naming_of_key(invocation, key);
+        let stored = self.store_with_timeout(invocation, route, naming, Some(key)).await;
+        stored.map(|stored| stored.outcome)
     }
 
     /// Stores an invocation with a generated id ([`CallId::generate`]), which no other call has, as
@@ -270,15 +313,25 @@ impl Submitter {
         invocation: Invocation,
         route: &QueueRoute,
     ) -> Result<SubmitOutcome, SubmitError> {
+        self.store_generated(invocation, route).await.map(|stored| stored.outcome)
+    }
+
+    async fn store_generated(
+        &self,
+        invocation: Invocation,
+        route: &QueueRoute,
+    ) -> Result<Submitted, SubmitError> {
         self.check_connected()?;
         let (call_id, function) = (invocation.call_id.clone(), invocation.function.clone());
         let (subject, headers, body) = message(invocation, &route.subject);
         let publish = timeout(self.timeout, self.publish(subject, headers, body));
-        let reply = publish.await.unwrap_or_else(|_| Err(self.no_reply()))?;
+        let (reply, sequence) = publish.await.unwrap_or_else(|_| Err(self.no_reply()))?;
         self.lanes.ensure_in_background(route, &function);
         match after_publish(Naming::Generated, reply) {
-            NextStep::Stored => Ok(SubmitOutcome::Stored),
-            NextStep::Duplicate => Ok(SubmitOutcome::Duplicate { of: call_id }),
+            NextStep::Stored => Ok(Submitted { outcome: SubmitOutcome::Stored, sequence }),
+            NextStep::Duplicate => {
+                Ok(Submitted { outcome: SubmitOutcome::Duplicate { of: call_id }, sequence })
+            }
             // A server does not answer so to a message without a guard that is sent once.
             NextStep::Read(_) | NextStep::Pause => Err(SubmitError::Unavailable {
                 reason: "a call with its id is just being stored".to_owned(),
@@ -299,7 +352,7 @@ impl Submitter {
         route: &QueueRoute,
         naming: Naming,
         key: Option<&IdempotencyKey>,
-    ) -> Result<SubmitOutcome, SubmitError> {
+    ) -> Result<Submitted, SubmitError> {
         self.check_connected()?;
         // Boxed, because the future is large: a future for calls of either kind has room for both.
         let store = Box::pin(self.store(invocation, &route.subject, naming, key));
@@ -317,7 +370,7 @@ impl Submitter {
         subject: &str,
         naming: Naming,
         key: Option<&IdempotencyKey>,
-    ) -> Result<SubmitOutcome, SubmitError> {
+    ) -> Result<Submitted, SubmitError> {
         let message_id = match key {
             Some(_) if naming == Naming::Key => invocation.call_id.to_string(),
             Some(key) => key.message_id(&invocation.function),
@@ -330,12 +383,15 @@ impl Submitter {
         // pending.
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
         loop {
-            let reply =
+            let (reply, sequence) =
                 self.publish(subject.clone(), headers.clone(), invocation.body.clone()).await?;
             let location = match after_publish(naming, reply) {
-                NextStep::Stored => return Ok(SubmitOutcome::Stored),
+                NextStep::Stored => {
+                    return Ok(Submitted { outcome: SubmitOutcome::Stored, sequence });
+                }
                 NextStep::Duplicate => {
-                    return Ok(SubmitOutcome::Duplicate { of: invocation.call_id.clone() });
+                    let outcome = SubmitOutcome::Duplicate { of: invocation.call_id.clone() };
+                    return Ok(Submitted { outcome, sequence });
                 }
                 NextStep::Read(location) => location,
                 NextStep::Pause => {
@@ -345,13 +401,14 @@ impl Submitter {
             };
             let found =
                 self.read(&subject, location).await.map_err(|error| unavailable(&*error))?;
+            let (found, sequence) = found.unzip();
             let submission =
                 Submission { naming, message_id: &message_id, digest: &digest(invocation) };
             match (after_read(submission, location, found), key) {
                 (Conclusion::Duplicate(of), _) => {
-                    return Ok(SubmitOutcome::Duplicate {
-                        of: of.unwrap_or_else(|| invocation.call_id.clone()),
-                    });
+                    let of = of.unwrap_or_else(|| invocation.call_id.clone());
+                    let outcome = SubmitOutcome::Duplicate { of };
+                    return Ok(Submitted { outcome, sequence });
                 }
                 (Conclusion::KeyReused, Some(key)) => {
                     return Err(SubmitError::KeyReused { key: key.clone() });
@@ -363,23 +420,26 @@ impl Submitter {
         }
     }
 
-    /// Publishes a message and waits for the server's answer.
+    /// Publishes a message and waits for the server's answer, which may say at which sequence the
+    /// message is stored.
     async fn publish(
         &self,
         subject: String,
         headers: NatsHeaders,
         body: Bytes,
-    ) -> Result<PublishReply, SubmitError> {
+    ) -> Result<(PublishReply, Option<u64>), SubmitError> {
         let message = PublishMessage::build().headers(headers).payload(body);
         let ack = async { self.js.send_publish(subject, message).await?.await };
         match ack.await {
-            Ok(ack) if ack.duplicate => Ok(PublishReply::Duplicate(ack.sequence)),
-            Ok(_) => Ok(PublishReply::Stored),
+            Ok(ack) if ack.duplicate => {
+                Ok((PublishReply::Duplicate(ack.sequence), Some(ack.sequence)))
+            }
+            Ok(ack) => Ok((PublishReply::Stored, Some(ack.sequence))),
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                Ok(PublishReply::Refused)
+                Ok((PublishReply::Refused, None))
             }
             Err(error) if PublishFailure::from_error(&error).is_conflict_or_in_process() => {
-                Ok(PublishReply::InProcess)
+                Ok((PublishReply::InProcess, None))
             }
             Err(error) => {
                 if PublishFailure::from_error(&error) == PublishFailure::NoSpace {
@@ -405,18 +465,18 @@ impl Submitter {
     }
 
     /// Returns the message of a call on its subject, or at a sequence of the stream that listens
-    /// there; `None` if it is not there any more.
+    /// there, with its sequence; `None` if it is not there any more.
     async fn read(
         &self,
         subject: &str,
         location: MessageLocation,
-    ) -> Result<Option<StoredMessage>, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Option<(StoredMessage, u64)>, Box<dyn std::error::Error + Send + Sync>> {
         let stream = self.js.stream_by_subject(subject).await?;
         let message = match location {
             MessageLocation::Newest => last_message(&self.js, &stream, subject).await?,
             MessageLocation::Sequence(sequence) => message_at(&self.js, &stream, sequence).await?,
         };
-        Ok(message.and_then(|message| stored_message(&message)))
+        Ok(message.and_then(|message| Some((stored_message(&message)?, message.sequence))))
     }
 
     /// Fails if NATS is known to be unavailable: an answer now is better than one after the
@@ -460,6 +520,12 @@ impl Submitter {
             }
         }
     }
+}
+
+/// Returns how a client that sent a key names its call.
+fn naming_of_key(invocation: &Invocation, key: &IdempotencyKey) -> Naming {
+    let has_id_of_key = key.is_id(&invocation.function, &invocation.call_id);
+    if has_id_of_key { Naming::Key } else { Naming::IdAndKey }
 }
 
 /// Reads what a message says of its call.

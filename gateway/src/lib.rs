@@ -49,6 +49,7 @@ mod settings;
 mod submission;
 mod unknown_function_reports;
 mod unknown_functions;
+mod wait;
 
 /// What the fuzz targets call. Not part of the API.
 #[doc(hidden)]

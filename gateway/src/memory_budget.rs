@@ -41,6 +41,12 @@ impl GatewayMemory {
         &self.budget
     }
 
+    /// Returns how many requests may wait for a result: half of the connections, so that others
+    /// are still answered.
+    pub(crate) fn max_waits(&self) -> usize {
+        (self.max_connections / 2).max(1)
+    }
+
     /// Returns the configuration of the HTTP server, whose request heads have at most
     /// `max_header_bytes`.
     pub(crate) fn server_config(&self, max_header_bytes: usize) -> server::Config {

@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     directory_file_valid: Gauge,
     directory_file_reads: Family<OutcomeLabels, Counter>,
     unknown_functions: Family<OutcomeLabels, Counter>,
+    waits: Family<OutcomeLabels, Counter>,
+    waits_in_progress: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,9 +49,20 @@ struct LookupLabels {
     outcome: &'static str,
 }
 
-/// Counts a call that is being published, until it is dropped.
+/// How a wait for a result ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitOutcome {
+    /// With the result.
+    Ended,
+    /// Its time was over, or the gateway shut down.
+    TimedOut,
+    /// There were too many.
+    Refused,
+}
+
+/// Counts something that is in progress, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlightPublish(Gauge);
+pub(crate) struct Counted(Gauge);
 
 // === impl Metrics ===
 
@@ -67,6 +80,8 @@ impl Metrics {
             directory_file_valid: Gauge::default(),
             directory_file_reads: Family::default(),
             unknown_functions: Family::default(),
+            waits: Family::default(),
+            waits_in_progress: Gauge::default(),
         };
         registry.register("http_requests", "HTTP requests answered", metrics.requests.clone());
         registry.register(
@@ -115,6 +130,16 @@ impl Metrics {
             "Submitted calls of functions that are not in the directory, by outcome",
             metrics.unknown_functions.clone(),
         );
+        registry.register(
+            "waits",
+            "Waits for the results of calls, by outcome: ended, timed_out or refused",
+            metrics.waits.clone(),
+        );
+        registry.register(
+            "waits_in_progress",
+            "Requests that wait for the result of a call",
+            metrics.waits_in_progress.clone(),
+        );
         metrics
     }
 
@@ -162,9 +187,19 @@ impl Metrics {
 
     /// Counts a call that is being published, until the returned value is dropped.
     #[must_use]
-    pub(crate) fn track_publish(&self) -> InFlightPublish {
-        self.publishing.inc();
-        InFlightPublish(self.publishing.clone())
+    pub(crate) fn track_publish(&self) -> Counted {
+        Counted::new(&self.publishing)
+    }
+
+    /// Counts a wait for a result, by its outcome.
+    pub(crate) fn record_wait(&self, outcome: WaitOutcome) {
+        self.waits.get_or_create(&OutcomeLabels { outcome: outcome.as_str() }).inc();
+    }
+
+    /// Counts a wait that is in progress, until the returned value is dropped.
+    #[must_use]
+    pub(crate) fn track_wait(&self) -> Counted {
+        Counted::new(&self.waits_in_progress)
     }
 
     /// Records that the stream has stored a call.
@@ -173,7 +208,28 @@ impl Metrics {
     }
 }
 
-impl Drop for InFlightPublish {
+// === impl WaitOutcome ===
+
+impl WaitOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::TimedOut => "timed_out",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -219,7 +275,9 @@ mod tests {
         metrics.record_directory_read(false);
         metrics.record_unknown_function("accepted");
         metrics.record_publish(Duration::from_millis(2));
+        metrics.record_wait(WaitOutcome::TimedOut);
         let publishing = metrics.track_publish();
+        let waiting = metrics.track_wait();
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
@@ -233,10 +291,12 @@ mod tests {
             r#"gateway_directory_file_reads_total{outcome="not_valid"} 1"#,
             r#"gateway_unknown_function_calls_total{outcome="accepted"} 1"#,
             "gateway_publishes_in_flight 1",
+            r#"gateway_waits_total{outcome="timed_out"} 1"#,
+            "gateway_waits_in_progress 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
-        drop(publishing);
-        assert_eq!(metrics.publishing.get(), 0);
+        drop((publishing, waiting));
+        assert_eq!((metrics.publishing.get(), metrics.waits_in_progress.get()), (0, 0));
     }
 }

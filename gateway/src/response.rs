@@ -13,7 +13,7 @@ use asyncqueue::{
     submit::{BatchOutcome, SubmitError, SubmitOutcome},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use serde::Serialize;
 
@@ -28,6 +28,9 @@ use crate::{
 
 /// A response, from this gateway or passed on.
 pub(crate) type GatewayResponse = Response<Either<Full<Bytes>, ProxyBody<UpstreamBody>>>;
+
+/// Names the preferences that were honoured (RFC 7240, 3).
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Seconds after which a client may ask again for a result that is not there yet.
 const RETRY_AFTER_PENDING: HeaderValue = HeaderValue::from_static("1");
@@ -174,6 +177,35 @@ pub(crate) fn result(
     }
     if let Some(call_id) = call_id {
         own.insert(X_CALL_ID, call_id);
+    }
+    response
+}
+
+/// Builds the response for a client that has waited for the result of its call: the function's
+/// status, headers and body.
+#[must_use]
+pub(crate) fn waited(context: &RequestContext, kept: KeptResult) -> GatewayResponse {
+    // A status that is no status of HTTP can't be sent; the header has it.
+    let status = StatusCode::from_u16(kept.status)
+        .ok()
+        .filter(|status| !status.is_informational())
+        .unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = result(context, status, kept);
+    response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
+    response
+}
+
+/// Builds the response for a call whose client preferred to wait, and whose result is not there
+/// yet: 202, with the path of the call's status.
+#[must_use]
+pub(crate) fn accepted_without_result(
+    context: &RequestContext,
+    submitted: &SubmitOutcome,
+) -> GatewayResponse {
+    let mut response = accepted(context, submitted);
+    let path = context.call_id.as_ref().map(|id| format!("/async-function/{id}"));
+    if let Some(path) = path.and_then(|path| HeaderValue::try_from(path).ok()) {
+        response.headers_mut().insert(header::LOCATION, path);
     }
     response
 }

@@ -121,6 +121,8 @@ impl Gateway {
             namespaces,
             unknown_functions,
             memory: memory.budget(),
+            max_waits: memory.max_waits(),
+            shutdown: shutdown.clone(),
         };
         let service = Arc::new(Service::new(settings, dependencies)?);
         let handler = move |client, request| service.clone().handle(client, request);

@@ -8,13 +8,13 @@ use std::{
 
 use async_nats::{connection::State, jetstream::context::ContextBuilder};
 use asyncqueue::{
-    CallId, FunctionName, QueueName,
+    CallId, FunctionName, Invocation, QueueName,
     call::{CallQuery, CallStatus},
     cancel::CancelCounts,
     directory::{Directory, QueueRoute, ResultsSettings},
     function_namespaces::FunctionNamespaces,
     message::{dead_letter, kept_result::KeptResult},
-    submit::{BatchError, SubmitError, SubmitOutcome, Submitter},
+    submit::{BatchError, ClientNaming, SubmitError, SubmitOutcome, Submitted, Submitter},
 };
 use asyncqueue_runtime::{
     admin,
@@ -29,6 +29,7 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::{
@@ -51,6 +52,7 @@ use crate::{
     settings::Settings,
     submission::{self, Submission},
     unknown_functions::UnknownFunctions,
+    wait::{self, Wait, Waits},
 };
 
 mod batches;
@@ -72,6 +74,7 @@ pub(crate) struct Service {
     directory: watch::Receiver<Option<Arc<Directory>>>,
     submitter: Submitter,
     lookups: Lookups,
+    waits: Waits,
     /// The NATS connection, for its state and for the server's payload limit.
     nats: async_nats::Client,
     proxy: Proxy,
@@ -118,6 +121,9 @@ pub(crate) struct Dependencies<'a> {
     pub(crate) namespaces: FunctionNamespaces,
     pub(crate) unknown_functions: UnknownFunctions,
     pub(crate) memory: &'a Budget,
+    /// How many waits the connections permit.
+    pub(crate) max_waits: usize,
+    pub(crate) shutdown: CancellationToken,
 }
 
 // === impl Service ===
@@ -146,6 +152,8 @@ impl Service {
             cancel_timeout,
             read_timeout,
             max_publishing,
+            max_wait,
+            max_waits,
             max_chain_depth,
             max_hops,
             memory_budget: _,
@@ -163,6 +171,8 @@ impl Service {
             namespaces,
             unknown_functions,
             memory,
+            max_waits: of_connections,
+            shutdown,
         } = dependencies;
         let max_publishing = usize::try_from(max_publishing).unwrap_or(usize::MAX);
         let lookup_context = ContextBuilder::new().timeout(publish_timeout.0).build(nats.clone());
@@ -170,6 +180,8 @@ impl Service {
             max_age: max_connection_age.0,
             max_requests: max_connection_requests,
         };
+        let max_waits = usize::try_from(max_waits).unwrap_or(usize::MAX).min(of_connections);
+        let waits = Waits::new(nats.clone(), max_waits, max_wait.0, shutdown, metrics.clone());
         Ok(Self {
             health,
             call_memory: memory.account("calls"),
@@ -178,6 +190,7 @@ impl Service {
             metrics,
             directory,
             lookups: Lookups::new(lookup_context, cancel_timeout.0),
+            waits,
             submitter: submitter(&nats, publish_timeout.0, max_publishing),
             nats,
             proxy: Proxy::new(limits, max_header_bytes.0)?,
@@ -338,12 +351,21 @@ impl Service {
                 let result = self.submit(target, head.headers, forwarded, body, context).await;
                 let result = result.map_err(|rejection| self.with_cause(rejection));
                 self.metrics.record_submission(match &result {
-                    Ok(SubmitOutcome::Stored) => "stored",
-                    Ok(SubmitOutcome::Duplicate { .. }) => "duplicate",
+                    Ok(Accepted { outcome: SubmitOutcome::Stored, .. }) => "stored",
+                    Ok(Accepted { outcome: SubmitOutcome::Duplicate { .. }, .. }) => "duplicate",
                     Err(rejection) => rejection.category(),
                 });
-                let submitted = result?;
-                Ok(response::accepted(context, &submitted))
+                let Accepted { outcome, sequence, wait } = result?;
+                match wait {
+                    None => Ok(response::accepted(context, &outcome)),
+                    Some(wait) => {
+                        let found = Box::pin(self.wait_for(wait, &outcome, sequence, context));
+                        Ok(match found.await {
+                            Some(result) => response::waited(context, result),
+                            None => response::accepted_without_result(context, &outcome),
+                        })
+                    }
+                }
             }
             Method::GET | Method::HEAD if target.function_path().path.ends_with("/result") => {
                 let result = Box::pin(self.result(&target, &head.method, context)).await;
@@ -513,13 +535,21 @@ impl Service {
         forwarded: ForwardedHeaders,
         body: &mut Incoming,
         context: &mut RequestContext,
-    ) -> Result<SubmitOutcome, Rejection> {
+    ) -> Result<Accepted, Rejection> {
         let client_id = submission::client_call_id(&headers)?;
         context.call_id.clone_from(&client_id);
         let key = submission::client_key(&headers)?;
         let submission = self.parse_submission(&target, &headers)?;
         let (submission, route) = self.admit(submission, context.started_at)?;
         let QueueRoute { queue, max_payload, .. } = &route;
+        let wait = wait::preferred_wait(&headers);
+        let submission = match wait {
+            Some(_) => {
+                let directory = self.directory()?;
+                submission.with_result_kept(ResultsSettings::of(directory.queues.get(queue)))
+            }
+            None => submission,
+        };
         let generate = || match &key {
             Some(key) => key.call_id(queue, submission.function()),
             None => CallId::generate(queue),
@@ -541,25 +571,86 @@ impl Service {
         let invocation =
             submission.into_invocation(call_id, context.started_at, headers, forwarded, bytes);
         let _permit = self.publish_limit.try_acquire()?;
+        // Before the call is stored: its result can't come earlier.
+        let begun = match wait {
+            Some(time) => Some(self.begin_wait(&invocation, queue, time).await),
+            None => None,
+        };
         let in_flight = self.metrics.track_publish();
         let started = Instant::now();
-        let result = match (key, client_id) {
-            (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, &route).await,
-            (None, Some(_)) => self.submitter.submit(&invocation, &route).await,
-            (None, None) => self.submitter.submit_generated(invocation, &route).await,
+        let naming = match (&key, client_id) {
+            (Some(key), _) => ClientNaming::Key(key),
+            (None, Some(_)) => ClientNaming::Id,
+            (None, None) => ClientNaming::Generated,
         };
+        let result = self.submitter.submit_named(invocation, naming, &route).await;
         drop(in_flight);
         if result.is_ok() {
             self.metrics.record_publish(started.elapsed());
         }
         let call_id = context.logged_call_id();
         debug!(call_id, %queue, bytes = length, ?result, "submitted");
-        let submitted = result
+        let Submitted { outcome, sequence } = result
             .map_err(|error: SubmitError| Rejection::Submit { queue: queue.clone(), error })?;
-        if let SubmitOutcome::Duplicate { of } = &submitted {
+        if let SubmitOutcome::Duplicate { of } = &outcome {
             context.call_id = Some(of.clone());
         }
-        Ok(submitted)
+        Ok(Accepted { outcome, sequence, wait: begun })
+    }
+
+    /// Begins to wait for the result of a call that is about to be stored, if it may be read.
+    async fn begin_wait(
+        &self,
+        call: &Invocation,
+        queue: &QueueName,
+        time: Duration,
+    ) -> WaitRequest {
+        let Invocation { call_id, function, .. } = call;
+        let query = CallQuery { id: call_id.clone(), function: Some(function.clone()) };
+        let permits = self.directory().is_ok_and(|directory| {
+            ResultsSettings::of(directory.queues.get(queue)).permits_reading(call_id)
+        });
+        let wait = match permits {
+            true => self.waits.begin(queue, function, call_id, time).await,
+            false => None,
+        };
+        WaitRequest { query, wait }
+    }
+
+    /// Waits for the result of a call that is stored. Returns `None` if the client gets 202.
+    async fn wait_for(
+        &self,
+        WaitRequest { query, wait }: WaitRequest,
+        outcome: &SubmitOutcome,
+        sequence: Option<u64>,
+        context: &RequestContext,
+    ) -> Option<KeptResult> {
+        let wait = wait?;
+        // The call that is repeated may have ended before, or have another id.
+        if context.call_id.as_ref() != Some(&query.id) {
+            return None;
+        }
+        let is_repeat = matches!(outcome, SubmitOutcome::Duplicate { .. });
+        let before = if is_repeat { self.kept_result(&query, sequence).await } else { None };
+        let result = match before {
+            Some(result) => Some(result),
+            None => self.waits.result(wait, sequence).await,
+        };
+        let result = match result {
+            Some(result) => Some(result),
+            // The connection to NATS may have been lost while the result was published.
+            None => self.kept_result(&query, sequence).await,
+        };
+        self.account_result(Box::new(result?)).ok().map(|result| *result)
+    }
+
+    /// Returns the kept result of a call at a sequence, if there is one.
+    async fn kept_result(&self, query: &CallQuery, sequence: Option<u64>) -> Option<KeptResult> {
+        let directory = self.directory().ok()?;
+        let found = self.lookups.result(&directory, &self.default_queue, query.clone()).await;
+        let result = found.ok().flatten()?;
+        let is_own = sequence.is_none_or(|sequence| sequence == result.sequence);
+        is_own.then_some(*result)
     }
 
     /// Parses the head of a call, and checks it as far as neither NATS nor its queue is needed.
@@ -638,6 +729,23 @@ impl Service {
     fn url_in_directory(&self, function: &FunctionName) -> Option<String> {
         self.directory.borrow().as_ref()?.functions.get(function)?.url.clone()
     }
+}
+
+/// A call that is stored.
+struct Accepted {
+    outcome: SubmitOutcome,
+    /// Its sequence on its queue's stream, if that is known.
+    sequence: Option<u64>,
+    /// Set if the client prefers to wait for the result.
+    wait: Option<WaitRequest>,
+}
+
+/// The wish of a client to wait for the result of its call.
+struct WaitRequest {
+    query: CallQuery,
+    /// `None` if the client does not wait: there are too many waits, or the result may not be
+    /// read.
+    wait: Option<Wait>,
 }
 
 /// Creates the submitter of calls.

@@ -166,6 +166,25 @@ pub struct Settings {
     )]
     pub max_publishing: u32,
 
+    /// Maximum time that a request waits for the result of a call, with Prefer: wait=N or ?wait=
+    #[arg(
+        long,
+        env = "max_wait",
+        default_value = "60s",
+        value_parser = GoDuration::parse_positive
+    )]
+    pub max_wait: GoDuration,
+
+    /// Maximum number of requests that wait for the result of a call at the same time, and never
+    /// more than half of the connections. Above it, a client that prefers to wait gets 202 at once
+    #[arg(
+        long,
+        env = "max_waits",
+        default_value = "4096",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub max_waits: u32,
+
     /// Maximum number of calls before a call in its chain, by X-Async-Depth. A chain consists of
     /// calls whose callback or function calls the next function. Above it, the gateway answers 508
     #[arg(long, env = "max_chain_depth", default_value_t = 100)]

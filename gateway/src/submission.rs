@@ -12,6 +12,7 @@ use asyncqueue::{
     },
     hop_by_hop::strip_connection_headers,
     invocation::{MAX_TARGET, read_depth},
+    kept_results::WAIT_RETENTION,
     retry::RetryOverrides,
 };
 use bytes::Bytes;
@@ -100,6 +101,17 @@ impl Submission {
             value: GoDuration(retention).to_string(),
             rule: error.to_string(),
         })
+    }
+
+    /// Has the result kept for a client that waits for it, unless it is kept for longer anyway.
+    #[must_use]
+    pub(crate) fn with_result_kept(self, settings: &ResultsSettings) -> Self {
+        let least = WAIT_RETENTION.min(settings.max_retention.0);
+        let is_longer = settings.retention_of(None).is_some_and(|retention| retention >= least);
+        if self.keep_result.is_some() || is_longer {
+            return self;
+        }
+        Self { keep_result: Some(least), ..self }
     }
 
     /// Replaces the function's name with the spelling that the directory has.

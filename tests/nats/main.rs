@@ -72,6 +72,7 @@ mod suspend;
 mod unknown_functions;
 mod versions;
 mod waiting;
+mod waiting_results;
 mod worker;
 mod worker_answers;
 mod worker_faults;
