@@ -28,6 +28,8 @@ async fn the_gateway_answers_as_its_description_says() {
         ("function_url", function.url()),
         ("function_namespaces", "*".to_owned()),
         ("max_chain_depth", u32::MAX.to_string()),
+        // No call ends, unless it is cancelled.
+        ("max_wait", "100ms".to_owned()),
         // A line for each of some thousand requests would hide the report.
         ("RUST_LOG", "info".to_owned()),
     ];
