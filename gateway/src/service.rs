@@ -610,10 +610,8 @@ impl Service {
         let permits = self.directory().is_ok_and(|directory| {
             ResultsSettings::of(directory.queues.get(queue)).permits_reading(call_id)
         });
-        let wait = match permits {
-            true => self.waits.begin(queue, function, call_id, time).await,
-            false => None,
-        };
+        let wait =
+            if permits { self.waits.begin(queue, function, call_id, time).await } else { None };
         WaitRequest { query, wait }
     }
 

@@ -76,7 +76,7 @@ impl Command {
 
 pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Stan(arguments) => stan::run(session, &arguments).await,
+        Command::Stan(arguments) => Box::pin(stan::run(session, &arguments)).await,
         Command::Jetstream(arguments) => Box::pin(jetstream::run(session, &arguments)).await,
     }
 }
