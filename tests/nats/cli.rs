@@ -553,9 +553,9 @@ async fn queues_are_listed_from_streams_and_directory() {
     let table = aq_ok(&queue, &["queues"]).await;
     let row = |table: &str| {
         let row = table.lines().nth(1).unwrap().split_whitespace().map(str::to_owned);
-        row.take(8).collect::<Vec<_>>()
+        row.take(9).collect::<Vec<_>>()
     };
-    assert_eq!(row(&table), ["jobs", "3", "1", "1", "0", "0", "0", "1"], "{table}");
+    assert_eq!(row(&table), ["jobs", "3", "1", "1", "0", "0", "0", "0", "1"], "{table}");
 
     drop(worker);
     let ended = until("the server has seen that the worker is gone", async || {
@@ -564,7 +564,7 @@ async fn queues_are_listed_from_streams_and_directory() {
     })
     .await;
     let table = ended.text();
-    assert_eq!((row(&table)[1].as_str(), row(&table)[7].as_str()), ("4", "0"), "{table}");
+    assert_eq!((row(&table)[1].as_str(), row(&table)[8].as_str()), ("4", "0"), "{table}");
 
     let mut directory = Directory::default();
     let entry = QueueEntry::new("SLOW", "slow");

@@ -70,11 +70,18 @@ pub async fn cancel_calls(
         return Ok(outcome);
     }
     let found = find_call(js, candidates, query).await?;
-    if is_cancelled(&found) {
-        // Another request has cancelled it since then, and may not be certain yet.
-        return Ok(outcome_of_repeat(cancel_pending(js, candidates, query, timeout).await?));
+    if !is_cancelled(&found) {
+        return Ok(outcome_after_lookup(counts, found));
     }
-    Ok(outcome_after_lookup(counts, found))
+    // Another request has cancelled it since then, and may not be certain yet.
+    let counts = cancel_pending(js, candidates, query, timeout).await?;
+    if let Some(outcome) = outcome_if_cancelled(counts).or_else(|| outcome_if_ended(counts)) {
+        return Ok(outcome);
+    }
+    // Either its tombstone has expired, and the result for the client says that the call is
+    // cancelled. Or its worker has just recorded that the cancellation came too late.
+    let found = find_call(js, candidates, query).await?;
+    Ok(outcome_of_repeat(counts, found))
 }
 
 /// Returns the outcome if at least one call is cancelled or has a tombstone.
@@ -86,13 +93,16 @@ fn outcome_if_cancelled(counts: CancelCounts) -> Option<CancelOutcome> {
     }
 }
 
-/// Returns the outcome of a repeated cancellation, for a call that another request has cancelled.
-fn outcome_of_repeat(counts: CancelCounts) -> CancelOutcome {
-    // If no call was found, the call is known by the result for its client, and its tombstone has
-    // expired.
-    let from_result =
-        || CancelOutcome::Cancelled(CancelCounts { cancelled: 1, before: 1, ..counts });
-    outcome_if_cancelled(counts).or_else(|| outcome_if_ended(counts)).unwrap_or_else(from_result)
+/// Returns the outcome of a repeated cancellation that has found no call, given the result of the
+/// lookup after it.
+fn outcome_of_repeat(counts: CancelCounts, found: Lookup) -> CancelOutcome {
+    match found {
+        Lookup::Ended(CallStatus { state: CallState::Cancelled { .. }, .. }) => {
+            CancelOutcome::Cancelled(CancelCounts { cancelled: 1, before: 1, ..counts })
+        }
+        Lookup::Cancelling(_) => CancelOutcome::Unconfirmed,
+        found => outcome_after_lookup(counts, found),
+    }
 }
 
 /// Returns the outcome if no call is cancelled, given the result of the lookup after it.
@@ -158,14 +168,17 @@ mod tests {
         assert!(!is_cancelled(&Lookup::Ended(ended(CallState::Expired { since: SINCE }))));
         assert!(is_cancelled(&Lookup::Cancelling(ended(CallState::Delivered))));
         assert!(!is_cancelled(&Lookup::NotFound));
-        assert_eq!(outcome_of_repeat(NOT_CERTAIN), CancelOutcome::Unconfirmed);
-        assert_eq!(
-            outcome_of_repeat(DEAD),
-            CancelOutcome::Ended { end: EndState::Dead, status: None }
-        );
-        let before = CancelCounts { before: 1, ..CANCELLED };
-        assert_eq!(outcome_of_repeat(before), CancelOutcome::Cancelled(before));
-        assert_eq!(outcome_of_repeat(EMPTY), CancelOutcome::Cancelled(before));
+    }
+
+    #[test]
+    fn repeat_that_finds_no_call_believes_the_lookup_after_it() {
+        let cancelled = Lookup::Ended(ended(CallState::Cancelled { since: SINCE }));
+        let before = CancelCounts { cancelled: 1, before: 1, ..EMPTY };
+        assert_eq!(outcome_of_repeat(EMPTY, cancelled), CancelOutcome::Cancelled(before));
+        // Its worker has recorded that the call had ended before.
+        assert_eq!(outcome_of_repeat(EMPTY, Lookup::NotFound), CancelOutcome::NotFound);
+        let cancelling = Lookup::Cancelling(ended(CallState::Delivered));
+        assert_eq!(outcome_of_repeat(EMPTY, cancelling), CancelOutcome::Unconfirmed);
     }
 
     #[test]

@@ -236,7 +236,7 @@ pub const REQUESTS: &[Request] = &[
         "a delay without a unit",
         b"X-Delay: 90\r\n",
         400,
-        "X-Delay: `90` is not a duration: each number needs a unit; write it as 200ms, 90s, 15m",
+        "X-Delay: `90` is not a duration: a number needs a unit; write it as 200ms, 90s, 15m",
     ),
     field(
         "a time that is not of RFC 3339",
