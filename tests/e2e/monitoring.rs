@@ -14,10 +14,14 @@ use crate::support::{Gateway, Queue};
 
 #[tokio::test]
 async fn alerts_and_dashboard_read_what_the_programs_export() {
-    let queue = Queue::ready("monitored", "{timeout: 1m, fairness: Function}").await;
+    // Queues without limits do not export them.
+    let spec = "{timeout: 1m, fairness: Function, concurrency: 10, \
+                perFunction: {maxInflight: 5, adaptive: true}}";
+    let queue = Queue::ready("monitored", spec).await;
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let gateway = Gateway::connect();
-    let call = gateway.submit(queue.name(), "fast").await;
+    // It is refused once.
+    let call = gateway.submit(queue.name(), "fast?status=429&fail_times=1").await;
     gateway.callback(queue.name(), &call.call_id).await;
 
     let worker = queue.worker();
