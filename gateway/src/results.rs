@@ -17,6 +17,11 @@ use crate::{
 /// The end of the path of a call's result.
 const RESULT: &str = "/result";
 
+/// Returns whether this may be the path of a call's result.
+pub(crate) fn is_result(call: FunctionPath<'_>) -> bool {
+    call.path.ends_with(RESULT)
+}
+
 /// Parses the path of a call's result: `/async-function/CALL-ID/result[?function=NAME]` or
 /// `/async-function/NAME/CALL-ID/result`. Returns `None` for another path.
 pub(crate) fn result_query(

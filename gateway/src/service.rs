@@ -367,7 +367,7 @@ impl Service {
                     }
                 }
             }
-            Method::GET | Method::HEAD if target.function_path().path.ends_with("/result") => {
+            Method::GET | Method::HEAD if results::is_result(target.function_path()) => {
                 let result = Box::pin(self.result(&target, &head.method, context)).await;
                 let result = result.map_err(|rejection| self.with_cause(rejection));
                 self.metrics.record_lookup(

@@ -6,7 +6,6 @@ use async_nats::{
     HeaderMap as NatsHeaders,
     jetstream::{
         Context, ErrorCode,
-        context::{CreateStreamError, CreateStreamErrorKind},
         message::PublishMessage,
         response::Response,
         stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
@@ -25,6 +24,7 @@ use crate::{
     jetstream::{NatsError, find_stream, last_message, stored_at},
     kv::Bucket,
     publish_failure::PublishFailure,
+    stream::is_name_taken,
 };
 
 /// How long the report of a batch that has ended is kept.
@@ -65,23 +65,17 @@ async fn create(js: &Context, config: Config) -> Result<(), NatsError> {
     let replicated = Config { num_replicas: replicas, ..config.clone() };
     let created = match js.create_stream(replicated).await {
         // A cluster that has lost servers accepts no stream with as many replicas.
-        Err(error) if replicas > 1 && !exists(&error) => {
+        Err(error) if replicas > 1 && !is_name_taken(&error) => {
             js.create_stream(Config { num_replicas: 1, ..config }).await
         }
         created => created,
     };
     match created {
-        Err(error) if !exists(&error) => {
+        Err(error) if !is_name_taken(&error) => {
             Err(NatsError::during("create the buckets of batches")(error))
         }
         _ => Ok(()),
     }
-}
-
-/// Returns whether a stream was not created because another program has just created it.
-fn exists(error: &CreateStreamError) -> bool {
-    matches!(error.kind(), CreateStreamErrorKind::JetStream(error)
-        if error.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
 
 fn batches_config() -> Config {
