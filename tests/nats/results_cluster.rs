@@ -17,8 +17,11 @@ use test_support::{
     wait::until_in,
 };
 
+use tokio::task::JoinSet;
+
 use crate::{
     gateway::Gateway,
+    lanes_cluster::sweep_lanes,
     support::{spec, start_worker},
 };
 
@@ -35,6 +38,8 @@ struct Replicated {
     gateway: Gateway,
     function: HttpServer,
     _workers: [Program; 2],
+    /// The operator's part: lanes that could not be created without a leader.
+    _swept: Option<JoinSet<()>>,
 }
 
 impl Replicated {
@@ -63,7 +68,8 @@ impl Replicated {
             start_worker(cluster.node(0), &function, &settings)
         };
         let workers = [worker(), worker()];
-        Self { cluster, js, gateway, function, _workers: workers }
+        let swept = (fairness == Fairness::Function).then(|| sweep_lanes(&js, &spec));
+        Self { cluster, js, gateway, function, _workers: workers, _swept: swept }
     }
 
     /// Submits a call with this body, however often servers do not answer.

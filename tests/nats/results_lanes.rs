@@ -97,7 +97,8 @@ async fn all_kinds_end(gateway: &Gateway, server: &HttpServer) {
     let delayed = delayed.header("x-call-id");
     let due = not_before(gateway, delayed).await;
     let lines: Vec<_> = (0..6)
-        .map(|number| json!({"function": format!("f{}", number % 3), "body": format!("line {number}")}))
+        .map(|number| (format!("f{}", number % 3), format!("line {number}")))
+        .map(|(function, body)| json!({"function": function, "body": body}))
         .collect();
     let [all, one] = [&lines[..], &lines[..1]].map(|lines| submit_batch(gateway, &receiver, lines));
     batch_is_done(&receiver, &all.await, lines.len()).await;
