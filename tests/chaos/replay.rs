@@ -144,6 +144,8 @@ fn of_fault(window: &FaultWindow, lease: Duration) -> Vec<(Duration, Observation
     let fault = match window.kind {
         FaultKind::Lost | FaultKind::Unwritten => Fault::WorkerOrLeaseLost,
         FaultKind::Forgotten => Fault::ConsumerRecreated,
+        // A queued call and one that waits are the same to the model.
+        FaultKind::Requeued => return Vec::new(),
         FaultKind::Deleted => Fault::StreamRecreated,
     };
     let mut steps = Vec::new();

@@ -64,6 +64,9 @@ pub enum Excuse {
     Ends,
     /// The consumer was deleted, and with it what was delivered how often.
     Forgets,
+    /// From here on, other consumers may take the calls: what waits for its next attempt is queued
+    /// again, with its attempts.
+    BeginsRequeuing,
     /// The streams were deleted with what they held.
     Deletes,
 }

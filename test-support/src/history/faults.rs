@@ -31,6 +31,8 @@ pub enum FaultKind {
     Unwritten,
     /// The consumer was deleted, and with it what was delivered how often.
     Forgotten,
+    /// The consumers were replaced, after the attempts of what waited were recorded.
+    Requeued,
     /// The streams were deleted with what they held.
     Deleted,
 }
@@ -55,6 +57,7 @@ pub fn windows(history: &[Event]) -> Vec<FaultWindow> {
             Excuse::Forgets => windows.push(window(FaultKind::Forgotten)),
             Excuse::Deletes => windows.push(window(FaultKind::Deleted)),
             Excuse::Begins => begun.push(window(FaultKind::Lost)),
+            Excuse::BeginsRequeuing => begun.push(window(FaultKind::Requeued)),
             Excuse::BeginsUnwritten => begun.push(window(FaultKind::Unwritten)),
             Excuse::Ends => {
                 // The last one that began, of the same queue: faults of two queues may overlap.
@@ -78,19 +81,24 @@ pub(super) struct Faults {
     hits: Vec<(Duration, Duration)>,
     unwritten: Vec<(Duration, Duration)>,
     forgotten: Vec<Duration>,
+    requeued: Vec<(Duration, Duration)>,
     deleted: Vec<Duration>,
 }
 
 impl Faults {
     pub(super) fn of(windows: &[FaultWindow], queue: QueueNumber, lease: Duration) -> Self {
         let (mut hits, mut unwritten) = (Vec::new(), Vec::new());
-        let (mut forgotten, mut deleted) = (Vec::new(), Vec::new());
+        let (mut forgotten, mut requeued, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
         for fault in windows.iter().filter(|fault| fault.queue.is_none_or(|only| only == queue)) {
             match fault.kind {
                 FaultKind::Lost => {}
                 FaultKind::Unwritten => unwritten.push((fault.since, fault.until)),
                 FaultKind::Forgotten => {
                     forgotten.push(fault.since);
+                    continue;
+                }
+                FaultKind::Requeued => {
+                    requeued.push((fault.since, fault.until));
                     continue;
                 }
                 FaultKind::Deleted => {
@@ -107,7 +115,7 @@ impl Faults {
             hits.push((since, fault.until));
         }
         hits.sort_by_key(|(_, until)| *until);
-        Self { hits, unwritten, forgotten, deleted }
+        Self { hits, unwritten, forgotten, requeued, deleted }
     }
 
     /// How many could hit what was in flight between these times, if they hit as long as `reaches`
@@ -156,6 +164,11 @@ impl Faults {
     /// Whether the attempts of a call that was in flight between these times were forgotten.
     pub(super) fn forgotten(&self, since: Duration, until: Duration) -> u64 {
         self.forgotten.iter().filter(|at| since <= **at && **at <= until).count() as u64
+    }
+
+    /// Whether the calls were queued again by a time, and no run has `started` since then.
+    pub(super) fn is_requeued(&self, time: Duration, started: impl Fn(Duration) -> bool) -> bool {
+        self.requeued.iter().any(|(since, until)| *since <= time && !started(*until))
     }
 
     /// Whether the stream was deleted after a time.
