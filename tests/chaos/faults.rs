@@ -87,8 +87,7 @@ pub(crate) async fn end_gateway(stage: &mut Stage) {
 
 /// The only nats-server dies, and is started again with its store after a while.
 pub(crate) async fn kill_nats(stage: &mut Stage, away: Duration) {
-    // What was delivered in its last moments, it may not have written down.
-    stage.recorder.fault("nats-server is killed", Excuse::Begins);
+    stage.recorder.fault("nats-server is killed", Excuse::BeginsKilled);
     stage.servers.one().kill();
     sleep(away).await;
     stage.servers.one().run().await;

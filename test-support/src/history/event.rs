@@ -57,6 +57,9 @@ pub enum Excuse {
     Once,
     /// From here on, workers or their leases may die.
     Begins,
+    /// The same, since the only server is killed. It may have forgotten the deliveries of its last
+    /// moment.
+    BeginsKilled,
     /// The same, and nothing that the server does from here on may reach its disk: started again,
     /// it may have forgotten that a call has ended.
     BeginsUnwritten,
