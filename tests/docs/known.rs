@@ -222,7 +222,7 @@ const AROUND: &[Around] = &[
     },
     Around {
         document: "docs/operations.md",
-        command: "kubectl aq status",
+        command: "kubectl aq -n openfaas status",
         before: &[(
             "curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'",
             "",
@@ -230,10 +230,10 @@ const AROUND: &[Around] = &[
         prints: "running on slow-queue-worker-",
         ..NOTHING
     },
-    prints("docs/operations.md", "kubectl aq cancel", "cancelled while running"),
+    prints("docs/operations.md", "kubectl aq -n openfaas cancel", "cancelled while running"),
     Around {
         document: "docs/operations.md",
-        command: "kubectl aq dead list",
+        command: "kubectl aq -n openfaas dead list",
         // The call of the commands after it.
         before: &[(
             "curl -d hi -H 'X-Call-Id: broken-1' \
@@ -243,14 +243,14 @@ const AROUND: &[Around] = &[
         prints: "broken-1",
         ..NOTHING
     },
-    prints("docs/operations.md", "kubectl aq dead show slow-queue CALL-ID --body", "hi"),
+    prints("docs/operations.md", "kubectl aq -n openfaas dead show slow-queue CALL-ID --body", "hi"),
     prints(
         "docs/operations.md",
-        "kubectl aq dead show",
+        "kubectl aq -n openfaas dead show",
         "the function answered 500 (attempt 1 of 1)",
     ),
-    prints("docs/operations.md", "kubectl aq dead replay", "1 dead letter replayed"),
-    prints("docs/operations.md", "kubectl aq dead purge", "deleted"),
+    prints("docs/operations.md", "kubectl aq -n openfaas dead replay", "1 dead letter replayed"),
+    prints("docs/operations.md", "kubectl aq -n openfaas dead purge", "deleted"),
     Around {
         document: "docs/operations.md",
         command: "nats --server=nats://127.0.0.1:4222 backup account",
@@ -285,7 +285,7 @@ const AROUND: &[Around] = &[
                 "",
             ),
         ],
-        after: &[("kubectl aq status CALL-ID", "queued")],
+        after: &[("kubectl aq -n openfaas status CALL-ID", "queued")],
         ..NOTHING
     },
     Around {
