@@ -3,10 +3,10 @@
 use asyncqueue_runtime::settings::NatsSettings;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{cancel, check, dead, drain, fairness, queues, status};
+use crate::commands::{batch, cancel, check, dead, drain, fairness, queues, result, status};
 
-/// Inspects the queues of AsyncQueue, cancels calls, replays dead letters, and migrates queues of
-/// OpenFaaS
+/// Inspects the queues of AsyncQueue, reads results, cancels calls, replays dead letters, and
+/// migrates queues of OpenFaaS
 ///
 /// Connects only to NATS. From outside of the cluster:
 ///
@@ -17,7 +17,7 @@ use crate::commands::{cancel, check, dead, drain, fairness, queues, status};
 ///
 ///     kubectl exec --namespace openfaas deploy/asyncqueue-gateway -- kubectl-aq queues
 ///
-/// Exit codes: 0 success, 1 error, 2 invalid command line.
+/// Exit codes: 0 success, 1 error, 2 invalid command line. Those of `result` are in its help.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-aq", bin_name = "kubectl aq", version, verbatim_doc_comment)]
 pub(crate) struct Cli {
@@ -34,7 +34,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Dead(dead::Command),
     Status(status::StatusArgs),
+    Result(result::ResultArgs),
     Cancel(cancel::CancelArgs),
+    Batch(batch::BatchArgs),
     Check(check::CheckArgs),
     Fairness(fairness::FairnessArgs),
     #[command(subcommand)]
@@ -96,6 +98,28 @@ mod tests {
                     "{bad}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_call_or_a_batch_is_cancelled() {
+        for good in ["- a", "jobs a", "--batch b-1"] {
+            read(&format!("aq cancel {good}")).unwrap();
+        }
+        for bad in ["", "-", "jobs", "- a --batch b-1", "- --batch b-1", "--batch a.b"] {
+            assert_eq!(read(&format!("aq cancel {bad}")).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn result_and_batch_need_an_id() {
+        for good in
+            ["result a", "result a --wait 30s -o json --queue jobs", "batch b", "batch b -o json"]
+        {
+            read(&format!("aq {good}")).unwrap();
+        }
+        for bad in ["result", "result a.b", "result a --wait 30", "result a -o table", "batch"] {
+            assert_eq!(read(&format!("aq {bad}")).unwrap_err().exit_code(), 2, "{bad}");
         }
     }
 

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 mod args;
 mod commands;
+mod exit;
 mod inventory;
+mod kept_result;
 mod lookup;
 mod output;
 mod run;

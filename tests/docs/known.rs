@@ -230,7 +230,30 @@ const AROUND: &[Around] = &[
         prints: "running on slow-queue-worker-",
         ..NOTHING
     },
-    prints("docs/operations.md", "kubectl aq cancel", "cancelled while running"),
+    prints("docs/operations.md", "kubectl aq cancel - CALL-ID", "cancelled while running"),
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq result CALL-ID --wait 30s",
+        before: &[(
+            "curl -d hi -H 'X-Keep-Result: 1h' \
+             http://asyncqueue-gateway.openfaas:8080/async-function/slow",
+            "",
+        )],
+        prints: "is done, status 200",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq batch report-7",
+        before: &[(
+            "curl -d '{\"function\":\"slow\",\"query\":\"sleep=1m\"}' -H 'X-Batch-Id: report-7' \
+             http://asyncqueue-gateway.openfaas:8080/async-batch",
+            "",
+        )],
+        prints: "1 pending",
+        ..NOTHING
+    },
+    prints("docs/operations.md", "kubectl aq cancel --batch", "cancelled: 1"),
     Around {
         document: "docs/operations.md",
         command: "kubectl aq dead list",
