@@ -5,11 +5,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     cluster::ClusterArgs,
-    commands::{cancel, check, dead, drain, fairness, queues, status},
+    commands::{batch, cancel, check, dead, drain, fairness, queues, result, status},
 };
 
-/// Inspects the queues of AsyncQueue, cancels calls, replays dead letters, and migrates queues of
-/// OpenFaaS
+/// Inspects the queues of AsyncQueue, reads results, cancels calls, replays dead letters, and
+/// migrates queues of OpenFaaS
 ///
 /// Connects only to NATS. From outside of the cluster it forwards a port to NATS, with the
 /// permissions of your kubeconfig:
@@ -24,7 +24,7 @@ use crate::{
 ///
 ///     kubectl exec --namespace openfaas deploy/asyncqueue-gateway -- kubectl-aq queues
 ///
-/// Exit codes: 0 success, 1 error, 2 invalid command line.
+/// Exit codes: 0 success, 1 error, 2 invalid command line. Those of `result` are in its help.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-aq", bin_name = "kubectl aq", version, verbatim_doc_comment)]
 pub(crate) struct Cli {
@@ -44,7 +44,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Dead(dead::Command),
     Status(status::StatusArgs),
+    Result(result::ResultArgs),
     Cancel(cancel::CancelArgs),
+    Batch(batch::BatchArgs),
     Check(check::CheckArgs),
     Fairness(fairness::FairnessArgs),
     #[command(subcommand)]
@@ -108,6 +110,28 @@ mod tests {
                     "{bad}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_call_or_a_batch_is_cancelled() {
+        for good in ["- a", "jobs a", "--batch b-1"] {
+            read(&format!("aq cancel {good}")).unwrap();
+        }
+        for bad in ["", "-", "jobs", "- a --batch b-1", "- --batch b-1", "--batch a.b"] {
+            assert_eq!(read(&format!("aq cancel {bad}")).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn result_and_batch_need_an_id() {
+        for good in
+            ["result a", "result a --wait 30s -o json --queue jobs", "batch b", "batch b -o json"]
+        {
+            read(&format!("aq {good}")).unwrap();
+        }
+        for bad in ["result", "result a.b", "result a --wait 30", "result a -o table", "batch"] {
+            assert_eq!(read(&format!("aq {bad}")).unwrap_err().exit_code(), 2, "{bad}");
         }
     }
 
