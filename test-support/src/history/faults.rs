@@ -159,6 +159,12 @@ impl Faults {
         self.hits.iter().filter(hits).count() as u64
     }
 
+    /// Whether one that lasts was there between these times.
+    pub(super) fn last_between(&self, since: Duration, until: Duration) -> bool {
+        let mut lasting = self.hits.iter().filter(|(begins, ends)| begins < ends);
+        lasting.any(|(begins, ends)| *begins <= until && since <= *ends)
+    }
+
     /// How many of these repeats have no fault of their own. Each repeat is a span of time in which
     /// a fault must have been.
     pub(super) fn unexcused(&self, mut repeats: Vec<(Duration, Duration)>) -> usize {

@@ -34,7 +34,9 @@ impl Call<'_> {
     }
 
     fn check_attempts(&self, broken: &mut BTreeSet<Rule>) {
-        let (since, over, lease) = (self.submitted_at(), self.over_at(), self.rules.lease);
+        // The attempts of a delayed call count from when it is due.
+        let since = self.due_at().unwrap_or_default().max(self.submitted_at());
+        let (over, lease) = (self.over_at(), self.rules.lease);
         let failed: Vec<_> = self.runs.iter().filter(|run| self.failed_before(run, over)).collect();
         let count = failed.len() as u64;
         let is_forgotten = |run: &&&Run| self.faults.is_delivery_forgotten(run.started);

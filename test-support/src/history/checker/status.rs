@@ -25,8 +25,13 @@ impl Call<'_> {
         }
     }
 
-    fn can_be(&self, reported: Reported, asked: Duration, answered: Duration) -> bool {
+    pub(super) fn can_be(&self, reported: Reported, asked: Duration, answered: Duration) -> bool {
         match reported {
+            // A little later it may still be with the worker that gives it back when it is due.
+            Reported::Scheduled => {
+                self.due_at().is_some_and(|due| asked < due + self.rules.lease)
+                    && !self.has_ended(asked)
+            }
             Reported::Queued => {
                 let may_be_queued = !self.has_started(asked)
                     || self.is_hit(asked)
