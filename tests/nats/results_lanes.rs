@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use test_support::{
     http::{HttpServer, Received, respond},
+    loopback::{at, free_port},
     program::Program,
-    raw::RawResponse,
+    raw::{self, RawResponse},
     wait::{until, until_in},
 };
 use tokio::time::sleep;
@@ -142,7 +143,9 @@ async fn delayed_calls_do_not_hold_other_calls_of_their_lane() {
     }
     let soon = submit(&gateway, "figlet", &[("x-delay", "8s")], "soon").await;
     let due = not_before(&gateway, soon.header("x-call-id")).await;
-    let _worker = worker(&queue, &server, &[("max_inflight", "1")]);
+    let addr = at(free_port());
+    let settings = [("max_inflight", "1"), ("http_addr", &*addr.to_string())];
+    let _worker = worker(&queue, &server, &settings);
     for number in 0..100 {
         submit(&gateway, "figlet", &[], &format!("now {number}")).await;
         submit(&gateway, "other", &[], &format!("other {number}")).await;
@@ -154,6 +157,12 @@ async fn delayed_calls_do_not_hold_other_calls_of_their_lane() {
     assert!(arrived_at(&server, "soon").unwrap() >= due);
     queue.holds("jobs", 300).await;
     assert_eq!(server.received().len(), 201, "a call ran early or twice");
+    until("the delayed calls are counted", async || {
+        let answer = raw::try_request(addr, "GET", "/metrics", &[], b"").await.ok()?;
+        let text = answer.text();
+        text.contains("queue_worker_scheduled_calls{queue_name=\"jobs\"} 300\n").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

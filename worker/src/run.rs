@@ -246,17 +246,18 @@ impl Worker {
             busy: Arc::default(),
         };
         let record_waiting = |inbox| recorder.start(inbox);
+        let scheduled = shared.statuses.scheduled();
         let Shared { statuses, cancellations, clock, directory, functions, .. } = shared;
         let consumer = (stream.as_str(), durable.as_str());
         let functions = (directory, &functions);
+        let metrics =
+            queue_metrics::run(js, queue, consumer, functions, &self.metrics, &clock, &scheduled);
         let result = tokio::select! {
             result = result => result.context("the task that pulls messages failed"),
             () = keeper.run() => Ok(()),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics, record_waiting) => Ok(()),
-            () = queue_metrics::run(js, queue, consumer, functions, &self.metrics, &clock) => {
-                Ok(())
-            }
+            () = metrics => Ok(()),
         };
         keeper.leave_if_limited().await;
         result
