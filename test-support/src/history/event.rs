@@ -89,6 +89,9 @@ pub enum Excuse {
     Once,
     /// From here on, workers or their leases may die.
     Begins,
+    /// The same, since the only server is killed. It may have forgotten the deliveries of its last
+    /// moment.
+    BeginsKilled,
     /// The same, and nothing that the server does from here on may reach its disk: started again,
     /// it may have forgotten that a call has ended.
     BeginsUnwritten,
@@ -96,6 +99,9 @@ pub enum Excuse {
     Ends,
     /// The consumer was deleted, and with it what was delivered how often.
     Forgets,
+    /// From here on, other consumers may take the calls: what waits for its next attempt is queued
+    /// again, with its attempts.
+    BeginsRequeuing,
     /// The streams were deleted with what they held.
     Deletes,
 }

@@ -33,7 +33,10 @@ impl Call<'_> {
                     && !self.has_ended(asked)
             }
             Reported::Queued => {
-                (!self.has_started(asked) || self.is_hit(asked)) && !self.has_ended(asked)
+                let may_be_queued = !self.has_started(asked)
+                    || self.is_hit(asked)
+                    || self.is_requeued(asked, answered);
+                may_be_queued && !self.has_ended(asked)
             }
             Reported::Waiting => {
                 (self.has_started(answered) || self.is_hit(answered)) && !self.has_ended(asked)
@@ -74,6 +77,14 @@ impl Call<'_> {
     /// Whether it was delivered before a time for certain.
     fn has_started(&self, time: Duration) -> bool {
         self.runs.first().is_some_and(|first| first.started <= time)
+    }
+
+    /// Whether its queue had other consumers by the time of the answer, and it had not been started
+    /// by one of them when the client asked.
+    fn is_requeued(&self, asked: Duration, answered: Duration) -> bool {
+        self.faults.is_requeued(answered, |since| {
+            self.runs.iter().any(|run| since < run.started && run.started <= asked)
+        })
     }
 
     /// Whether a fault may have hit it before a time, so that no server may know any more that it
