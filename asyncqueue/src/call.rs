@@ -117,7 +117,7 @@ pub struct CallStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum CallState {
-    /// The call was not delivered yet.
+    /// The call was not delivered yet, or not since its queue has other consumers.
     Queued {
         /// Maximum number of calls before it.
         #[serde(skip_serializing_if = "Option::is_none")]

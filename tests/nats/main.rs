@@ -12,6 +12,7 @@ mod cancel;
 mod cancel_races;
 mod chains;
 mod cli;
+mod cli_results;
 mod connections;
 mod creation_order;
 mod credentials;

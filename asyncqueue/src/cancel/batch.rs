@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{CancelCounts, Canceller};
 use crate::{
     batch::{
-        BatchId, BatchRecord, CallEnd, MAX_CONCURRENT, MemberCall, end_of_removed,
+        BatchId, BatchRecord, CallEnd, MAX_CONCURRENT, MemberCall, end_of_removed, find_batch,
         finish_if_complete, storage,
     },
     call::{CallQuery, QueueLocation},
@@ -26,6 +26,19 @@ pub struct BatchCancelCounts {
     pub ended: u64,
     /// Calls whose cancellation is not certain yet. A repeat is safe.
     pub unconfirmed: u64,
+}
+
+/// Cancels what is left of a batch, as [`cancel_rest`] does. All counts are 0 if the batch has
+/// ended. `None` if no such batch is known.
+pub async fn cancel_batch(
+    js: &Context,
+    id: &BatchId,
+    timeout: Duration,
+) -> Result<Option<BatchCancelCounts>, NatsError> {
+    match cancel_rest(js, id, timeout).await? {
+        Some(counts) => Ok(Some(counts)),
+        None => Ok(find_batch(js, id).await?.map(|_| BatchCancelCounts::default())),
+    }
 }
 
 /// Cancels the calls of a batch that have not ended, 64 at a time. Waits up to `timeout` to be

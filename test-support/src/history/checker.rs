@@ -4,7 +4,9 @@
 //! none is lost; none starts after a confirmed cancellation; none runs twice unless a worker or its
 //! lease died under it. And what follows from that: a client that wants a callback gets one; what
 //! was refused does not run; what the gateway says about a call is true, and it never lets a client
-//! wait. A queue with a total of open invocations never exceeds it.
+//! wait for longer than it may. A result that a client asks for is what the function answered in
+//! the invocation that ended the call, and each client gets the same. A delayed call does not start
+//! before its time. A queue with a total of open invocations never exceeds it.
 //!
 //! The only excuses are the faults of the history, each of them once: see [`super::faults`].
 
@@ -25,9 +27,11 @@ mod call;
 mod callbacks;
 mod client;
 mod concurrency;
+mod delays;
 mod end;
 mod invocations;
 mod lateness;
+mod results;
 mod runs;
 mod status;
 
@@ -122,6 +126,8 @@ pub enum Rule {
     RanTooOften,
     /// It is dead though it had attempts left.
     DiedEarly,
+    /// It was delayed, and started before its time.
+    StartedEarly,
     /// It had to wait for too long before it started.
     HeldUp,
     /// It ran though the client was answered that it is not stored.
@@ -136,6 +142,16 @@ pub enum Rule {
     TooManyOpen,
     /// The gateway reported a state that it can't have been in.
     WrongStatus,
+    /// A client got a result that is not what the call ended with.
+    WrongResult,
+    /// Clients got two results.
+    TwoResults,
+    /// The client asked for the result to be kept, the call has ended, and there is no result.
+    ResultMissing,
+    /// The client waited, and the call had ended well before the answer without its result.
+    WaitMissed,
+    /// It started though a client had the result with which it is done.
+    StartedAfterResult,
     /// The client had no answer in time.
     Hung,
     /// The client was refused for now, and did not learn when to try again.
@@ -201,6 +217,7 @@ impl fmt::Display for Rule {
             Self::RanAgain => "ran again though no run had failed and no worker or lease had died",
             Self::RanTooOften => "ran more often than it has attempts",
             Self::DiedEarly => "a dead letter though it had attempts left",
+            Self::StartedEarly => "started before the time until which it was delayed",
             Self::HeldUp => "held up: it did not start in time",
             Self::RanThoughRefused => "ran though it was refused",
             Self::CallbackMissing => "no callback was taken",
@@ -208,6 +225,11 @@ impl fmt::Display for Rule {
             Self::IdRefused => "refused since another call has its id",
             Self::TooManyOpen => "started while all that `concurrency` permits were open",
             Self::WrongStatus => "the gateway reported a state that it can't have been in",
+            Self::WrongResult => "a result that is not what it ended with",
+            Self::TwoResults => "two results",
+            Self::ResultMissing => "it has ended, and its result is not kept as its client asked",
+            Self::WaitMissed => "its client waited, and did not get the result that was there",
+            Self::StartedAfterResult => "started though a client had its result",
             Self::Hung => "the gateway did not answer in time",
             Self::NoRetryAfter => "refused for now without saying when to try again",
         })

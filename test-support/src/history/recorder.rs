@@ -88,6 +88,12 @@ impl Recorder {
         date.duration_since(self.date).unwrap_or_default()
     }
 
+    /// The date at a time since the beginning.
+    #[must_use]
+    pub fn date_at(&self, time: Duration) -> SystemTime {
+        self.date + time
+    }
+
     /// What has been seen so far, in order.
     #[must_use]
     pub fn history(&self) -> Vec<Event> {

@@ -277,6 +277,7 @@ fn a_call_that_is_too_old_expires_and_does_not_start_any_more() {
 
 mod cancellations;
 mod repeats;
+mod results;
 mod status;
 
 #[test]
