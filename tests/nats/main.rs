@@ -59,6 +59,8 @@ mod platform_failures;
 mod python_clients;
 mod replay;
 mod results;
+mod results_cluster;
+mod results_lanes;
 mod scaled_to_zero;
 mod sequences;
 mod sequences_cluster;
