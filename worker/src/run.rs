@@ -33,6 +33,7 @@ use crate::{
         attempt_offsets::AttemptOffsets,
         batch_ends::BatchEnds,
         cancellations::Cancellations,
+        ended_calls::EndedCalls,
         finish::Finisher,
         log,
         policies::RetryPolicies,
@@ -100,6 +101,7 @@ struct Shared {
     dead_letters: DeadLetterWriter,
     statuses: CallStatuses,
     cancellations: Cancellations,
+    ended: EndedCalls,
     clock: ServerClock,
     directory: watch::Receiver<Option<Arc<Directory>>>,
     settings: SettingsFollower,
@@ -247,7 +249,7 @@ impl Worker {
         };
         let record_waiting = |inbox| recorder.start(inbox);
         let scheduled = shared.statuses.scheduled();
-        let Shared { statuses, cancellations, clock, directory, functions, .. } = shared;
+        let Shared { statuses, cancellations, ended, clock, directory, functions, .. } = shared;
         let consumer = (stream.as_str(), durable.as_str());
         let functions = (directory, &functions);
         let metrics =
@@ -257,6 +259,7 @@ impl Worker {
             () = keeper.run() => Ok(()),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics, record_waiting) => Ok(()),
+            () = ended.answer_requests(&client) => Ok(()),
             () = metrics => Ok(()),
         };
         keeper.leave_if_limited().await;
@@ -344,6 +347,7 @@ impl Worker {
             dead_letters,
             statuses,
             cancellations,
+            ended: EndedCalls::new(self.settings.queue_name.clone()),
             clock,
             directory,
             settings: live,
@@ -452,6 +456,7 @@ impl Worker {
             dead_letters: shared.dead_letters.clone(),
             batches: BatchEnds { js: js.clone(), store: shared.store.clone() },
             keeper,
+            ended: shared.ended.clone(),
         }
     }
 
