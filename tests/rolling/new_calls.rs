@@ -134,7 +134,7 @@ impl Stage {
         self.js.get_stream(stream).await.unwrap().cached_info().state.messages
     }
 
-    /// Waits until no call is left, and checks that these were run, once for each time that a body is
+    /// Waits until no call is left. Checks that these were run, once for each time that a body is
     /// named, and that none is dead.
     async fn calls_ran(&self, bodies: &[&str]) {
         until_in(WAIT_TIMEOUT, "all calls end", async || {
