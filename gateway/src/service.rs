@@ -157,6 +157,7 @@ impl Service {
             max_chain_depth,
             max_hops,
             memory_budget: _,
+            max_connections: _,
             max_connection_age,
             max_connection_requests,
             access_log,
@@ -181,7 +182,14 @@ impl Service {
             max_requests: max_connection_requests,
         };
         let max_waits = usize::try_from(max_waits).unwrap_or(usize::MAX).min(of_connections);
-        let waits = Waits::new(nats.clone(), max_waits, max_wait.0, shutdown, metrics.clone());
+        let waits = Waits::new(
+            nats.clone(),
+            max_waits,
+            memory.account("waits"),
+            max_wait.0,
+            shutdown,
+            metrics.clone(),
+        );
         Ok(Self {
             health,
             call_memory: memory.account("calls"),
