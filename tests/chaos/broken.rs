@@ -3,9 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{AckKind, Message, consumer::PullConsumer};
+use async_nats::jetstream::{AckKind, Context, Message, consumer::PullConsumer};
 use asyncqueue::{
-    EndState,
+    EndState, Invocation,
+    batch::{CallEnd, record_end},
+    call::CallRef,
     directory::ResultsSettings,
     kept_results::ResultsStream,
     message::{kept_result::KeptResult, native},
@@ -36,15 +38,29 @@ enum Flaw {
     NeverAcks,
     /// It runs all calls at once.
     IgnoresTotal,
-    /// It acknowledges calls without a result for their clients.
+    /// It acknowledges calls without a result for their clients, and without an end of their batch.
     KeepsNoResult,
     /// It keeps the response of another call.
     KeepsOtherResult,
+    /// It records the end of each call of a batch as dead.
+    RecordsOtherEnd,
     /// It runs calls before they are due.
     IgnoresDelay,
     /// It holds calls for a while before it makes them, and says of cancelled ones that it does not
     /// start them.
     RunsCancelled,
+}
+
+/// How long a broken worker keeps results.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// A broken worker.
+struct Worker {
+    flaw: Flaw,
+    js: Context,
+    /// Where the function is.
+    url: String,
+    results: ResultsStream,
 }
 
 pub(crate) fn all() -> Vec<Scenario> {
@@ -72,6 +88,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     let keeping = Setup { mix: Mix { kept: 100, ..short.clone() }, ..setup.clone() };
     let waits = Duration::from_secs(5);
     let waiting = Setup { mix: Mix { waiting: 50, waits, ..short.clone() }, ..setup.clone() };
+    let batching = Setup { mix: Mix { batches: 5, ..short.clone() }, ..setup.clone() };
     let delaying = Setup { mix: Mix { delayed: 50, ..short }, ..setup.clone() };
     vec![
         scenario("a worker acknowledges early, and is killed", Rule::Lost, &setup, |stage| {
@@ -98,6 +115,15 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("a worker runs delayed calls at once", Rule::StartedEarly, &delaying, |stage| {
             runs_load(stage, Flaw::IgnoresDelay).boxed_local()
         }),
+        scenario("a worker records no ends of batches", Rule::BatchWrongEnd, &batching, |stage| {
+            runs_load(stage, Flaw::KeepsNoResult).boxed_local()
+        }),
+        Scenario {
+            is_short: false,
+            ..scenario("a worker records wrong ends", Rule::BatchWrongEnd, &batching, |stage| {
+                runs_load(stage, Flaw::RecordsOtherEnd).boxed_local()
+            })
+        },
         Scenario {
             is_short: false,
             ..scenario("a worker keeps no results", Rule::ResultMissing, &keeping, |stage| {
@@ -150,11 +176,12 @@ async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
     let url = format!("http://127.0.0.1:{}", stage.function.port());
     let mut worker = JoinSet::new();
     let results = ResultsStream::new(stage.js.clone(), spec.queue.clone(), spec.stream.clone());
-    let results = Arc::new(results);
+    let broken = Arc::new(Worker { flaw, js: stage.js.clone(), url, results });
     worker.spawn(async move {
         let mut calls = JoinSet::new();
         while let Some(Ok(message)) = messages.next().await {
-            calls.spawn(handle(message, url.clone(), flaw, results.clone()));
+            let broken = broken.clone();
+            calls.spawn(async move { broken.handle(message).await });
         }
     });
     if flaw == Flaw::RunsCancelled {
@@ -169,27 +196,39 @@ async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
     worker
 }
 
-async fn handle(message: Message, url: String, flaw: Flaw, results: Arc<ResultsStream>) {
-    match flaw {
-        Flaw::AcksEarly => message.double_ack().await.unwrap(),
-        Flaw::RunsCancelled => sleep(LEASE / 2).await,
-        _ => {}
+impl Worker {
+    async fn handle(&self, message: Message) {
+        match self.flaw {
+            Flaw::AcksEarly => message.double_ack().await.unwrap(),
+            Flaw::RunsCancelled => sleep(LEASE / 2).await,
+            _ => {}
+        }
+        let call = native::decode(message.headers.as_ref().unwrap(), Bytes::new()).unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let uri = format!("{}/?{}", self.url, call.query.as_deref().unwrap());
+        let request = Request::post(uri).body(Full::default()).unwrap();
+        client.request(request).await.unwrap().into_body().collect().await.unwrap();
+        self.record(&call, message.info().unwrap().stream_sequence).await;
+        if !matches!(self.flaw, Flaw::AcksEarly | Flaw::NeverAcks) {
+            message.ack_with(AckKind::Ack).await.unwrap();
+        }
     }
-    let call = native::decode(message.headers.as_ref().unwrap(), Bytes::new()).unwrap();
-    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let uri = format!("{url}/?{}", call.query.as_deref().unwrap());
-    let answer = client.request(Request::post(uri).body(Full::default()).unwrap()).await.unwrap();
-    answer.into_body().collect().await.unwrap();
-    if flaw == Flaw::KeepsOtherResult {
-        let sequence = message.info().unwrap().stream_sequence;
-        let result = KeptResult {
-            body: body::of_run(u64::MAX, 1),
-            ..KeptResult::new(&call, sequence, EndState::Done, 200)
-        };
-        let keep = Duration::from_secs(60);
-        results.store(&result, keep, &ResultsSettings::default()).await.unwrap();
-    }
-    if !matches!(flaw, Flaw::AcksEarly | Flaw::NeverAcks) {
-        message.ack_with(AckKind::Ack).await.unwrap();
+
+    /// Records what is wrong of a call that has run.
+    async fn record(&self, call: &Invocation, sequence: u64) {
+        match (self.flaw, &call.batch) {
+            (Flaw::KeepsOtherResult, _) => {
+                let result = KeptResult {
+                    body: body::of_run(u64::MAX, 1),
+                    ..KeptResult::new(call, sequence, EndState::Done, 200)
+                };
+                self.results.store(&result, KEEP, &ResultsSettings::default()).await.unwrap();
+            }
+            (Flaw::RecordsOtherEnd, Some(member)) => {
+                let call = CallRef { id: call.call_id.clone(), sequence };
+                record_end(&self.js, member, &call, CallEnd::Dead, 500).await.unwrap();
+            }
+            _ => {}
+        }
     }
 }

@@ -24,6 +24,7 @@ mod directory;
 mod documented;
 mod drain;
 mod drain_jetstream;
+mod ended_calls;
 mod environment;
 mod expiry;
 mod fairness;

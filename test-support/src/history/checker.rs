@@ -23,6 +23,7 @@ use super::{
     faults::{self, Faults},
 };
 
+mod batches;
 mod call;
 mod callbacks;
 mod client;
@@ -152,6 +153,18 @@ pub enum Rule {
     WaitMissed,
     /// It started though a client had the result with which it is done.
     StartedAfterResult,
+    /// Two reports of the end of its batch differ.
+    BatchTwoEnds,
+    /// The counts in a report of its batch are not those of its calls.
+    BatchMiscounted,
+    /// A report of its batch says of it what can't be.
+    BatchWrongEnd,
+    /// Its batch was answered 202, and its end is not reported.
+    BatchUnfinished,
+    /// The client wanted a callback for its batch, and none was taken.
+    BatchCallbackMissing,
+    /// The callback of its batch came again that had been taken, and no worker or lease had died.
+    BatchCallbackRepeated,
     /// The client had no answer in time.
     Hung,
     /// The client was refused for now, and did not learn when to try again.
@@ -170,17 +183,24 @@ pub fn check(history: &[Event], rules: &Rules) -> Report {
     let windows = faults::windows(history);
     let lateness = lateness::of(history);
     let mut of_queue = BTreeMap::new();
+    for steps in steps.values() {
+        let queue = call::queue(steps);
+        of_queue.entry(queue).or_insert_with(|| Faults::of(&windows, queue, rules.lease));
+    }
     let mut report = Report::default();
     let too_many = concurrency::exceeding(history, &steps, &lateness, rules);
     report.broken.extend(too_many.map(|call| Broken { call, rule: Rule::TooManyOpen }));
-    for (number, steps) in steps {
-        let queue = call::queue(&steps);
-        let faults =
-            of_queue.entry(queue).or_insert_with(|| Faults::of(&windows, queue, rules.lease));
-        let (tally, broken) = Call::new(steps, faults, &lateness, rules).check();
+    let calls = steps.into_iter().map(|(number, steps)| {
+        let faults = &of_queue[&call::queue(&steps)];
+        (number, Call::new(steps, faults, &lateness, rules))
+    });
+    let calls: BTreeMap<_, _> = calls.collect();
+    for (number, call) in &calls {
+        let (tally, broken) = call.check();
         report.tally.add(&tally);
-        report.broken.extend(broken.into_iter().map(|rule| Broken { call: number, rule }));
+        report.broken.extend(broken.into_iter().map(|rule| Broken { call: *number, rule }));
     }
+    report.broken.extend(batches::check(history, &calls));
     report
 }
 
@@ -230,6 +250,12 @@ impl fmt::Display for Rule {
             Self::ResultMissing => "it has ended, and its result is not kept as its client asked",
             Self::WaitMissed => "its client waited, and did not get the result that was there",
             Self::StartedAfterResult => "started though a client had its result",
+            Self::BatchTwoEnds => "two reports of the end of its batch differ",
+            Self::BatchMiscounted => "the counts of its batch are not those of the calls",
+            Self::BatchWrongEnd => "the report of its batch says of it what can't be",
+            Self::BatchUnfinished => "its batch has no end",
+            Self::BatchCallbackMissing => "no callback of its batch was taken",
+            Self::BatchCallbackRepeated => "a callback of its batch came again",
             Self::Hung => "the gateway did not answer in time",
             Self::NoRetryAfter => "refused for now without saying when to try again",
         })

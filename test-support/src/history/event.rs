@@ -2,10 +2,13 @@
 
 use std::{fmt, time::Duration};
 
-use asyncqueue::EndState;
+use asyncqueue::{EndState, batch::BatchReport};
 
 /// The number of a call in its run. Not its id: several calls may share one.
 pub type CallNumber = u64;
+
+/// The number of a batch in its run.
+pub type BatchNumber = u64;
 
 /// The number of a queue in its run.
 pub type QueueNumber = usize;
@@ -28,6 +31,8 @@ pub struct Event {
 pub enum What {
     /// A step of one call.
     Step(CallNumber, Step),
+    /// A step of one batch.
+    Batch(BatchNumber, BatchStep),
     /// Something was done to the system.
     Fault {
         /// In words.
@@ -48,6 +53,31 @@ pub enum What {
     /// The process that records events was late by so much: it may have recorded what came before
     /// this too late.
     Late(Duration),
+}
+
+/// A step of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchStep {
+    /// The client sent it, or sent it again.
+    Submitted {
+        /// Its calls, in the order of the lines.
+        calls: Vec<CallNumber>,
+        /// Whether it wants a callback.
+        callback: bool,
+    },
+    /// The gateway answered with this status, or did not.
+    Answered(Option<u16>),
+    /// The gateway answered where its calls are.
+    Reported(BatchReport),
+    /// When all calls had left their queues, the gateway answered where they were.
+    ReportedLast(Option<BatchReport>),
+    /// The receiver of callbacks got the report.
+    CallbackReceived {
+        /// The report.
+        report: BatchReport,
+        /// Whether the receiver took it; where not, it is sent again.
+        taken: bool,
+    },
 }
 
 /// What a fault excuses.
@@ -297,6 +327,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Step(_, step) => step.fmt(f),
+            Self::Batch(batch, step) => write!(f, "-- batch {batch}: {step}"),
             Self::Fault { name, .. } => write!(f, "-- {name}"),
             Self::Concurrency { queue, total: Some(total) } => {
                 write!(f, "-- queue {queue} has at most {total} invocations open")
@@ -305,6 +336,25 @@ impl fmt::Display for What {
                 write!(f, "-- queue {queue} has no total of invocations")
             }
             Self::Late(by) => write!(f, "-- the recorder was late by {} ms", by.as_millis()),
+        }
+    }
+}
+
+impl fmt::Display for BatchStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let write = |f: &mut fmt::Formatter<'_>, report: &BatchReport| {
+            write!(f, "{}, {:?}", report.state, report.counts)
+        };
+        match self {
+            Self::Submitted { calls, .. } => write!(f, "submitted with the calls {calls:?}"),
+            Self::Answered(Some(status)) => write!(f, "answered {status}"),
+            Self::Answered(None) => f.write_str("not answered"),
+            Self::ReportedLast(None) => f.write_str("not known at last"),
+            Self::Reported(report) | Self::ReportedLast(Some(report)) => write(f, report),
+            Self::CallbackReceived { report, taken } => {
+                f.write_str(if *taken { "callback: " } else { "callback, not taken: " })?;
+                write(f, report)
+            }
         }
     }
 }

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::event::{CallNumber, Event, Excuse, QueueNumber, REPLAYED, Step, What};
+use super::event::{
+    BatchNumber, BatchStep, CallNumber, Event, Excuse, QueueNumber, REPLAYED, Step, What,
+};
 
 /// The history of a run in the making. Clones write to the same.
 #[derive(Clone, Debug)]
@@ -35,6 +37,11 @@ impl Recorder {
         let mut history = self.lock();
         let call = if history.replayed.contains(&call) { call + REPLAYED } else { call };
         self.record(&mut history, What::Step(call, step));
+    }
+
+    /// Records a step of a batch, now.
+    pub fn batch(&self, batch: BatchNumber, step: BatchStep) {
+        self.record(&mut self.lock(), What::Batch(batch, step));
     }
 
     /// Records that a dead letter is about to be replayed, and returns whether that is its call's

@@ -24,23 +24,16 @@ use tokio::{
 
 use super::{
     body, function,
-    plan::{Delay, Id, PlannedCall},
+    plan::{Delay, Id, PlannedBatch, PlannedCall},
     receiver::Receiver,
 };
 use crate::history::{
+    call_ids,
     event::{CallNumber, QueueNumber, Reported, ResultRead, SeenResult, Step},
     recorder::Recorder,
 };
 
-/// The first function of each queue.
-pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
-
-/// Returns the name of a function of a queue.
-#[must_use]
-pub fn function_name(queue: QueueNumber, function: u64) -> String {
-    let name = FUNCTIONS[queue];
-    if function == 0 { name.to_owned() } else { format!("{name}-{function}") }
-}
+mod batches;
 
 /// Before a client comes again that was refused for now. Sooner than Retry-After says: the more it
 /// is refused, the more is seen.
@@ -70,6 +63,8 @@ struct Known {
     sharers: HashMap<String, Vec<CallNumber>>,
     /// The ids of calls to ask about when all is over.
     asked: Vec<(PlannedCall, String)>,
+    /// The batches to ask about when all is over.
+    batches: Vec<PlannedBatch>,
 }
 
 /// A call as its client submits it, each time the same.
@@ -144,13 +139,14 @@ impl Client {
                 self.read_result(&call, &id, Moment::Last).await;
             }
         }
+        self.ask_batches().await;
     }
 
     /// One call, from its first submission to its cancellation.
     async fn see_through(&self, call: &PlannedCall, callback_url: Option<&str>) {
         let own_id = match call.id {
             Id::Generated => None,
-            Id::Own => Some(format!("client-{}", call.number)),
+            Id::Own => Some(call_ids::own_id(call.number)),
             Id::Shared(id) => Some(shared_id(call.queue, id)),
         };
         if let (Id::Shared(_), Some(id)) = (call.id, &own_id) {
@@ -223,7 +219,7 @@ impl Client {
             self.recorder.step(call.number, Step::Delayed { due });
         }
         let asked = self.recorder.now();
-        let name = function_name(call.queue, call.function);
+        let name = function::function_name(call.queue, call.function);
         let target = format!("/async-function/{name}?{}", function::query(call.number));
         let large = (call.header_bytes > 0).then(|| "x".repeat(call.header_bytes));
         let wait = call.waits.map(|time| format!("wait={}", time.as_secs()));
@@ -237,7 +233,8 @@ impl Client {
             ("x-delay", delay.as_deref()),
             ("x-not-before", date.as_deref()),
         ];
-        let answer = self.send(call, Method::POST, &target, &headers, vec![b'x'; call.bytes]).await;
+        let answer =
+            self.send(call.number, Method::POST, &target, &headers, vec![b'x'; call.bytes]).await;
         self.recorder.step(
             call.number,
             match &answer {
@@ -289,7 +286,7 @@ impl Client {
             let record = |step| meant.iter().for_each(|meant| self.recorder.step(*meant, step));
             record(Step::CancelSent);
             let target = format!("/async-function/{id}");
-            match self.send(call, Method::DELETE, &target, NO_HEADERS, Vec::new()).await {
+            match self.send(call.number, Method::DELETE, &target, NO_HEADERS, Vec::new()).await {
                 Ok(Answer { status, retry_after, .. }) => {
                     record(Step::CancelAnswered { status, retry_after });
                     if status != 503 {
@@ -305,7 +302,8 @@ impl Client {
 
     async fn ask_status(&self, call: &PlannedCall, id: &str) {
         let (asked, target) = (self.recorder.now(), format!("/async-function/{id}"));
-        let step = match self.send(call, Method::GET, &target, NO_HEADERS, Vec::new()).await {
+        let step = match self.send(call.number, Method::GET, &target, NO_HEADERS, Vec::new()).await
+        {
             Ok(answer) => {
                 Step::StatusAnswered { asked, reported: Reported::of(answer.status, &answer.body) }
             }
@@ -319,7 +317,8 @@ impl Client {
 
     async fn read_result(&self, call: &PlannedCall, id: &str, moment: Moment) {
         let (asked, target) = (self.recorder.now(), format!("/async-function/{id}/result"));
-        let read = match self.send(call, Method::GET, &target, NO_HEADERS, Vec::new()).await {
+        let read = match self.send(call.number, Method::GET, &target, NO_HEADERS, Vec::new()).await
+        {
             Ok(Answer { status: 200, result: Some(result), .. }) => ResultRead::Kept(result),
             Ok(Answer { status: 202, .. }) => ResultRead::Pending,
             Ok(Answer { status: 404, .. }) => ResultRead::Unknown,
@@ -332,16 +331,17 @@ impl Client {
         self.recorder.step(call.number, Step::ResultRead { asked, read, is_last });
     }
 
+    /// Sends a request for a call or batch with this number.
     async fn send(
         &self,
-        call: &PlannedCall,
+        number: CallNumber,
         method: Method,
         target: &str,
         headers: &[(&str, Option<&str>)],
         body: Vec<u8>,
     ) -> Result<Answer, NoAnswer> {
         // Where one gateway is away, there may be another.
-        let first = usize::try_from(call.number).unwrap_or_default();
+        let first = usize::try_from(number).unwrap_or_default();
         for turn in 0..self.gateways.len() {
             let gateway = self.gateways[(first + turn) % self.gateways.len()];
             let mut request =
@@ -352,7 +352,7 @@ impl Client {
                 }
             }
             let request = request.body(Full::from(body.clone())).expect("a request");
-            match timeout(self.limit, self.exchange(call.number, request)).await {
+            match timeout(self.limit, self.exchange(number, request)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if error.is_connect() => {}
                 Ok(Err(_)) => return Err(NoAnswer::Broken),

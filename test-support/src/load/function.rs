@@ -21,7 +21,7 @@ use super::{
     plan::{Answer, Behaviour, Failure, PlannedCall},
 };
 use crate::history::{
-    event::{CallNumber, Step},
+    event::{CallNumber, QueueNumber, Step},
     recorder::Recorder,
 };
 
@@ -97,6 +97,16 @@ impl Function {
             behaviour.fails = 0;
         }
     }
+}
+
+/// The first function of each queue.
+pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
+
+/// Returns the name of a function of a queue.
+#[must_use]
+pub fn function_name(queue: QueueNumber, function: u64) -> String {
+    let name = FUNCTIONS[queue];
+    if function == 0 { name.to_owned() } else { format!("{name}-{function}") }
 }
 
 /// The number of a call, as the query that its client sends with it.

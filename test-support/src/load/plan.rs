@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::history::event::{CallNumber, QueueNumber};
+use crate::history::event::{BatchNumber, CallNumber, QueueNumber};
 
 /// A call that will be submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,24 @@ pub struct PlannedCall {
     pub bytes: usize,
     /// Bytes of a header that its client sends; 0: none.
     pub header_bytes: usize,
+}
+
+/// A batch that will be submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedBatch {
+    /// Its number.
+    pub number: BatchNumber,
+    /// When the client sends it, since the beginning of the load.
+    pub at: Duration,
+    /// Its calls, all of one queue. When they are sent, repeated, cancelled or asked for is that of
+    /// the batch.
+    pub calls: Vec<PlannedCall>,
+    /// What the receiver of its callback does; `None`: the client wants none.
+    pub callback: Option<Reception>,
+    /// Whether the first failure cancels the rest.
+    pub cancels_rest: bool,
+    /// How often the client sends it again after its 202.
+    pub repeats: u32,
 }
 
 /// How a client delays a call.
@@ -168,6 +186,10 @@ pub struct Mix {
     pub callbacks: u32,
     /// What their receivers do.
     pub receptions: &'static [Reception],
+    /// How many batches there are besides the calls.
+    pub batches: u64,
+    /// The number of calls in a batch, from and to.
+    pub batch_calls: (u64, u64),
     /// The size of bodies, from and to.
     pub bytes: (usize, usize),
     /// The size of a header of the client's, from and to.
@@ -225,6 +247,8 @@ impl Default for Mix {
             answers: &[Answer::Short],
             callbacks: 60,
             receptions: &[Reception::Prompt, Reception::Prompt, Reception::Refuses(1, 500)],
+            batches: 0,
+            batch_calls: (1, 12),
             bytes: (0, 4096),
             header_bytes: (0, 0),
         }
@@ -277,6 +301,44 @@ pub fn plan(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedCall> {
                 delay: happens(mix.delayed, rng).then(|| delay(mix, rng)),
                 bytes: rng.random_range(mix.bytes.0..=mix.bytes.1),
                 header_bytes: rng.random_range(mix.header_bytes.0..=mix.header_bytes.1),
+            }
+        })
+        .collect()
+}
+
+/// The batches of a load, in the order of their times.
+pub fn plan_batches(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedBatch> {
+    let step = mix.over / u32::try_from(mix.batches.max(1)).unwrap_or(u32::MAX);
+    let mut planned = 0;
+    (0..mix.batches)
+        .map(|number| {
+            let size = rng.random_range(mix.batch_calls.0..=mix.batch_calls.1);
+            let queue = rng.random_range(0..mix.queues);
+            let one = Mix { calls: size, ..mix.clone() };
+            let mut calls = plan(&one, rng);
+            for call in &mut calls {
+                *call = PlannedCall {
+                    number: call.number + planned,
+                    queue,
+                    id: Id::Own,
+                    callback: None,
+                    cancel_after: None,
+                    ask_after: None,
+                    keeps_result: false,
+                    waits: None,
+                    delay: None,
+                    ..*call
+                };
+            }
+            planned += size;
+            PlannedBatch {
+                number,
+                at: step * u32::try_from(number).unwrap_or(u32::MAX),
+                calls,
+                callback: happens(mix.callbacks, rng)
+                    .then(|| mix.receptions.choose(rng).copied().unwrap_or(Reception::Prompt)),
+                cancels_rest: happens(mix.cancelled, rng),
+                repeats: u32::from(happens(mix.repeated, rng)),
             }
         })
         .collect()
@@ -373,6 +435,22 @@ mod tests {
                 && call.delay.is_none()
                 && !matches!(call.id, Id::Shared(_))
         }));
+    }
+
+    #[test]
+    fn batches_have_calls_of_one_queue_with_numbers_of_their_own() {
+        let mix = Mix { batches: 30, cancelled: 30, ..Mix::default() };
+        let batches = plan_batches(&mix, &mut StdRng::seed_from_u64(1));
+        assert!(batches.iter().any(|batch| batch.cancels_rest && batch.callback.is_some()));
+        assert!(batches.iter().all(|batch| !batch.calls.is_empty()));
+        let queue_of = |batch: &PlannedBatch| batch.calls[0].queue;
+        let is_of_one = |batch: &PlannedBatch| {
+            batch.calls.iter().all(|call| call.queue == queue_of(batch) && call.id == Id::Own)
+        };
+        assert!(batches.iter().all(is_of_one));
+        assert!(batches.iter().any(|batch| queue_of(batch) == 1));
+        let numbers = batches.iter().flat_map(|batch| &batch.calls).map(|call| call.number);
+        assert!(numbers.eq(0..batches.iter().map(|batch| batch.calls.len() as u64).sum()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Results that clients keep and wait for, and calls that they delay, while each part dies.
+//! Results that clients keep and wait for, delayed calls, and batches, while each part dies.
 
 use std::time::Duration;
 
@@ -33,8 +33,14 @@ fn delays() -> Mix {
 }
 
 /// Without cancellations, for the same reason.
-fn both() -> Mix {
-    Mix { calls: 150, over: Duration::from_secs(3), delayed: 30, cancelled: 0, ..results() }
+fn all_kinds() -> Mix {
+    let over = Duration::from_secs(3);
+    Mix { calls: 120, over, delayed: 30, batches: 8, cancelled: 0, ..results() }
+}
+
+/// A third of the batches is cancelled when a call fails for good.
+fn batches() -> Mix {
+    Mix { calls: 20, batches: 25, cancelled: 30, callbacks: 80, ..Mix::default() }
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -48,9 +54,11 @@ pub(super) fn all() -> Vec<Scenario> {
     vec![
         Scenario {
             is_short: true,
-            ..scenario("results and delays: each part is killed", setup(both()), |stage| {
-                each_killed(stage).boxed_local()
-            })
+            ..scenario(
+                "results, delays and batches: each part is killed",
+                setup(all_kinds()),
+                |stage| each_killed(stage).boxed_local(),
+            )
         },
         scenario("results: workers are killed again and again", setup(results()), |stage| {
             workers_killed(stage).boxed_local()
@@ -80,6 +88,21 @@ pub(super) fn all() -> Vec<Scenario> {
             nats_killed(stage, 3).boxed_local()
         }),
         scenario("delays: the leader of three servers is killed", three(delays()), |stage| {
+            leader_killed(stage).boxed_local()
+        }),
+        scenario("batches: workers are killed again and again", setup(batches()), |stage| {
+            workers_killed(stage).boxed_local()
+        }),
+        scenario("batches: a worker is stopped beyond its lease", setup(batches()), |stage| {
+            worker_stopped(stage).boxed_local()
+        }),
+        scenario("batches: gateways are killed", setup(batches()), |stage| {
+            gateways_killed(stage).boxed_local()
+        }),
+        scenario("batches: nats-server is killed", setup(batches()), |stage| {
+            nats_killed(stage, 2).boxed_local()
+        }),
+        scenario("batches: the leader of three servers is killed", three(batches()), |stage| {
             leader_killed(stage).boxed_local()
         }),
         scenario("delays: the consumer is deleted and created again", setup(delays()), |stage| {

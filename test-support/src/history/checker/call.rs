@@ -178,6 +178,15 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Whether an invocation had answered this status before a time, and is not retried for it.
+    pub(super) fn has_succeeded_before(&self, time: Duration, status: u16) -> bool {
+        let mut done = self.runs.iter().filter(|run| self.succeeded(run));
+        done.any(|run| match run.end {
+            Some((at, RunEnd::Returned(returned))) => at <= time && returned == status,
+            _ => false,
+        })
+    }
+
     /// Whether an invocation had failed at a time, so that the next may follow it.
     pub(super) fn failed_before(&self, run: &Run, time: Duration) -> bool {
         match run.end {
