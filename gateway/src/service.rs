@@ -611,9 +611,10 @@ impl Service {
     ) -> WaitRequest {
         let (Invocation { call_id, function, .. }, queue) = (call, &route.queue);
         let query = CallQuery { id: call_id.clone(), function: Some(function.clone()) };
-        let wait = match route.results.permits_reading(call_id) {
-            true => self.waits.begin(queue, function, call_id, time).await,
-            false => None,
+        let wait = if route.results.permits_reading(call_id) {
+            self.waits.begin(queue, function, call_id, time).await
+        } else {
+            None
         };
         WaitRequest { queue: queue.clone(), query, wait }
     }
