@@ -4,6 +4,7 @@ use asyncqueue::{
     QueueName,
     call::{CallQuery, CandidateQueues},
     directory::{Directory, ResultsSettings},
+    kept_results::{self, FoundResult},
     lookup::{ResultLookup, candidate_queues, find_result},
     message::kept_result::KeptResult,
 };
@@ -67,6 +68,23 @@ impl Lookups {
                 Some(_) => Err(Rejection::ResultNotKept { call_id: wanted.id }),
                 None => Err(unknown(wanted, &places)),
             },
+        }
+    }
+
+    /// Returns the newest kept result of a call's id, if it is that of the call at a sequence.
+    /// Reads nothing else: whether the call is pending does not matter.
+    pub(crate) async fn kept_result(
+        &self,
+        queue: &QueueName,
+        wanted: &CallQuery,
+        sequence: Option<u64>,
+    ) -> Option<KeptResult> {
+        let _permit = self.permit().ok()?;
+        match kept_results::find(self.context(), queue, wanted).await.ok()?? {
+            FoundResult::Kept { result, .. } => {
+                sequence.is_none_or(|sequence| sequence == result.sequence).then_some(*result)
+            }
+            FoundResult::Gone { .. } => None,
         }
     }
 }
