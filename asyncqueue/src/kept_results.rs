@@ -92,6 +92,14 @@ pub fn done_subject(queue: &QueueName, function: &FunctionName, call_id: &CallId
     format!("{call}.*")
 }
 
+/// Returns the subject on which the results of the calls that a query names are published as they
+/// are stored, on whichever queue they are.
+#[must_use]
+pub fn done_subject_of(query: &CallQuery) -> String {
+    let root = format!("{ROOT_SUBJECT}.done.*");
+    format!("{}.*", call_filter(&root, query.function.as_ref(), &query.id))
+}
+
 fn done_root(queue: &QueueName) -> String {
     format!("{ROOT_SUBJECT}.done.{queue}")
 }
@@ -316,4 +324,21 @@ pub async fn find(
     }
     let result = KeptResult::decode(&headers, newest.payload).map_err(NatsError::during(ACTION))?;
     Ok(Some(FoundResult::Kept { result: Box::new(result), at: newest.stored_at }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subject_of_a_query_matches_that_of_each_of_its_calls() {
+        let (queue, id): (QueueName, CallId) = ("jobs".parse().unwrap(), "id-1".parse().unwrap());
+        let function = FunctionName::new("figlet", "dev").unwrap();
+        let of = |function: Option<&FunctionName>| {
+            done_subject_of(&CallQuery { id: id.clone(), function: function.cloned() })
+        };
+        assert_eq!(done_subject(&queue, &function, &id), "asyncqueue.done.jobs.dev.figlet.id-1.*");
+        assert_eq!(of(Some(&function)), "asyncqueue.done.*.dev.figlet.id-1.*");
+        assert_eq!(of(None), "asyncqueue.done.*.*.*.id-1.*");
+    }
 }

@@ -32,7 +32,7 @@ const RETRY_AFTER_QUEUE_FULL: Duration = Duration::from_secs(10);
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
 /// All values of [`Rejection::category`], besides those of a `SubmitError`.
-pub(crate) const CATEGORIES: [&str; 41] = [
+pub(crate) const CATEGORIES: [&str; 42] = [
     "no_function",
     "function_name",
     "path",
@@ -42,6 +42,7 @@ pub(crate) const CATEGORIES: [&str; 41] = [
     "callback_url",
     "idempotency_key",
     "keep_result",
+    "wait",
     "depth",
     "chain_depth",
     "delay",
@@ -343,6 +344,12 @@ pub enum Rejection {
         /// The rule, and what to do.
         rule: String,
     },
+    /// The time for which a client waits is not valid.
+    #[error("wait `{value}` is not valid: write a duration as 500ms, 30s or 1m30s")]
+    Wait {
+        /// The value that was sent, shortened.
+        value: String,
+    },
     /// The call has ended, and its result is not kept.
     #[error(
         "the result of call `{call_id}` is not kept, or not any more: submit the call with \
@@ -542,6 +549,7 @@ impl Rejection {
             | Self::TwoDelays
             | Self::Delay { .. }
             | Self::KeepResult { .. }
+            | Self::Wait { .. }
             | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
             Self::NoFunction
             | Self::NoCallId
@@ -600,6 +608,7 @@ impl Rejection {
             Self::CallbackUrl { .. } => "callback_url",
             Self::IdempotencyKey { .. } => "idempotency_key",
             Self::KeepResult { .. } => "keep_result",
+            Self::Wait { .. } => "wait",
             Self::InvalidDepth { .. } => "depth",
             Self::ChainTooDeep { .. } => "chain_depth",
             Self::InvalidDelay(_)

@@ -1,18 +1,22 @@
 //! Answers requests for the kept result of a call.
 
+use std::time::Duration;
+
 use asyncqueue::{
-    QueueName,
+    GoDuration, QueueName,
     call::{CallQuery, CandidateQueues},
     directory::{Directory, ResultsSettings},
-    kept_results::{self, FoundResult},
+    kept_results::{self, FoundResult, done_subject_of},
     lookup::{ResultLookup, candidate_queues, find_result},
     message::kept_result::KeptResult,
 };
 
 use crate::{
+    client_value::shorten,
     lookup::{self, Lookups, unknown},
     rejection::Rejection,
     route::FunctionPath,
+    wait::Waits,
 };
 
 /// The end of the path of a call's result.
@@ -33,6 +37,58 @@ pub(crate) fn result_query(
     match call.path.strip_suffix(RESULT) {
         Some(path) => lookup::call_query(FunctionPath { path, ..call }, query, namespace),
         None => Ok(None),
+    }
+}
+
+/// Returns how long a client waits for the end of a call: `?wait=30s`. 0 if it does not wait.
+pub(crate) fn wait_time(query: Option<&str>) -> Result<Duration, Rejection> {
+    let parameters = query.unwrap_or_default().split('&');
+    let pairs = parameters.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut waits = pairs.filter(|(name, _)| *name == "wait");
+    let Some((_, value)) = waits.next_back() else { return Ok(Duration::ZERO) };
+    let time = value.parse::<GoDuration>().map(|time| time.0);
+    time.map_err(|_| Rejection::Wait { value: shorten(value) })
+}
+
+/// Returns what a client gets that waits for the end of a call which was pending before; `None` if
+/// it waits on.
+fn after_wait(found: Result<Option<Box<KeptResult>>, Rejection>) -> Option<Ended> {
+    match found {
+        Ok(result) => result.map(Ok),
+        // It was stored before, so it has ended.
+        Err(Rejection::UnknownCall { call_id, .. }) => {
+            Some(Err(Rejection::ResultNotKept { call_id }))
+        }
+        // The next lookup may succeed.
+        Err(rejection) if rejection.status().is_server_error() => None,
+        Err(rejection) => Some(Err(rejection)),
+    }
+}
+
+/// The result of a call that has ended, or the reason why it has no result.
+type Ended = Result<Box<KeptResult>, Rejection>;
+
+impl Waits {
+    /// Returns the result of a call as soon as it has ended; `None` if it has not ended in time, or
+    /// if there are too many waits.
+    pub(crate) async fn result_of<F>(
+        &self,
+        query: &CallQuery,
+        time: Duration,
+        look_up: impl Fn() -> F,
+    ) -> Result<Option<Box<KeptResult>>, Rejection>
+    where
+        F: Future<Output = Result<Option<Box<KeptResult>>, Rejection>>,
+    {
+        // Before the first lookup: what is published after that is not missed.
+        let wait = self.begin(done_subject_of(query), time).await;
+        let found = look_up().await?;
+        let Some(wait) = wait.filter(|_| found.is_none()) else { return Ok(found) };
+        let ended = match self.until_ended(wait, async || after_wait(look_up().await)).await {
+            Some(ended) => Some(ended),
+            None => after_wait(look_up().await),
+        };
+        ended.transpose()
     }
 }
 
@@ -118,6 +174,47 @@ mod tests {
         ] {
             assert_eq!(read(target), expected, "{target}");
         }
+    }
+
+    #[test]
+    fn time_of_a_wait_is_a_duration() {
+        let millis = |query: &str| wait_time(Some(query)).map(|time| time.as_millis());
+        assert_eq!(wait_time(None).unwrap(), Duration::ZERO);
+        for (query, expected) in [
+            ("", 0),
+            ("a=b&waiting=x", 0),
+            ("wait=30s", 30_000),
+            ("function=f&wait=1m30s", 90_000),
+            ("wait=x&wait=1.5s", 1_500),
+            ("wait=0s", 0),
+        ] {
+            assert_eq!(millis(query).unwrap(), expected, "{query}");
+        }
+        for (query, value) in [
+            ("wait", "``"),
+            ("wait=", "``"),
+            ("wait=soon", "`soon`"),
+            ("wait=30", "`30`"),
+            ("wait=-1s", "`-1s`"),
+            ("wait=1s&wait=%33s", "`%33s`"),
+            ("wait=99999999h", "`99999999h`"),
+        ] {
+            let rejection = wait_time(Some(query)).unwrap_err();
+            assert_eq!((rejection.status().as_u16(), rejection.category()), (400, "wait"));
+            assert!(rejection.to_string().contains(value), "{rejection}");
+        }
+    }
+
+    #[test]
+    fn client_that_waits_gets_each_end_and_waits_on_otherwise() {
+        let call_id: asyncqueue::CallId = "id-1".parse().unwrap();
+        let unknown = Rejection::UnknownCall { call_id: call_id.clone(), queue: None };
+        let ended = |found| after_wait(found).map(|ended| ended.map_err(|why| why.category()));
+        assert_eq!(ended(Ok(None)), None);
+        assert_eq!(ended(Err(Rejection::NatsUnavailable)), None);
+        assert_eq!(ended(Err(unknown)), Some(Err("result_not_kept")));
+        let forbidden = Rejection::ResultForbidden { call_id };
+        assert_eq!(ended(Err(forbidden)), Some(Err("result_forbidden")));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use asyncqueue::{
     cancel::CancelCounts,
     directory::{Directory, QueueRoute},
     function_namespaces::FunctionNamespaces,
+    kept_results::done_subject,
     message::{dead_letter, kept_result::KeptResult},
     submit::{BatchError, ClientNaming, SubmitError, SubmitOutcome, Submitted, Submitter},
 };
@@ -455,7 +456,8 @@ impl Service {
     }
 
     /// Answers `GET /async-function/CALL-ID/result` and
-    /// `GET /async-function/NAME/CALL-ID/result`. Returns `None` while the call has not ended.
+    /// `GET /async-function/NAME/CALL-ID/result`. Returns `None` while the call has not ended, or
+    /// if it does not end while the client waits.
     async fn result(
         &self,
         target: &RequestTarget,
@@ -465,8 +467,15 @@ impl Service {
         let namespace = self.namespaces.default_namespace();
         let query = results::result_query(target.function_path(), target.query(), namespace)?;
         let query = self.resolved_query(query, method, context)?;
-        let directory = self.directory()?;
-        let result = self.lookups.result(&directory, &self.default_queue, query).await?;
+        let time = results::wait_time(target.query())?;
+        let look_up = async || {
+            let directory = self.directory()?;
+            self.lookups.result(&directory, &self.default_queue, query.clone()).await
+        };
+        let result = match time {
+            Duration::ZERO => look_up().await?,
+            time => self.waits.result_of(&query, time, look_up).await?,
+        };
         result.map(|result| self.account_result(result)).transpose()
     }
 
@@ -612,7 +621,7 @@ impl Service {
         let (Invocation { call_id, function, .. }, queue) = (call, &route.queue);
         let query = CallQuery { id: call_id.clone(), function: Some(function.clone()) };
         let wait = if route.results.permits_reading(call_id) {
-            self.waits.begin(queue, function, call_id, time).await
+            self.waits.begin(done_subject(queue, function, call_id), time).await
         } else {
             None
         };

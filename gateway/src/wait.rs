@@ -8,15 +8,13 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, Subscriber};
-use asyncqueue::{
-    CallId, FunctionName, QueueName, kept_results::done_subject, message::kept_result::KeptResult,
-};
+use asyncqueue::message::kept_result::KeptResult;
 use asyncqueue_runtime::memory::{Account, MemoryPermit};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderName};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -28,6 +26,13 @@ static PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Memory of a wait next to that of its connection, in bytes: the subscription, and the request.
 const WAIT_BYTES: usize = 12 * 1024;
+
+/// The time after which a call that was submitted before is looked up again, if no result of it is
+/// published: its result may not be kept, and a message may be lost with the connection.
+const MIN_LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest interval between two such lookups.
+const MAX_LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Waits for results, up to a maximum number at once.
 #[derive(Debug)]
@@ -46,6 +51,7 @@ pub(crate) struct Waits {
 #[derive(Debug)]
 pub(crate) struct Wait {
     results: Subscriber,
+    begun: Instant,
     deadline: Instant,
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -84,25 +90,24 @@ impl Waits {
         Self { client, permits, memory, max_wait, shutdown, metrics }
     }
 
-    /// Begins to wait for the result of a call, before it is stored. Returns `None` if there are
-    /// too many waits, no memory, or if NATS is unavailable: the client then does not wait.
-    pub(crate) async fn begin(
-        &self,
-        queue: &QueueName,
-        function: &FunctionName,
-        call_id: &CallId,
-        time: Duration,
-    ) -> Option<Wait> {
-        let deadline = Instant::now() + time.min(self.max_wait);
+    /// Begins to wait for what is published on the [subject] of a call, before the call is stored
+    /// or looked up. Returns `None` if there are too many waits, no memory, or if NATS is
+    /// unavailable: the client then does not wait.
+    ///
+    /// [subject]: asyncqueue::kept_results::done_subject
+    pub(crate) async fn begin(&self, subject: String, time: Duration) -> Option<Wait> {
+        let begun = Instant::now();
+        let deadline = begun + time.min(self.max_wait);
         let permit = self.permits.clone().try_acquire_owned().ok();
         let memory = permit.is_some().then(|| self.memory.try_take(WAIT_BYTES)).flatten();
         let Some((permit, memory)) = permit.zip(memory) else {
             self.metrics.record_wait(WaitOutcome::Refused);
             return None;
         };
-        match self.client.subscribe(done_subject(queue, function, call_id)).await {
+        match self.client.subscribe(subject.clone()).await {
             Ok(results) => Some(Wait {
                 results,
+                begun,
                 deadline,
                 shutdown: self.shutdown.clone(),
                 _permit: permit,
@@ -110,7 +115,7 @@ impl Waits {
                 _counted: self.metrics.track_wait(),
             }),
             Err(error) => {
-                debug!(%call_id, %error, "failed to subscribe to the result of a call");
+                debug!(subject, %error, "failed to subscribe to the result of a call");
                 self.metrics.record_wait(WaitOutcome::Refused);
                 None
             }
@@ -120,9 +125,41 @@ impl Waits {
     /// Returns the result of the call for which this wait was begun. `sequence` is the one at which
     /// the call is stored, if it is known: other calls may have the same id.
     pub(crate) async fn result(&self, mut wait: Wait, sequence: Option<u64>) -> Option<KeptResult> {
-        let shutdown = wait.shutdown.clone();
+        let (deadline, shutdown) = (wait.deadline, wait.shutdown.clone());
+        self.until(deadline, shutdown, async { wait.next(sequence).await }).await
+    }
+
+    /// Looks a call up, each time that it may have ended, until `look_up` returns how it ended.
+    /// Returns `None` if the wait is over before.
+    pub(crate) async fn until_ended<T, F>(
+        &self,
+        mut wait: Wait,
+        look_up: impl Fn() -> F,
+    ) -> Option<T>
+    where
+        F: Future<Output = Option<T>>,
+    {
+        let (deadline, shutdown) = (wait.deadline, wait.shutdown.clone());
+        let ended = async {
+            loop {
+                wait.may_have_ended().await;
+                if let Some(ended) = look_up().await {
+                    return Some(ended);
+                }
+            }
+        };
+        self.until(deadline, shutdown, ended).await
+    }
+
+    /// Waits for the end of a call until a deadline or the shutdown, and counts the outcome.
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        shutdown: CancellationToken,
+        ended: impl Future<Output = Option<T>>,
+    ) -> Option<T> {
         let found = tokio::select! {
-            found = timeout_at(wait.deadline, wait.next(sequence)) => found.ok().flatten(),
+            found = timeout_at(deadline, ended) => found.ok().flatten(),
             () = shutdown.cancelled() => None,
         };
         let outcome = if found.is_some() { WaitOutcome::Ended } else { WaitOutcome::TimedOut };
@@ -146,6 +183,21 @@ impl Wait {
         }
         None
     }
+
+    /// Waits until a result of the call is published, or until it is time to look it up again.
+    async fn may_have_ended(&mut self) {
+        let again = Instant::now() + lookup_interval(self.begun.elapsed());
+        if let Ok(None) = timeout_at(again, self.results.next()).await {
+            // The subscription has ended.
+            sleep_until(again).await;
+        }
+    }
+}
+
+/// Returns the time until a call is looked up again for a client that has waited for so long: about
+/// ten lookups in a minute.
+fn lookup_interval(waited: Duration) -> Duration {
+    (waited / 2).clamp(MIN_LOOKUP_INTERVAL, MAX_LOOKUP_INTERVAL)
 }
 
 #[cfg(test)]
@@ -179,6 +231,19 @@ mod tests {
         ] {
             assert_eq!(wait(values), expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn call_is_looked_up_ten_times_in_a_minute() {
+        let mut waited = Duration::ZERO;
+        let mut lookups = 0;
+        while waited < Duration::from_secs(60) {
+            let interval = lookup_interval(waited);
+            assert!((MIN_LOOKUP_INTERVAL..=MAX_LOOKUP_INTERVAL).contains(&interval));
+            waited += interval;
+            lookups += 1;
+        }
+        assert!((8..=12).contains(&lookups), "{lookups}");
     }
 
     proptest! {

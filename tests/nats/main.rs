@@ -58,6 +58,7 @@ mod ownership;
 mod platform_failures;
 mod python_clients;
 mod replay;
+mod result_waits;
 mod results;
 mod results_cluster;
 mod results_lanes;

@@ -77,6 +77,7 @@ fn rejections() -> Vec<(Rejection, &'static [Request])> {
         (Rejection::CallId { field: "path", error: id }, &[Submission, Call, Batch, OneBatch]),
         (Rejection::IdempotencyKey { value: value(), error: key }, &[Submission]),
         (Rejection::KeepResult { value: value(), rule: value() }, &[Submission, Batch]),
+        (Rejection::Wait { value: value() }, &[KeptResult]),
         (Rejection::ResultNotKept { call_id: call_id() }, &[KeptResult]),
         (Rejection::ResultForbidden { call_id: call_id() }, &[KeptResult]),
         (Rejection::InvalidDepth { value: value() }, &[Submission, Batch]),

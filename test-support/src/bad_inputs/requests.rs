@@ -176,6 +176,12 @@ pub const REQUESTS: &[Request] = &[
     line("an unknown call", "GET /async-function/unknown", 404, "call `unknown` not found"),
     line("an invalid call id", "GET /async-function/a.b", 400, "call id `a.b` is not valid"),
     line(
+        "a time to wait that is no duration",
+        "GET /async-function/order-7/result?wait=30",
+        400,
+        "wait `30` is not valid: write a duration as 500ms, 30s or 1m30s",
+    ),
+    line(
         "a call of no function",
         "DELETE /async-function/a.b.c/id",
         400,
