@@ -120,6 +120,13 @@ pub const SETTINGS: &[Setting] = &[
     wrong(GATEWAY, "unknown_function", "maybe", "[possible values: accept, reject]"),
     wrong(GATEWAY, "max_payload", "0", "it must be more than 0"),
     wrong(GATEWAY, "memory_budget", "1Mi", "it must be at least 16Mi"),
+    wrong(GATEWAY, "max_connections", "many", "use a number of at least 1, or leave it out"),
+    fails(
+        GATEWAY,
+        "max_connections",
+        "4000000000",
+        "max_connections `4000000000` does not fit into memory_budget",
+    ),
     wrong(GATEWAY, "max_header_bytes", "4Ki", "it must be from 8Ki to 1Mi"),
     wrong(GATEWAY, "publish_timeout", "0s", "it must be more than 0"),
     wrong(GATEWAY, "cancel_timeout", "0s", "it must be more than 0"),

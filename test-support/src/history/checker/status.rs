@@ -6,6 +6,7 @@ use super::{
     Rule,
     call::{CANCELLED, Call},
     end::End,
+    runs::RunEnd,
 };
 use crate::history::event::{Reported, Step};
 
@@ -46,7 +47,8 @@ impl Call<'_> {
             Reported::Done(status) => {
                 (self.has_started(answered) || self.is_hit(answered))
                     && self.cancelled_at().is_none_or(|at| answered < at)
-                    && self.callbacks().all(|(_, other, _)| other == status)
+                    && (self.callbacks().all(|(_, other, _)| other == status)
+                        || self.ran_again_to(status))
             }
             Reported::Dead => {
                 let is_dead =
@@ -72,6 +74,13 @@ impl Call<'_> {
             Reported::Unavailable => true,
             Reported::Other(_) => false,
         }
+    }
+
+    /// Whether it ran more than once, after a replay or a fault, and the function returned this
+    /// status: a worker may remember another invocation than the one of the callback.
+    fn ran_again_to(&self, status: u16) -> bool {
+        let mut ends = self.runs.iter().filter_map(|run| run.end);
+        self.runs.len() > 1 && ends.any(|(_, end)| end == RunEnd::Returned(status))
     }
 
     /// Whether it was delivered before a time for certain.

@@ -102,3 +102,13 @@ fn status_may_be_that_of_another_call_with_the_id() {
     let shared = Seen::default().at(0, submitted).at(1, answered(202)).run(1, 10, 20, 200);
     shared.asked(30, 31, Reported::Queued).is_whole();
 }
+
+#[test]
+fn a_call_that_ran_again_may_be_done_with_its_last_status() {
+    let again = || {
+        let first = with_callback().run(1, 10, 20, 200).fault(21, Excuse::Once);
+        first.at(30, callback(200)).run(2, 40, 50, 404)
+    };
+    again().asked(60, 61, Reported::Done(404)).is_whole();
+    again().asked(60, 61, Reported::Done(500)).breaks(WRONG);
+}
