@@ -105,11 +105,41 @@ pub enum Guard {
     ChangeChecksAgain,
     /// Such a lane is also removed if the operator was restarted in between.
     ChangeRemovesLeftovers,
+    /// A gateway subscribes to the result of a call before it publishes the call.
+    WaitSubscribesFirst,
+    /// A gateway takes only the result of the sequence that the ack of its call names.
+    WaitKeepsOwn,
+    /// At the end of a wait, the gateway reads the kept result once more.
+    WaitReadsAtTheEnd,
+    /// The first result of a call that is stored is kept.
+    KeptResultFirstWins,
+    /// The result is kept before the call is acknowledged.
+    KeptResultBeforeAck,
+    /// A call that is delivered again and has a kept result does not run.
+    WorkerReadsKeptResult,
+    /// The end of a call is recorded in its batch before the call is acknowledged.
+    BatchEndBeforeAck,
+    /// The first end of a call that is written to its batch counts.
+    BatchFirstEndWins,
+    /// A program that finds the end of its call written counts it.
+    BatchRepeatCounts,
+    /// A program whose end was counted before reads all ends.
+    BatchRepeatReads,
+    /// A batch ends only if each call has an end, whatever was counted.
+    BatchReadsEnds,
+    /// The callback of a batch has the same message id in all programs.
+    BatchCallbackHasId,
+    /// The report of a batch is stored before its record is removed.
+    BatchReportKept,
+    /// The rest of a batch is cancelled before the call that has failed is acknowledged.
+    BatchCancelsBeforeAck,
+    /// A call that has failed, and is delivered again, cancels the rest.
+    BatchRepeatCancels,
 }
 
 impl Guard {
     /// All guards.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 64] = [
         Self::SubmitExpectsNone,
         Self::SubmitMessageId,
         Self::SubmitComparesDigest,
@@ -159,6 +189,21 @@ impl Guard {
         Self::ChangeNeedsAcks,
         Self::ChangeChecksAgain,
         Self::ChangeRemovesLeftovers,
+        Self::WaitSubscribesFirst,
+        Self::WaitKeepsOwn,
+        Self::WaitReadsAtTheEnd,
+        Self::KeptResultFirstWins,
+        Self::KeptResultBeforeAck,
+        Self::WorkerReadsKeptResult,
+        Self::BatchEndBeforeAck,
+        Self::BatchFirstEndWins,
+        Self::BatchRepeatCounts,
+        Self::BatchRepeatReads,
+        Self::BatchReadsEnds,
+        Self::BatchCallbackHasId,
+        Self::BatchReportKept,
+        Self::BatchCancelsBeforeAck,
+        Self::BatchRepeatCancels,
     ];
 
     /// Returns the rule that is broken without this guard.
@@ -212,6 +257,19 @@ impl Guard {
             | Self::ChangeNeedsPause
             | Self::ChangeNeedsAcks
             | Self::ChangeChecksAgain => Rule::OneDelivery,
+            Self::WaitSubscribesFirst => Rule::WaitIsAnswered,
+            Self::WaitKeepsOwn => Rule::WaitIsOwn,
+            Self::WaitReadsAtTheEnd => Rule::WaitMissesNone,
+            Self::KeptResultFirstWins => Rule::OneResult,
+            Self::KeptResultBeforeAck => Rule::ResultIsKept,
+            Self::WorkerReadsKeptResult => Rule::NoRunAfterResult,
+            Self::BatchEndBeforeAck | Self::BatchFirstEndWins => Rule::BatchAgrees,
+            Self::BatchRepeatCounts | Self::BatchRepeatReads | Self::BatchReportKept => {
+                Rule::BatchEnds
+            }
+            Self::BatchReadsEnds => Rule::BatchIsComplete,
+            Self::BatchCallbackHasId => Rule::BatchCallsBackOnce,
+            Self::BatchCancelsBeforeAck | Self::BatchRepeatCancels => Rule::BatchStopsRest,
         }
     }
 }

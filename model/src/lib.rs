@@ -5,6 +5,7 @@
 //! [`search`] visits all their states within bounds. [`explain`] checks whether the model has a run
 //! with the observed steps of one call. The README has the assumptions.
 
+pub mod batches;
 pub mod bounds;
 pub mod explain;
 pub mod guard;
@@ -15,3 +16,4 @@ pub mod rule;
 pub mod search;
 pub mod shares;
 pub mod submission;
+pub mod waits;

@@ -3,6 +3,7 @@
 use std::{fmt::Debug, process::ExitCode, time::Instant};
 
 use asyncqueue_model::{
+    batches::{self, Batches},
     bounds::{Bounds, broadcast, large},
     lanes::{self, Lanes},
     life::{
@@ -11,12 +12,14 @@ use asyncqueue_model::{
     },
     search::{Found, search, search_stuck},
     shares::{self, Sharing},
+    waits::{self, Waits},
 };
 use clap::Parser;
 
 /// Searches the model of the protocol for a run that breaks a rule. Without options: each three
 /// kinds of faults with one call, each two with two calls, each two with the shares of two
-/// workers, and lanes whose fairness changes twice. Options are for the life of calls.
+/// workers, lanes whose fairness changes twice, and waits and batches with all faults. Options are
+/// for the life of calls.
 #[derive(Debug, Parser)]
 #[command(name = "asyncqueue-model")]
 struct Options {
@@ -94,14 +97,31 @@ fn main() -> ExitCode {
     {
         is_whole &= run(name, setup.faults, || vec![search(Sharing::new(setup))]);
     }
-    for lanes::bounds::Bounds { name, setup } in
-        if is_asked { vec![] } else { lanes::bounds::large() }
-    {
+    if !is_asked {
+        is_whole &= run_small_models();
+    }
+    if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the searches of lanes, waits and batches.
+fn run_small_models() -> bool {
+    let mut is_whole = true;
+    for lanes::bounds::Bounds { name, setup } in lanes::bounds::large() {
         is_whole &= run(name, setup.faults, || {
             vec![search(Lanes::new(setup)), search_stuck(&Lanes::new(setup))]
         });
     }
-    if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    for waits::bounds::Bounds { name, setup } in waits::bounds::large() {
+        is_whole &= run(name, setup.faults, || {
+            vec![search(Waits::new(setup)), search_stuck(&Waits::new(setup))]
+        });
+    }
+    for batches::bounds::Bounds { name, setup } in batches::bounds::large() {
+        is_whole &= run(name, setup.faults, || {
+            vec![search(Batches::new(setup)), search_stuck(&Batches::new(setup))]
+        });
+    }
+    is_whole
 }
 
 /// Runs searches, and returns whether all rules are kept.

@@ -75,6 +75,21 @@ impl Guard {
             Self::ChangeNeedsAcks => ("asyncqueue/src/fairness_change.rs", "ask_workers"),
             Self::ChangeChecksAgain => ("asyncqueue/src/fairness_change.rs", "step"),
             Self::ChangeRemovesLeftovers => ("asyncqueue/src/fairness_change.rs", "must_replace"),
+            Self::WaitSubscribesFirst => ("gateway/src/service.rs", "begin_wait"),
+            Self::WaitKeepsOwn => ("gateway/src/wait.rs", "next"),
+            Self::WaitReadsAtTheEnd => ("gateway/src/service.rs", "wait_for"),
+            Self::KeptResultFirstWins => ("asyncqueue/src/kept_results.rs", "store"),
+            Self::KeptResultBeforeAck => ("worker/src/call/results.rs", "publish_result"),
+            Self::WorkerReadsKeptResult => ("worker/src/call/run.rs", "has_kept_result"),
+            Self::BatchEndBeforeAck => ("worker/src/call/results.rs", "publish"),
+            Self::BatchFirstEndWins => ("asyncqueue/src/batch/storage.rs", "write_end"),
+            Self::BatchRepeatCounts => ("asyncqueue/src/batch/ends.rs", "record_end"),
+            Self::BatchRepeatReads => ("asyncqueue/src/batch/ends.rs", "may_be_last"),
+            Self::BatchReadsEnds => ("asyncqueue/src/batch/ends.rs", "finish_if_complete"),
+            Self::BatchCallbackHasId => ("asyncqueue/src/batch/ends.rs", "publish_callback"),
+            Self::BatchReportKept => ("asyncqueue/src/batch/storage.rs", "write_ended"),
+            Self::BatchCancelsBeforeAck => ("worker/src/call/batch_ends.rs", "cancel_rest"),
+            Self::BatchRepeatCancels => ("asyncqueue/src/batch/ends.rs", "after_end"),
         };
         Place { file, function }
     }

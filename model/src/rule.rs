@@ -55,6 +55,30 @@ pub enum Rule {
     /// From each state, without further faults, each call can be stored, delivered and
     /// acknowledged, and the queue can be resumed.
     LanesServe,
+    /// A client that waits gets the result of its own call.
+    WaitIsOwn,
+    /// Each client that gets the result of a call gets that which is kept.
+    OneResult,
+    /// The result of a call that was acknowledged is kept.
+    ResultIsKept,
+    /// A client that waits gets the result if it is kept before the end of the wait.
+    WaitMissesNone,
+    /// No invocation starts after the result of its call is kept.
+    NoRunAfterResult,
+    /// From each state, without further faults, each client that waits gets its result, without
+    /// waiting for the end of its time.
+    WaitIsAnswered,
+    /// The report of a batch has the first end of each call.
+    BatchAgrees,
+    /// No batch ends before all of its calls have ended.
+    BatchIsComplete,
+    /// The callback of a batch is stored once, and once more for each duplicate window that passes.
+    BatchCallsBackOnce,
+    /// If the first failure cancels the rest, nothing starts after the call that has failed is
+    /// acknowledged.
+    BatchStopsRest,
+    /// From each state, without further faults, the end of a batch can be reported.
+    BatchEnds,
 }
 
 /// A part of the model, with a search of its own.
@@ -68,6 +92,10 @@ pub enum Part {
     Shares,
     /// The lanes of a queue.
     Lanes,
+    /// Kept results, and clients that wait for them.
+    Waits,
+    /// The end of a batch.
+    Batches,
 }
 
 impl Rule {
@@ -82,6 +110,17 @@ impl Rule {
             | Self::RateKept
             | Self::ShareIsUsed => Part::Shares,
             Self::OneDelivery | Self::LanesServe => Part::Lanes,
+            Self::WaitIsOwn
+            | Self::OneResult
+            | Self::ResultIsKept
+            | Self::WaitMissesNone
+            | Self::NoRunAfterResult
+            | Self::WaitIsAnswered => Part::Waits,
+            Self::BatchAgrees
+            | Self::BatchIsComplete
+            | Self::BatchCallsBackOnce
+            | Self::BatchStopsRest
+            | Self::BatchEnds => Part::Batches,
             _ => Part::Life,
         }
     }
@@ -111,6 +150,17 @@ impl Rule {
             Self::ShareIsUsed => "each share can be used",
             Self::OneDelivery => "no call is delivered twice at once",
             Self::LanesServe => "each call has a consumer that delivers it",
+            Self::WaitIsOwn => "a client that waits gets the result of its own call",
+            Self::OneResult => "each client gets the result that is kept",
+            Self::ResultIsKept => "the result of an acknowledged call is kept",
+            Self::WaitMissesNone => "no wait ends without a result that is kept",
+            Self::NoRunAfterResult => "no start after the result is kept",
+            Self::WaitIsAnswered => "each wait is answered as the call ends",
+            Self::BatchAgrees => "a batch reports the first end of each call",
+            Self::BatchIsComplete => "no batch ends before its calls",
+            Self::BatchCallsBackOnce => "a batch has one callback",
+            Self::BatchStopsRest => "nothing starts after a failure that cancels the rest",
+            Self::BatchEnds => "each batch can end",
         }
     }
 }

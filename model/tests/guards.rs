@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use asyncqueue_model::{
+    batches::{self, Batches},
     bounds,
     guard::Guard,
     lanes::{self, Lanes},
@@ -10,6 +11,7 @@ use asyncqueue_model::{
     rule::{Part, Rule},
     search::{search, search_stuck},
     shares::{self, Sharing},
+    waits::{self, Waits},
 };
 
 #[test]
@@ -77,6 +79,32 @@ fn a_removed_guard_of_lanes_breaks_its_rule() {
         let found = if rule == Rule::LanesServe { search_stuck(&model) } else { search(model) };
         assert!(found.breaks(rule), "without {guard:?}: {:?}", found.broken);
         let whole = Lanes::new(lanes::setup::Setup { without: None, ..setup });
+        assert_eq!(search_stuck(&whole).broken, [], "with {guard:?}");
+        assert_eq!(search(whole).broken, [], "with {guard:?}");
+    }
+}
+
+#[test]
+fn a_removed_guard_of_waits_breaks_its_rule() {
+    for guard in guards_of(Part::Waits) {
+        let setup = waits::bounds::without(guard);
+        let (rule, model) = (guard.protects(), Waits::new(setup));
+        let found = if rule == Rule::WaitIsAnswered { search_stuck(&model) } else { search(model) };
+        assert!(found.breaks(rule), "without {guard:?}: {:?}", found.broken);
+        let whole = Waits::new(waits::setup::Setup { without: None, ..setup });
+        assert_eq!(search_stuck(&whole).broken, [], "with {guard:?}");
+        assert_eq!(search(whole).broken, [], "with {guard:?}");
+    }
+}
+
+#[test]
+fn a_removed_guard_of_batches_breaks_its_rule() {
+    for guard in guards_of(Part::Batches) {
+        let setup = batches::bounds::without(guard);
+        let (rule, model) = (guard.protects(), Batches::new(setup));
+        let found = if rule == Rule::BatchEnds { search_stuck(&model) } else { search(model) };
+        assert!(found.breaks(rule), "without {guard:?}: {:?}", found.broken);
+        let whole = Batches::new(batches::setup::Setup { without: None, ..setup });
         assert_eq!(search_stuck(&whole).broken, [], "with {guard:?}");
         assert_eq!(search(whole).broken, [], "with {guard:?}");
     }

@@ -429,6 +429,21 @@ async fn failed_call_cancels_the_rest_if_asked() {
 }
 
 #[tokio::test]
+async fn failed_call_cancels_the_rest_after_a_crash() {
+    let stage = Stage::start().await;
+    let lines = calls(["404", "200", "200"]);
+    let answer = stage.submit("/async-batch?onFailure=cancel", "b-1", &lines).await;
+    let sequence = stage.queue.sequence("jobs", 1).await;
+    let failed = CallRef { id: ids(&answer)[0].parse().unwrap(), sequence };
+    let member = BatchMember { id: "b-1".parse().unwrap(), size: 3 };
+    // Its worker died before it cancelled the rest: the next delivery of the call does.
+    for _ in 0..2 {
+        let effect = record_end(&stage.queue.js, &member, &failed, CallEnd::Failed, 404).await;
+        assert_eq!(effect.unwrap(), EndEffect::CancelRest);
+    }
+}
+
+#[tokio::test]
 async fn rest_is_cancelled_though_the_worker_that_cancels_is_killed() {
     const SIZE: usize = 1_000;
     let stage = Stage::start().await;

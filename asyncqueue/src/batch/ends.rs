@@ -57,6 +57,12 @@ pub async fn record_end(
     if may_be_last(counted, member.size) && finish_if_complete(js, id).await? {
         return Ok(EndEffect::None);
     }
+    after_end(js, id, end).await
+}
+
+/// Returns what an end means for the rest of its batch. It is the same each time: the program that
+/// recorded the end before may not have cancelled the rest.
+async fn after_end(js: &Context, id: &BatchId, end: CallEnd) -> Result<EndEffect, NatsError> {
     if end.is_failure()
         && let Some((record, ..)) = storage::read_record(js, id).await?
         && record.on_failure == OnFailure::Cancel
