@@ -1,17 +1,16 @@
 //! Waits for the results of calls.
 //!
 //! A worker stores the result of a call, and the server publishes it again at once: see
-//! [`kept_results`]. Each wait has a subscription for its call alone, so that the gateway gets no
-//! other results. The subscription begins before the call is stored, and ends when
+//! [`asyncqueue::kept_results`]. Each wait has a subscription for its call alone, so that the
+//! gateway gets no other results. The subscription begins before the call is stored, and ends when
 //! the wait is dropped, as it is when the client leaves.
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, Subscriber};
+use async_nats::Client;
 use asyncqueue::{
-    CallId, FunctionName, QueueName, kept_results::done_subject, message::kept_result::KeptResult,
+    CallId, FunctionName, QueueName, lookup::ResultWait, message::kept_result::KeptResult,
 };
-use futures::StreamExt;
 use http::{HeaderMap, HeaderName};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -40,7 +39,7 @@ pub(crate) struct Waits {
 /// A wait for the result of a call.
 #[derive(Debug)]
 pub(crate) struct Wait {
-    results: Subscriber,
+    results: ResultWait,
     deadline: Instant,
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -91,7 +90,7 @@ impl Waits {
             self.metrics.record_wait(WaitOutcome::Refused);
             return None;
         };
-        match self.client.subscribe(done_subject(queue, function, call_id)).await {
+        match ResultWait::begin(&self.client, queue, function, call_id).await {
             Ok(results) => Some(Wait {
                 results,
                 deadline,
@@ -112,29 +111,12 @@ impl Waits {
     pub(crate) async fn result(&self, mut wait: Wait, sequence: Option<u64>) -> Option<KeptResult> {
         let shutdown = wait.shutdown.clone();
         let found = tokio::select! {
-            found = timeout_at(wait.deadline, wait.next(sequence)) => found.ok().flatten(),
+            found = timeout_at(wait.deadline, wait.results.next(sequence)) => found.ok().flatten(),
             () = shutdown.cancelled() => None,
         };
         let outcome = if found.is_some() { WaitOutcome::Ended } else { WaitOutcome::TimedOut };
         self.metrics.record_wait(outcome);
         found
-    }
-}
-
-// === impl Wait ===
-
-impl Wait {
-    /// Returns the next result of the call; `None` if the subscription has ended.
-    async fn next(&mut self, sequence: Option<u64>) -> Option<KeptResult> {
-        while let Some(message) = self.results.next().await {
-            let headers = message.headers.unwrap_or_default();
-            // A message without the headers of a result says that one is not kept any more.
-            let Ok(result) = KeptResult::decode(&headers, message.payload) else { continue };
-            if sequence.is_none_or(|sequence| sequence == result.sequence) {
-                return Some(result);
-            }
-        }
-        None
     }
 }
 
