@@ -220,6 +220,7 @@ const AROUND: &[Around] = &[
         ],
         ..NOTHING
     },
+    prints("docs/operations.md", "kubectl aq invoke slow", "is done, status 200"),
     Around {
         document: "docs/operations.md",
         command: "kubectl aq status",
@@ -244,15 +245,12 @@ const AROUND: &[Around] = &[
     },
     Around {
         document: "docs/operations.md",
-        command: "kubectl aq batch report-7",
-        before: &[(
-            "curl -d '{\"function\":\"slow\",\"query\":\"sleep=1m\"}' -H 'X-Batch-Id: report-7' \
-             http://asyncqueue-gateway.openfaas:8080/async-batch",
-            "",
-        )],
-        prints: "1 pending",
+        command: "kubectl aq batch report-7 --submit",
+        before: &[("echo '{\"function\":\"slow\",\"query\":\"sleep=1m\"}' >calls.ndjson", "")],
+        prints: "report-7",
         ..NOTHING
     },
+    prints("docs/operations.md", "kubectl aq batch report-7", "1 pending"),
     prints("docs/operations.md", "kubectl aq cancel --batch", "cancelled: 1"),
     Around {
         document: "docs/operations.md",
