@@ -21,6 +21,7 @@ mod ownership;
 mod pods;
 mod queue_counts;
 mod readiness;
+mod results;
 mod retries;
 mod story;
 mod support;
