@@ -56,6 +56,7 @@ mod operator;
 mod ownership;
 mod platform_failures;
 mod python_clients;
+mod python_examples;
 mod replay;
 mod results;
 mod scaled_to_zero;
