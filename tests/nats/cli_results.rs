@@ -219,7 +219,7 @@ async fn batch_is_submitted_without_a_gateway() {
     queue.holds("jobs", 2).await;
 
     let _worker = queue.worker(&function, &[]);
-    let received = receiver.receives(1).await.remove(0);
-    let report: Value = serde_json::from_slice(&received.body).unwrap();
+    let callback = receiver.receives(1).await.remove(0);
+    let report: Value = serde_json::from_slice(&callback.body).unwrap();
     assert_eq!((&report["state"], &report["counts"]["done"]), (&json!("ended"), &json!(2)));
 }

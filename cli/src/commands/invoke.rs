@@ -116,9 +116,11 @@ pub(crate) async fn run(session: &Session, arguments: &InvokeArgs) -> anyhow::Re
     let Target { function, path, query } = &arguments.target;
     let namespace = &arguments.routing.function_namespace;
     let submission = Submission::parse(function, path, query.as_deref(), &headers, namespace);
-    let submission = submission.map_err(usage)?;
-    let (client_id, key) =
-        (client_call_id(&headers).map_err(usage)?, client_key(&headers).map_err(usage)?);
+    let submission = submission.map_err(|error| usage(&error))?;
+    let (client_id, key) = (
+        client_call_id(&headers).map_err(|error| usage(&error))?,
+        client_key(&headers).map_err(|error| usage(&error))?,
+    );
 
     let router = Router::open(&session.js, &arguments.routing).await?;
     let (mut submission, route) = router.admit(submission, now, body.len())?;
@@ -147,9 +149,9 @@ pub(crate) async fn run(session: &Session, arguments: &InvokeArgs) -> anyhow::Re
     };
     let query = CallQuery { id: call.call_id.clone(), function: Some(call.function.clone()) };
     let submitter = Submitter::new(session.js.clone(), NATS_TIMEOUT);
-    let submitted = submitter.submit_named(call, naming, &route).await?;
+    let stored = submitter.submit_named(call, naming, &route).await?;
     submitter.wait_for_lanes().await;
-    let id = match &submitted.outcome {
+    let id = match &stored.outcome {
         SubmitOutcome::Stored => &query.id,
         SubmitOutcome::Duplicate { of } => {
             output::print_error(&format!("call `{of}` was stored before: nothing is stored"));
@@ -158,28 +160,27 @@ pub(crate) async fn run(session: &Session, arguments: &InvokeArgs) -> anyhow::Re
     };
     let Some((mut wait, deadline)) = wait else { return Ok(output::print(&format!("{id}\n"))?) };
     let query = CallQuery { id: id.clone(), ..query.clone() };
-    let Submitted { outcome, sequence } = submitted;
+    let Submitted { outcome, sequence } = stored;
     let found = match outcome {
         SubmitOutcome::Stored => timeout_at(deadline, wait.next(sequence)).await.ok().flatten(),
         // It may have ended before, or have another id.
         SubmitOutcome::Duplicate { .. } => None,
     };
-    let result = match found {
-        Some(result) => result,
-        None => {
-            let places = lookup::candidate_places(&session.js, Some(&route.queue), &query).await?;
-            let result = find_before(session, &places, &query, deadline).await?;
-            if sequence.is_some_and(|sequence| sequence != result.sequence) {
-                return Err(ResultError::Pending(query.id).into());
-            }
-            *result
+    let result = if let Some(result) = found {
+        result
+    } else {
+        let places = lookup::candidate_places(&session.js, Some(&route.queue), &query).await?;
+        let result = find_before(session, &places, &query, deadline).await?;
+        if sequence.is_some_and(|sequence| sequence != result.sequence) {
+            return Err(ResultError::Pending(query.id).into());
         }
+        *result
     };
     kept_result::print(&result, arguments.output)
 }
 
 /// Returns the error of a command line whose values are not those of a call.
-fn usage(error: SubmissionError) -> UsageError {
+fn usage(error: &SubmissionError) -> UsageError {
     UsageError(error.to_string())
 }
 
