@@ -20,9 +20,11 @@ use crate::{
 };
 
 mod ends;
+mod remembered;
 mod result;
 mod wait;
 
+pub use remembered::remembered_end;
 pub use result::{ResultLookup, find_result};
 pub use wait::ResultWait;
 

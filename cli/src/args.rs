@@ -3,16 +3,21 @@
 use asyncqueue_runtime::settings::NatsSettings;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{
-    batch, cancel, check, dead, drain, fairness, invoke, queues, result, status,
+use crate::{
+    cluster::ClusterArgs,
+    commands::{batch, cancel, check, dead, drain, fairness, invoke, queues, result, status},
 };
 
 /// Calls functions, inspects the queues of AsyncQueue, cancels calls, replays dead letters, and
 /// migrates queues of OpenFaaS
 ///
-/// Connects only to NATS. From outside of the cluster:
+/// Connects only to NATS. From outside of the cluster it forwards a port to NATS, with the
+/// permissions of your kubeconfig:
 ///
-///     kubectl port-forward --namespace openfaas svc/nats 4222
+///     kubectl aq --namespace openfaas queues
+///
+/// To a NATS that you reach in another way:
+///
 ///     kubectl aq --nats-url nats://127.0.0.1:4222 queues
 ///
 /// Or in a pod of the gateway, which has the settings of NATS:
@@ -26,6 +31,9 @@ use crate::commands::{
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) nats: NatsSettings,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -50,7 +58,9 @@ pub(crate) enum Command {
 /// Parses the command line. Exits if it is not valid or asks for help.
 pub(crate) fn parse() -> Cli {
     let matches = asyncqueue_runtime::arguments::matches(&command());
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.cluster.note_sources(&matches);
+    cli
 }
 
 /// Creates the parser. The options of NATS are accepted before and after a command, and `--help`

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod args;
+mod cluster;
 mod commands;
 mod exit;
 mod input;

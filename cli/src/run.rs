@@ -40,7 +40,7 @@ fn try_run(cli: Cli) -> anyhow::Result<()> {
         .build()
         .context("failed to start the runtime")?;
     let result = runtime.block_on(async {
-        let session = Session::open(&cli.nats).await?;
+        let session = Session::open(&cli.nats, &cli.cluster).await?;
         match cli.command {
             Command::Queues(arguments) => queues::run(&session, &arguments).await,
             Command::Dead(command) => dead::run(&session, command).await,

@@ -57,13 +57,16 @@ impl Lookups {
         default_queue: &QueueName,
         wanted: CallQuery,
     ) -> Result<Option<Box<KeptResult>>, Rejection> {
-        let _permit = self.permit()?;
+        let permit = self.permit()?;
         let places = readable(candidate_queues(directory, default_queue, &wanted), &wanted)?;
         match find_result(self.context(), &places, &wanted).await? {
             ResultLookup::Kept(result) => Ok(Some(result)),
             ResultLookup::Pending => Ok(None),
             ResultLookup::NotKept => Err(Rejection::ResultNotKept { call_id: wanted.id }),
-            ResultLookup::NotFound => Err(unknown(wanted, &places)),
+            ResultLookup::NotFound => match self.remembered_end(permit, &places, &wanted).await {
+                Some(_) => Err(Rejection::ResultNotKept { call_id: wanted.id }),
+                None => Err(unknown(wanted, &places)),
+            },
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     call::{CallQuery, QueueLocation},
     directory::QueueEntry,
     jetstream::NatsError,
+    tombstone::{self, Mark},
 };
 
 /// The outcome of the cancellation of what was left of a batch.
@@ -101,7 +102,7 @@ async fn cancel_call(
 }
 
 /// Cancels the calls with an id that belong to a batch. Waits until `deadline` for their
-/// confirmations.
+/// confirmations. A call that an earlier request has removed is not counted.
 async fn cancel_member(
     js: &Context,
     location: &QueueLocation,
@@ -115,6 +116,13 @@ async fn cancel_member(
         if stored.batch().is_some_and(|member| member.id == *batch) {
             counts.count(canceller.cancel(&stored).await?);
         }
+    }
+    if counts.is_empty()
+        && let Some(tombstone) = tombstone::newest(js, Some(&location.queue), &query.id).await?
+        && tombstone.mark == Mark::Cancelling
+    {
+        // The program that removed the call died before the cancellation was certain.
+        canceller.confirm_removed(&tombstone).await?;
     }
     Ok(counts)
 }
