@@ -121,7 +121,7 @@ pub(crate) async fn override_queue(
     }
 }
 
-/// Follows the directory, and waits until it is read. Returns `None` if there is none.
+/// Follows the directory, and waits until it is read. Returns `None` if its bucket does not exist.
 pub(crate) async fn follow_directory(
     js: &Context,
 ) -> anyhow::Result<Option<watch::Receiver<Option<Arc<Directory>>>>> {
