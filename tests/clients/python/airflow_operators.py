@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+# Airflow logs to the standard output.
+stdout, sys.stdout = sys.stdout, sys.stderr
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 sys.path += [str(EXAMPLES / "python"), str(EXAMPLES / "airflow")]
 
@@ -33,7 +36,7 @@ def main(url, function, body):
         answer["returned"] = poked.xcom_value
     except AirflowFailException as error:
         answer["raised"] = str(error)
-    print(json.dumps(answer))
+    print(json.dumps(answer), file=stdout)
 
 
 main(*sys.argv[1:])
