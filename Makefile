@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs dashboard-picture test-docs test-chart test-keda test-oldest-nats test-limits bench bench-worker bench-gateway bench-operator bench-lanes bench-results bench-peers up down install image release release-check crds clean-cache
+.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs dashboard-picture test-docs test-chart test-keda test-oldest-nats test-limits test-airflow bench bench-worker bench-gateway bench-operator bench-lanes bench-results bench-peers up down install image release release-check crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +55,9 @@ test-keda: ## workers scaled by the real KEDA on the real cluster, to zero and b
 
 test-limits: ## limits that hold for minutes, with real workers: what takes too long for `make test`
 	@tests/run limits
+
+test-airflow: ## the operators of examples/airflow with the published Apache Airflow, whose installation takes minutes
+	@tests/run airflow
 
 bench: ## all benchmarks, next to limits and to other queues, and a report of them in docs/bench.md (as root)
 	@bench/run

@@ -51,6 +51,84 @@
 //! - [`cancel::cancel_calls`] cancels calls.
 //! - [`DeadLetters`] lists, replays and deletes dead letters.
 //!
+//! # Results, delayed calls and batches
+//!
+//! A call whose result is kept is waited for without polling, or its result is read later by
+//! [`lookup::find_result`]:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use asyncqueue::{
+//!     CallId, FunctionName, Invocation, async_nats,
+//!     directory::QueueRoute,
+//!     lookup::ResultWait,
+//!     submit::{ClientNaming, Submitter},
+//! };
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # let client = async_nats::connect("nats://127.0.0.1:4222").await?;
+//! # let submitter =
+//! #     Submitter::new(async_nats::jetstream::new(client.clone()), Duration::from_secs(5));
+//! let route = QueueRoute::with_default_names("slow-queue".parse()?);
+//! let function = FunctionName::parse("figlet", "openfaas-fn")?;
+//! let mut call = Invocation::new(CallId::generate(&route.queue), function, "hi");
+//! call.keep_result = Some(Duration::from_secs(3600)); // at most spec.results.maxRetention
+//!
+//! let mut wait =
+//!     ResultWait::begin(&client, &route.queue, &call.function, &call.call_id).await?;
+//! let stored = submitter.submit_named(call, ClientNaming::Generated, &route).await?;
+//! let result = tokio::time::timeout(Duration::from_secs(30), wait.next(stored.sequence)).await;
+//! match result {
+//!     Ok(Some(result)) => println!("{} with status {}", result.end, result.status),
+//!     _ => println!("the call runs, and its result is kept"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Invocation::not_before`] delays a call. [`Submitter::submit_batch`] stores calls together or
+//! not at all, and one callback reports how each of them ended:
+//!
+//! ```no_run
+//! use std::{collections::HashSet, time::Duration};
+//!
+//! use asyncqueue::{
+//!     CallId, CallbackUrl, FunctionName, Invocation, async_nats,
+//!     batch::OnFailure,
+//!     directory::QueueRoute,
+//!     jiff::Timestamp,
+//!     submit::{NewBatch, Submitter},
+//! };
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # let client = async_nats::connect("nats://127.0.0.1:4222").await?;
+//! # let submitter = Submitter::new(async_nats::jetstream::new(client), Duration::from_secs(5));
+//! let route = QueueRoute::with_default_names("slow-queue".parse()?);
+//! let function = FunctionName::parse("figlet", "openfaas-fn")?;
+//! let now = Timestamp::now();
+//! let mut calls = Vec::new();
+//! for body in ["one", "two"] {
+//!     let mut call = Invocation::new(CallId::generate(&route.queue), function.clone(), body);
+//!     call.not_before = Some(now + Duration::from_secs(900)); // runs in 15 minutes
+//!     calls.push(call);
+//! }
+//! let batch = NewBatch {
+//!     id: "report-7".parse()?,
+//!     is_named: true, // a repeat with the id stores nothing
+//!     calls,
+//!     callback_url: Some(CallbackUrl::parse("https://example.com/done")?),
+//!     on_failure: OnFailure::Continue,
+//!     submitted_at: now,
+//!     depth: 0,
+//!     own_ids: HashSet::new(), // all ids are generated
+//! };
+//! let stored = submitter.submit_batch(batch, &route).await?;
+//! println!("{} calls are stored", stored.calls.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! `examples/` has a complete program for each: `submit`, `status`, `cancel` and `replay`.
 //! `docs/wire.md` describes the protocol, for programs in other languages.
 //!
@@ -58,6 +136,7 @@
 //! [`Submitter::submit_generated`]: submit::Submitter::submit_generated
 //! [`Submitter::submit_with_key`]: submit::Submitter::submit_with_key
 //! [`Directory::route`]: directory::Directory::route
+//! [`Submitter::submit_batch`]: submit::Submitter::submit_batch
 //! [`DeadLetters`]: dead_letters::DeadLetters
 
 // Types in this crate's functions, in the versions that it uses.
@@ -147,6 +226,8 @@ pub mod stored_result;
 pub mod stream;
 #[doc(hidden)]
 pub mod subject;
+#[doc(hidden)]
+pub mod submission;
 #[doc(hidden)]
 pub mod tombstone;
 #[doc(hidden)]

@@ -22,9 +22,11 @@ use crate::{
 mod ends;
 mod remembered;
 mod result;
+mod wait;
 
 pub use remembered::remembered_end;
 pub use result::{ResultLookup, find_result};
+pub use wait::ResultWait;
 
 /// Number of queues that are asked concurrently. One request takes a server less than a
 /// millisecond. More at a time would only delay the storing of calls.

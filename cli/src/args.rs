@@ -5,10 +5,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     cluster::ClusterArgs,
-    commands::{batch, cancel, check, dead, drain, fairness, queues, result, status},
+    commands::{batch, cancel, check, dead, drain, fairness, invoke, queues, result, status},
 };
 
-/// Inspects the queues of AsyncQueue, reads results, cancels calls, replays dead letters, and
+/// Calls functions, inspects the queues of AsyncQueue, cancels calls, replays dead letters, and
 /// migrates queues of OpenFaaS
 ///
 /// Connects only to NATS. From outside of the cluster it forwards a port to NATS, with the
@@ -24,7 +24,8 @@ use crate::{
 ///
 ///     kubectl exec --namespace openfaas deploy/asyncqueue-gateway -- kubectl-aq queues
 ///
-/// Exit codes: 0 success, 1 error, 2 invalid command line. Those of `result` are in its help.
+/// Exit codes: 0 success, 1 error, 2 invalid command line. `result` and `invoke` have more:
+/// see their help.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-aq", bin_name = "kubectl aq", version, verbatim_doc_comment)]
 pub(crate) struct Cli {
@@ -43,6 +44,7 @@ pub(crate) enum Command {
     Queues(queues::QueuesArgs),
     #[command(subcommand)]
     Dead(dead::Command),
+    Invoke(invoke::InvokeArgs),
     Status(status::StatusArgs),
     Result(result::ResultArgs),
     Cancel(cancel::CancelArgs),
@@ -132,6 +134,25 @@ mod tests {
         }
         for bad in ["result", "result a.b", "result a --wait 30", "result a -o table", "batch"] {
             assert_eq!(read(&format!("aq {bad}")).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn call_is_given_by_its_options() {
+        for good in [
+            "figlet.dev/p?q -d hi -H a:b --id a --delay 90s --keep-result 1h --wait 30s -o json",
+            "figlet --file - --callback-url http://h --queue q --not-before 2026-12-24T18:00:00Z",
+        ] {
+            read(&format!("aq invoke {good}")).unwrap();
+        }
+        for bad in ["", "f -d a --file b", "f -H a", "f --wait 30", "f -o json", "f/#"] {
+            assert_eq!(read(&format!("aq invoke {bad}")).unwrap_err().exit_code(), 2, "{bad}");
+        }
+        for good in ["--submit -", "b-1 --submit f --callback-url http://h --cancel-on-failure"] {
+            read(&format!("aq batch {good}")).unwrap();
+        }
+        for bad in ["b-1 --cancel-on-failure", "b-1 --callback-url http://h", "--submit"] {
+            assert_eq!(read(&format!("aq batch {bad}")).unwrap_err().exit_code(), 2, "{bad}");
         }
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod drain;
 pub(crate) mod fairness;
+pub(crate) mod invoke;
 mod queue_functions;
 pub(crate) mod queues;
 pub(crate) mod result;

@@ -14,9 +14,9 @@ pub(crate) enum ResultError {
          X-Keep-Result, or raise spec.results.retention of its queue"
     )]
     NotKept(CallId),
-    /// Nothing is known of the call. The text says where it was looked up.
-    #[error("{0}")]
-    NotFound(String),
+    /// Nothing is known of the call.
+    #[error("call `{0}` not found: unknown id, or it ended and nothing of it is kept")]
+    NotFound(CallId),
     /// The result is that of a call that failed.
     #[error("call `{call_id}` ended as {}, with status {status}", .end.as_str())]
     Failed {

@@ -7,7 +7,7 @@ use asyncqueue_runtime::{error, program::UsageError};
 
 use crate::{
     args::{Cli, Command},
-    commands::{batch, cancel, check, dead, drain, fairness, queues, result, status},
+    commands::{batch, cancel, check, dead, drain, fairness, invoke, queues, result, status},
     exit::ResultError,
     output,
     session::Session,
@@ -44,10 +44,11 @@ fn try_run(cli: Cli) -> anyhow::Result<()> {
         match cli.command {
             Command::Queues(arguments) => queues::run(&session, &arguments).await,
             Command::Dead(command) => dead::run(&session, command).await,
+            Command::Invoke(arguments) => Box::pin(invoke::run(&session, &arguments)).await,
             Command::Status(arguments) => status::run(&session, &arguments).await,
             Command::Result(arguments) => result::run(&session, &arguments).await,
             Command::Cancel(arguments) => cancel::run(&session, &arguments).await,
-            Command::Batch(arguments) => batch::run(&session, &arguments).await,
+            Command::Batch(arguments) => Box::pin(batch::run(&session, &arguments)).await,
             Command::Check(arguments) => check::run(&session, &arguments).await,
             Command::Fairness(arguments) => fairness::run(&session, &arguments).await,
             Command::Drain(command) => Box::pin(drain::run(&session, command)).await,

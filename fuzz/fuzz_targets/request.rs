@@ -5,9 +5,13 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use asyncqueue::{CallId, message::native};
+use asyncqueue::{
+    CallId,
+    message::native,
+    submission::{Submission, client_call_id},
+};
 use asyncqueue_fuzz::{check_call, over_the_wire};
-use asyncqueue_gateway::fuzzing::{ForwardedHeaders, Route, Submission, client_call_id};
+use asyncqueue_gateway::fuzzing::{FunctionPath, ForwardedHeaders, Route};
 use asyncqueue_worker::function::request::{Attempt, request_headers};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -58,18 +62,20 @@ fuzz_target!(|head: &[u8]| {
         headers.append(name, HeaderValue::from_bytes(field.value).expect("a value that was read"));
     }
 
-    let Route::AsyncFunction(call) = Route::parse(uri.path()) else { return };
-    let Ok(id) = client_call_id(&headers) else { return };
-    let Ok(submission) = Submission::parse(call, uri.query(), &headers, "openfaas-fn") else {
+    let Route::AsyncFunction(FunctionPath { function, path }) = Route::parse(uri.path()) else {
         return;
     };
+    let Ok(id) = client_call_id(&headers) else { return };
+    let parsed = Submission::parse(function, path, uri.query(), &headers, "openfaas-fn");
+    let Ok(submission) = parsed else { return };
     let id = id.unwrap_or_else(|| CallId::from_sequence(1));
     let at = "2026-01-01T00:00:00Z".parse().expect("a time");
     let mut head = http::Request::new(()).into_parts().0;
     (head.uri, head.headers) = (uri.clone(), headers.clone());
     let forwarded = ForwardedHeaders::from_request(&head, Ipv4Addr::LOCALHOST.into());
     let body = Bytes::from_static(b"body");
-    let stored = submission.into_invocation(id, at, headers, forwarded, body);
+    let mut stored = submission.into_invocation(id, at, headers, body);
+    forwarded.add_to(&mut stored.headers);
     check_call(&stored);
     let message = over_the_wire(&native::encode(&stored));
     let read =

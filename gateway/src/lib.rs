@@ -1,9 +1,10 @@
 //! The gateway: accepts HTTP calls of functions and stores them on their queues.
 //!
-//! A request passes these modules: `route` parses its path, `submission` checks its head, `body`
-//! reads the rest, `asyncqueue::submit` stores it, and `response` builds the answer, from a
-//! `rejection` if the request is refused. A request about a stored call goes to `lookup`. `service`
-//! runs these steps in order, and `proxy` passes on requests that are not for this gateway.
+//! A request passes these modules: `route` parses its path, `asyncqueue::submission` checks its
+//! head, `body` reads the rest, `asyncqueue::submit` stores it, and `response` builds the answer,
+//! from a `rejection` if the request is refused. A request about a stored call goes to `lookup`.
+//! `service` runs these steps in order, and `proxy` passes on requests that are not for this
+//! gateway.
 //! `server` starts all parts of the program.
 //!
 //! Concurrent work is limited, in number by `concurrency_limit` and in memory by one budget
@@ -19,12 +20,9 @@ pub use crate::{
 mod ambiguous_path;
 mod background;
 mod base_url;
-mod batch_lines;
 mod body;
-mod client_value;
 mod concurrency_limit;
 mod context;
-mod delay;
 mod directory_file;
 mod directory_source;
 #[cfg(test)]
@@ -46,7 +44,6 @@ mod route;
 mod server;
 mod service;
 mod settings;
-mod submission;
 mod unknown_function_reports;
 mod unknown_functions;
 mod wait;
@@ -60,6 +57,5 @@ pub mod fuzzing {
         forwarded::ForwardedHeaders,
         hop_limit::HopLimit,
         route::{FunctionPath, Route},
-        submission::{Submission, client_call_id},
     };
 }

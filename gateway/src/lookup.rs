@@ -10,15 +10,11 @@ use asyncqueue::{
     directory::Directory,
     lookup::{candidate_queues, find_call, remembered_end},
     status,
+    submission::{call_id, function_name},
 };
 use tokio::sync::SemaphorePermit;
 
-use crate::{
-    concurrency_limit::ConcurrencyLimit,
-    rejection::Rejection,
-    route::FunctionPath,
-    submission::{call_id, function_name},
-};
+use crate::{concurrency_limit::ConcurrencyLimit, rejection::Rejection, route::FunctionPath};
 
 /// Maximum number of concurrent lookups. Each needs a few NATS requests, or a few for each queue,
 /// and must leave capacity for storing calls.
@@ -46,7 +42,7 @@ pub(crate) fn call_query(
     query: Option<&str>,
     namespace: &str,
 ) -> Result<Option<CallQuery>, Rejection> {
-    let function = |name| function_name(name, namespace).map(Some);
+    let function = |name| function_name(name, namespace).map(Some).map_err(Rejection::from);
     let (function, id) = match call.path.strip_prefix('/').unwrap_or_default() {
         "" => (parameter(query, "function").map_or(Ok(None), function)?, call.function),
         path if path.contains('/') => return Ok(None),

@@ -3,15 +3,10 @@
 use std::time::Duration;
 
 use asyncqueue::{
-    CallId, CallIdError, CallbackUrlError, FunctionName, GoDuration, IdempotencyKeyError,
-    NameError, ParseDurationError, QueueName,
-    batch::MAX_CALLS,
-    buckets,
-    delay::DelayRefused,
+    CallId, FunctionName, GoDuration, QueueName, buckets,
     function_namespaces::NamespaceRefused,
-    idempotency::MAX_KEY,
-    invocation::MAX_TARGET,
     jetstream::NatsError,
+    submission::SubmissionError,
     submit::{BatchError, SubmitError},
 };
 use asyncqueue_runtime::{byte_size::ByteSize, error};
@@ -81,21 +76,9 @@ pub(crate) const CATEGORIES: [&str; 42] = [
 /// value, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
-    /// The path ends where the function's name should follow.
-    #[error("missing function name: use /async-function/NAME or /async-function/NAME.NAMESPACE")]
-    NoFunction,
-    /// The function's name is not valid.
+    /// The head of a call, or the body of a batch, is not valid.
     #[error(transparent)]
-    FunctionName(#[from] NameError),
-    /// A `%` in the path does not begin a valid escape.
-    #[error(
-        "path: `{escape}` is not a valid percent escape: write two hex digits after `%`, or `%25` \
-         for a `%`"
-    )]
-    InvalidEscape {
-        /// The `%` and what follows it.
-        escape: String,
-    },
+    Submission(#[from] SubmissionError),
     /// Another server may interpret the path as that of another function.
     #[error(
         "path: other servers may interpret it differently: use /async-function/NAME or \
@@ -103,86 +86,6 @@ pub enum Rejection {
          after the name that leads above the function"
     )]
     AmbiguousPath,
-    /// The path or the query contains white space that is not escaped.
-    #[error(
-        "path or query: white space (U+{:04X}) is not percent-encoded: write its bytes as %XX",
-        u32::from(*.space)
-    )]
-    UnescapedWhitespace {
-        /// The first white-space character.
-        space: char,
-    },
-    /// Path and query together are too long for an invocation.
-    #[error("path and query are longer than {MAX_TARGET} bytes together: move data to the body")]
-    TargetTooLong,
-    /// A header that may occur once occurs twice.
-    #[error("{0} is given more than once: send it once")]
-    RepeatedHeader(&'static str),
-    /// A header's value is not UTF-8.
-    #[error("{0} is not valid UTF-8: send UTF-8 text")]
-    HeaderNotText(&'static str),
-    /// A call id is not valid.
-    #[error("{field}: {error}")]
-    CallId {
-        /// The header or part of the path that holds it.
-        field: &'static str,
-        /// What is wrong with it.
-        error: CallIdError,
-    },
-    /// An idempotency key is not valid.
-    #[error(
-        "Idempotency-Key `{value}` is not valid: {error}; \
-         send 1 to {MAX_KEY} characters of ASCII, bare or as \"…\""
-    )]
-    IdempotencyKey {
-        /// The value that was sent, shortened.
-        value: String,
-        /// What is wrong with it.
-        error: IdempotencyKeyError,
-    },
-    /// The value of `X-Async-Depth` is not a number.
-    #[error(
-        "X-Async-Depth `{value}` is not valid: send the decimal number that the function \
-         received"
-    )]
-    InvalidDepth {
-        /// The value that was sent, shortened.
-        value: String,
-    },
-    /// A chain of calls is too long.
-    #[error(
-        "{depth} calls came before this one in its chain (X-Async-Depth); max_chain_depth of the \
-         gateway is {max}: check whether functions call each other in a loop"
-    )]
-    ChainTooDeep {
-        /// How many calls came before.
-        depth: u32,
-        /// How many calls may come before.
-        max: u32,
-    },
-    /// The value of `X-Delay` is not a duration.
-    #[error("X-Delay: {0}")]
-    InvalidDelay(ParseDurationError),
-    /// The value of `X-Not-Before` is not a time.
-    #[error(
-        "X-Not-Before `{value}` is not valid: send a time with seconds and zone as RFC 3339 \
-         writes it, such as 2026-12-24T18:00:00Z or 2026-12-24T18:00:00+01:00"
-    )]
-    InvalidNotBefore {
-        /// The value that was sent, shortened.
-        value: String,
-    },
-    /// A call has a delay in both forms.
-    #[error("X-Delay and X-Not-Before are given: send one of them")]
-    TwoDelays,
-    /// The queue does not accept the delay of the call.
-    #[error("queue `{queue}`: {error}")]
-    Delay {
-        /// The function's queue.
-        queue: QueueName,
-        /// Why it does not accept the delay.
-        error: DelayRefused,
-    },
     /// The request has passed through this gateway too often.
     #[error(
         "the request has passed through this gateway {hops} times (Via); max_hops of the gateway \
@@ -197,14 +100,6 @@ pub enum Rejection {
     /// The path ends where a call's id should follow.
     #[error("missing call id: use /async-function/CALL-ID or /async-function/NAME/CALL-ID")]
     NoCallId,
-    /// The callback URL is not valid.
-    #[error("{error} (it is `{value}`)")]
-    CallbackUrl {
-        /// The value that was sent, shortened.
-        value: String,
-        /// What is wrong with it.
-        error: CallbackUrlError,
-    },
     /// The body ended early, or its transfer coding is not valid.
     #[error("failed to read the body: {0}")]
     InvalidBody(String),
@@ -266,12 +161,6 @@ pub enum Rejection {
         /// Why it is rejected.
         rejection: Box<Rejection>,
     },
-    /// A line of a batch is not a call.
-    #[error("{reason}")]
-    BatchLine {
-        /// What is wrong, and what to do.
-        reason: String,
-    },
     /// The head of a call of a batch is too large.
     #[error(
         "headers, path and query are larger than {limit} bytes together, max_header_bytes of the \
@@ -280,23 +169,6 @@ pub enum Rejection {
     BatchHeadTooLarge {
         /// The limit, in bytes.
         limit: usize,
-    },
-    /// A batch has no line.
-    #[error("the batch is empty: send one JSON object a line, 1 to {MAX_CALLS} lines")]
-    BatchEmpty,
-    /// A batch has too many lines.
-    #[error("the batch has more than {MAX_CALLS} lines: send several batches")]
-    BatchTooLong,
-    /// The calls of a batch belong to several queues.
-    #[error(
-        "its function belongs to queue `{other}`, and that of line 1 to queue `{queue}`: send a \
-         batch for each queue"
-    )]
-    BatchQueues {
-        /// The queue of the first call.
-        queue: QueueName,
-        /// The queue of this call.
-        other: QueueName,
     },
     /// The parameter `onFailure` is not valid.
     #[error("onFailure `{value}` is not valid: use cancel or continue")]
@@ -335,14 +207,6 @@ pub enum Rejection {
         call_id: CallId,
         /// The queue that was searched, if it was only one.
         queue: Option<QueueName>,
-    },
-    /// The result of a call can't be kept for as long as its client asks.
-    #[error("X-Keep-Result `{value}` is not valid: {rule}")]
-    KeepResult {
-        /// The value that was sent, shortened.
-        value: String,
-        /// The rule, and what to do.
-        rule: String,
     },
     /// The time for which a client waits is not valid.
     #[error("wait `{value}` is not valid: write a duration as 500ms, 30s or 1m30s")]
@@ -385,15 +249,6 @@ pub enum Rejection {
     CancellationUnconfirmed {
         /// The call's id.
         call_id: CallId,
-    },
-    /// The call could never become a dead letter, even without its headers and its body.
-    #[error(
-        "path, query and X-Callback-Url are longer than {limit} bytes together, the maximum for a \
-         dead letter: move data to the body"
-    )]
-    TooLargeForDeadLetter {
-        /// The limit, in bytes.
-        limit: usize,
     },
     /// The NATS store is full, except for the reserve that ends calls.
     #[error(
@@ -530,29 +385,12 @@ impl Rejection {
         match self {
             Self::InLine { rejection, .. } => rejection.status(),
             Self::Batch { error, .. } => batch_status(error),
-            Self::FunctionName(_)
-            | Self::BatchLine { .. }
-            | Self::BatchEmpty
-            | Self::BatchQueues { .. }
-            | Self::OnFailure { .. }
-            | Self::InvalidEscape { .. }
+            Self::Submission(error) => error.status(),
+            Self::OnFailure { .. }
             | Self::AmbiguousPath
-            | Self::UnescapedWhitespace { .. }
-            | Self::RepeatedHeader(_)
-            | Self::HeaderNotText(_)
-            | Self::CallId { .. }
-            | Self::CallbackUrl { .. }
-            | Self::IdempotencyKey { .. }
-            | Self::InvalidDepth { .. }
-            | Self::InvalidDelay(_)
-            | Self::InvalidNotBefore { .. }
-            | Self::TwoDelays
-            | Self::Delay { .. }
-            | Self::KeepResult { .. }
             | Self::Wait { .. }
             | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
-            Self::NoFunction
-            | Self::NoCallId
+            Self::NoCallId
             | Self::UnknownFunction(_)
             | Self::UnknownCall { .. }
             | Self::UnknownBatch(_)
@@ -561,14 +399,12 @@ impl Rejection {
             Self::ResultNotKept { .. } => StatusCode::GONE,
             Self::CallEnded { .. } | Self::BatchEnded(_) => StatusCode::CONFLICT,
             Self::Submit { error, .. } => submit_status(error),
-            Self::ChainTooDeep { .. } | Self::TooManyHops { .. } => StatusCode::LOOP_DETECTED,
+            Self::TooManyHops { .. } => StatusCode::LOOP_DETECTED,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. }
-            | Self::BatchTooLong
-            | Self::BatchHeadTooLarge { .. }
-            | Self::TooLargeForDeadLetter { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge { .. } | Self::BatchHeadTooLarge { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::StoreFull => StatusCode::TOO_MANY_REQUESTS,
             Self::BatchUnconfirmed(_)
             | Self::CancellationUnconfirmed { .. }
@@ -592,29 +428,11 @@ impl Rejection {
         match self {
             Self::InLine { rejection, .. } => rejection.category(),
             Self::Batch { error, .. } => batch_category(error),
-            Self::BatchLine { .. } | Self::BatchEmpty | Self::OnFailure { .. } => "batch",
-            Self::BatchTooLong => "batch_size",
-            Self::BatchQueues { .. } => "batch_queues",
+            Self::Submission(error) => error.category(),
+            Self::OnFailure { .. } => "batch",
             Self::UnknownBatch(_) => "unknown_batch",
-            Self::NoFunction => "no_function",
-            Self::FunctionName(_) => "function_name",
-            Self::InvalidEscape { .. }
-            | Self::AmbiguousPath
-            | Self::UnescapedWhitespace { .. }
-            | Self::TargetTooLong => "path",
-            Self::RepeatedHeader(_) => "repeated_header",
-            Self::HeaderNotText(_) => "header_not_text",
-            Self::CallId { .. } => "call_id",
-            Self::CallbackUrl { .. } => "callback_url",
-            Self::IdempotencyKey { .. } => "idempotency_key",
-            Self::KeepResult { .. } => "keep_result",
+            Self::AmbiguousPath => "path",
             Self::Wait { .. } => "wait",
-            Self::InvalidDepth { .. } => "depth",
-            Self::ChainTooDeep { .. } => "chain_depth",
-            Self::InvalidDelay(_)
-            | Self::InvalidNotBefore { .. }
-            | Self::TwoDelays
-            | Self::Delay { .. } => "delay",
             Self::TooManyHops { .. } => "loop",
             Self::InvalidBody(_) => "body",
             Self::UnknownFunction(_) => "unknown_function",
@@ -634,9 +452,7 @@ impl Rejection {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method",
             Self::BodyTimeout(_) => "body_timeout",
-            Self::BodyTooLarge { .. }
-            | Self::BatchHeadTooLarge { .. }
-            | Self::TooLargeForDeadLetter { .. } => "too_large",
+            Self::BodyTooLarge { .. } | Self::BatchHeadTooLarge { .. } => "too_large",
             Self::DirectoryPending => "no_directory",
             Self::JetStreamDisabled => "no_jetstream",
             Self::Submit { error, .. } => error.category(),

@@ -10,6 +10,7 @@ use asyncqueue::{
         X_FUNCTION_STATUS, X_OPENFAAS_INTERNAL, X_RESULT_OMITTED, X_START_TIME,
     },
     message::kept_result::KeptResult,
+    submission::start_time,
     submit::{BatchOutcome, SubmitError, SubmitOutcome},
 };
 use bytes::Bytes;
@@ -23,7 +24,6 @@ use crate::{
     proxy::UpstreamBody,
     proxy_body::ProxyBody,
     rejection::{CATEGORIES, Rejection},
-    submission::start_time,
 };
 
 /// A response, from this gateway or passed on.

@@ -9,10 +9,10 @@ use asyncqueue::{
     kept_results::{self, FoundResult, done_subject_of},
     lookup::{ResultLookup, candidate_queues, find_result},
     message::kept_result::KeptResult,
+    submission::shorten,
 };
 
 use crate::{
-    client_value::shorten,
     lookup::{self, Lookups, unknown},
     rejection::Rejection,
     route::FunctionPath,

@@ -15,6 +15,7 @@ use asyncqueue::{
     function_namespaces::FunctionNamespaces,
     kept_results::done_subject,
     message::{dead_letter, kept_result::KeptResult},
+    submission::{self, Submission},
     submit::{BatchError, ClientNaming, SubmitError, SubmitOutcome, Submitted, Submitter},
 };
 use asyncqueue_runtime::{
@@ -49,9 +50,8 @@ use crate::{
     rejection::Rejection,
     response::{self, GatewayResponse},
     results,
-    route::{RequestTarget, Route},
+    route::{FunctionPath, RequestTarget, Route},
     settings::Settings,
-    submission::{self, Submission},
     unknown_functions::UnknownFunctions,
     wait::{self, Wait, Waits},
 };
@@ -581,8 +581,9 @@ impl Service {
         // call.
         drop(target);
         let length = bytes.len();
-        let invocation =
-            submission.into_invocation(call_id, context.started_at, headers, forwarded, bytes);
+        let mut invocation =
+            submission.into_invocation(call_id, context.started_at, headers, bytes);
+        forwarded.add_to(&mut invocation.headers);
         let _permit = self.publish_limit.try_acquire()?;
         // Before the call is stored: its result can't come earlier.
         let begun = match wait {
@@ -663,8 +664,8 @@ impl Service {
         headers: &HeaderMap,
     ) -> Result<Submission, Rejection> {
         let namespace = self.namespaces.default_namespace();
-        let submission =
-            Submission::parse(target.function_path(), target.query(), headers, namespace)?;
+        let FunctionPath { function, path } = target.function_path();
+        let submission = Submission::parse(function, path, target.query(), headers, namespace)?;
         let submission = submission.resolved(&*self.directory()?);
         submission.check_depth(self.max_chain_depth)?;
         Ok(submission)

@@ -1,16 +1,15 @@
 //! Waits for the results of calls.
 //!
 //! A worker stores the result of a call, and the server publishes it again at once: see
-//! [`kept_results`]. Each wait has a subscription for its call alone, so that the gateway gets no
-//! other results. The subscription begins before the call is stored, and ends when
+//! [`asyncqueue::kept_results`]. Each wait has a subscription for its call alone, so that the
+//! gateway gets no other results. The subscription begins before the call is stored, and ends when
 //! the wait is dropped, as it is when the client leaves.
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, Subscriber};
-use asyncqueue::message::kept_result::KeptResult;
+use async_nats::Client;
+use asyncqueue::{lookup::ResultWait, message::kept_result::KeptResult};
 use asyncqueue_runtime::memory::{Account, MemoryPermit};
-use futures::StreamExt;
 use http::{HeaderMap, HeaderName};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -50,7 +49,7 @@ pub(crate) struct Waits {
 /// A wait for the result of a call.
 #[derive(Debug)]
 pub(crate) struct Wait {
-    results: Subscriber,
+    results: ResultWait,
     begun: Instant,
     deadline: Instant,
     shutdown: CancellationToken,
@@ -104,7 +103,7 @@ impl Waits {
             self.metrics.record_wait(WaitOutcome::Refused);
             return None;
         };
-        match self.client.subscribe(subject.clone()).await {
+        match ResultWait::begin_on(&self.client, subject.clone()).await {
             Ok(results) => Some(Wait {
                 results,
                 begun,
@@ -126,7 +125,7 @@ impl Waits {
     /// the call is stored, if it is known: other calls may have the same id.
     pub(crate) async fn result(&self, mut wait: Wait, sequence: Option<u64>) -> Option<KeptResult> {
         let (deadline, shutdown) = (wait.deadline, wait.shutdown.clone());
-        self.until(deadline, shutdown, async { wait.next(sequence).await }).await
+        self.until(deadline, shutdown, async { wait.results.next(sequence).await }).await
     }
 
     /// Looks a call up, each time that it may have ended, until `look_up` returns how it ended.
@@ -171,23 +170,10 @@ impl Waits {
 // === impl Wait ===
 
 impl Wait {
-    /// Returns the next result of the call; `None` if the subscription has ended.
-    async fn next(&mut self, sequence: Option<u64>) -> Option<KeptResult> {
-        while let Some(message) = self.results.next().await {
-            let headers = message.headers.unwrap_or_default();
-            // A message without the headers of a result says that one is not kept any more.
-            let Ok(result) = KeptResult::decode(&headers, message.payload) else { continue };
-            if sequence.is_none_or(|sequence| sequence == result.sequence) {
-                return Some(result);
-            }
-        }
-        None
-    }
-
     /// Waits until a result of the call is published, or until it is time to look it up again.
     async fn may_have_ended(&mut self) {
         let again = Instant::now() + lookup_interval(self.begun.elapsed());
-        if let Ok(None) = timeout_at(again, self.results.next()).await {
+        if let Ok(None) = timeout_at(again, self.results.next(None)).await {
             // The subscription has ended.
             sleep_until(again).await;
         }

@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::OnceLock,
 };
 
@@ -59,17 +59,51 @@ pub async fn run<T: DeserializeOwned>(
     arguments: &[&str],
     environment: &[(&str, &str)],
 ) -> Printed<T> {
-    // -B: no compiled files in the sources.
     let mut command = Command::new(python());
-    command.arg("-B").arg(folder().join("python").join(script)).args(arguments);
-    command.env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
-    let child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("python starts");
-    let output = program::output(script, child).await;
+    command.env_clear().envs(environment.iter().copied());
+    printed(command, &folder().join("python").join(script), arguments).await
+}
+
+/// Runs a program of `clients/python` as [`run`] does, with the published Apache Airflow in place
+/// of `clients/python/airflow`.
+pub async fn run_with_airflow<T: DeserializeOwned>(script: &str, arguments: &[&str]) -> Printed<T> {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(python::with_packages_of("airflow"));
+    // -P: without the folder of the program, which has the one that stands in.
+    command.arg("-P").env_clear().env("AIRFLOW_HOME", home.path());
+    printed(command, &folder().join("python").join(script), arguments).await
+}
+
+/// Runs a program in Python of `examples` to its end. Returns what it prints.
+pub async fn run_example(script: &str, arguments: &[&str]) -> String {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut command = Command::new(python());
+    command.env_clear();
+    let output = output(command, &examples.join(script), arguments).await;
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+async fn printed<T: DeserializeOwned>(
+    command: Command,
+    script: &Path,
+    arguments: &[&str],
+) -> Printed<T> {
+    let output = output(command, script, arguments).await;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{script} {}: {}\n{log}", arguments.join(" "), output.status);
     let answer = serde_json::from_slice(&output.stdout).expect("it prints what the test reads");
     Printed { answer, log }
+}
+
+async fn output(mut command: Command, script: &Path, arguments: &[&str]) -> Output {
+    // -B: no compiled files in the sources.
+    command.arg("-B").arg(script).args(arguments).stdin(Stdio::null());
+    let child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("python starts");
+    let name = script.display().to_string();
+    let output = program::output(&name, child).await;
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {}: {}\n{log}", arguments.join(" "), output.status);
+    output
 }
 
 /// All recordings, by name.

@@ -216,6 +216,7 @@ const AROUND: &[Around] = &[
         ],
         ..NOTHING
     },
+    prints("docs/operations.md", "kubectl aq -n openfaas invoke slow", "is done, status 200"),
     Around {
         document: "docs/operations.md",
         command: "kubectl aq -n openfaas status",
@@ -244,15 +245,12 @@ const AROUND: &[Around] = &[
     },
     Around {
         document: "docs/operations.md",
-        command: "kubectl aq -n openfaas batch report-7",
-        before: &[(
-            "curl -d '{\"function\":\"slow\",\"query\":\"sleep=1m\"}' -H 'X-Batch-Id: report-7' \
-             http://asyncqueue-gateway.openfaas:8080/async-batch",
-            "",
-        )],
-        prints: "1 pending",
+        command: "kubectl aq -n openfaas batch report-7 --submit",
+        before: &[("echo '{\"function\":\"slow\",\"query\":\"sleep=1m\"}' >calls.ndjson", "")],
+        prints: "report-7",
         ..NOTHING
     },
+    prints("docs/operations.md", "kubectl aq -n openfaas batch report-7", "1 pending"),
     prints("docs/operations.md", "kubectl aq -n openfaas cancel --batch", "cancelled: 1"),
     Around {
         document: "docs/operations.md",

@@ -22,6 +22,7 @@ mod plugin;
 mod pods;
 mod queue_counts;
 mod readiness;
+mod results;
 mod retries;
 mod story;
 mod support;

@@ -146,6 +146,8 @@ const GATEWAY: (&str, &str, u16) = ("openfaas", "service/asyncqueue-gateway", 80
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) call_id: String,
+    /// How the call ended, if this is its result.
+    pub(crate) call_state: String,
     pub(crate) body: String,
 }
 
@@ -230,6 +232,7 @@ impl From<RawResponse> for Answer {
         Self {
             status: response.status,
             call_id: response.header("x-call-id").to_owned(),
+            call_state: response.header("x-call-state").to_owned(),
             body: response.text(),
         }
     }

@@ -1,14 +1,16 @@
-//! `kubectl aq result`, `batch` and `cancel --batch`.
+//! `kubectl aq invoke`, `result`, `batch` and `cancel --batch`.
 
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use test_support::{
     http::{HttpServer, respond, respond_after},
+    program::Ended,
     wait::{WAIT_TIMEOUT, until},
 };
 
 use crate::{
     cli::{aq, aq_ok},
-    gateway::Gateway,
+    gateway::{Gateway, calls},
     support::Queue,
 };
 
@@ -68,7 +70,7 @@ async fn result_is_printed_with_an_exit_code() {
     // A dead letter is known, its result is not.
     call("plain", false, "500").await;
     queue.empties().await;
-    for (id, expected) in [("plain", "not kept"), ("unknown", "not found on any queue")] {
+    for (id, expected) in [("plain", "not kept"), ("unknown", "`unknown` not found")] {
         let ended = aq(&queue, &["result", id, "--wait", &wait]).await;
         assert!(ended.code == Some(4) && ended.stderr.contains(expected), "{ended:?}");
     }
@@ -113,4 +115,111 @@ async fn batch_is_shown_and_cancelled() {
         let ended = aq(&queue, arguments).await;
         assert!(ended.code == Some(1) && ended.stderr.contains("batch `unknown`"), "{ended:?}");
     }
+}
+
+/// Runs `kubectl aq` with the content of a file in the last argument.
+async fn aq_with_file(queue: &Queue, arguments: &[&str], content: &str) -> Ended {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), content).unwrap();
+    let mut all = arguments.to_vec();
+    all.push(file.path().to_str().unwrap());
+    aq(queue, &all).await
+}
+
+#[tokio::test]
+async fn call_is_invoked_without_a_gateway() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|request| {
+        let status = str::from_utf8(&request.body).unwrap_or_default().parse().unwrap_or(201);
+        respond(status, BODY)
+    })
+    .await;
+    let worker = queue.worker(&function, &[("max_retry_attempts", "1")]);
+    let wait = format!("{}s", WAIT_TIMEOUT.as_secs());
+    let arguments = [
+        "invoke",
+        "figlet/p%20q?a=b",
+        "--default-queue=jobs",
+        "-dhi",
+        "-HX-Own: 1",
+        "--wait",
+        &wait,
+    ];
+    let ended = aq(&queue, &arguments).await;
+    assert_eq!((ended.code, ended.text().as_str()), (Some(0), BODY), "{ended:?}");
+    assert!(ended.stderr.contains("is done, status 201\n"), "{ended:?}");
+    assert!(ended.stderr.contains("`figlet.openfaas-fn` is not in the directory"), "{ended:?}");
+    let received = function.received().pop().unwrap();
+    assert_eq!((&*received.target, &received.body[..]), ("/p%20q?a=b", &b"hi"[..]));
+    assert_eq!(received.header("x-own"), "1");
+
+    // Without a wait, the id is printed; a repeat is the same call.
+    let to_jobs = ["invoke", "figlet", "--queue=jobs"];
+    let order = [&to_jobs[..], &["--id=order-7", "--keep-result=1h", "-d404"]].concat();
+    assert_eq!(aq_ok(&queue, &order).await, "order-7\n");
+    let ended = aq(&queue, &["result", "order-7", "--wait", &wait]).await;
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    let repeat = [&order[..], &["--wait", &wait, "-ojson"]].concat();
+    let ended = aq(&queue, &repeat).await;
+    assert!(ended.stderr.contains("`order-7` was stored before"), "{ended:?}");
+    let result: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((ended.code, &result["status"]), (Some(5), &json!(404)), "{ended:?}");
+    assert_eq!(function.received().len(), 2);
+
+    drop(worker);
+    let pending = [&to_jobs[..], &["--wait=1s", "--id=late"]].concat();
+    let ended = aq_with_file(&queue, &[&pending[..], &["--file"]].concat(), "from a file").await;
+    assert!(ended.code == Some(3) && ended.stderr.contains("`late` has not ended"), "{ended:?}");
+    let _ = aq_ok(&queue, &[&to_jobs[..], &["--id=due", "--delay=1h"]].concat()).await;
+    assert!(aq_ok(&queue, &["status", "due"]).await.contains("scheduled"));
+    let stored = calls(&queue).await;
+    assert_eq!((&stored[0].body[..], stored.len()), (&b"from a file"[..], 2));
+    for (options, expected) in [
+        (&["--delay=30d"][..], "X-Delay: `30d` is not"),
+        (&["--delay=200h"], "limits.maxDelay"),
+        (&["--keep-result=48h"], "X-Keep-Result `48h` is not valid"),
+        (&["--callback-url=ftp://h"], "`ftp://h`"),
+        (&["--id=a.b"], "call id `a.b`"),
+        (&["--id=a", "-HX-Call-Id: b"], "X-Call-Id is given more than once"),
+    ] {
+        let ended = aq(&queue, &[&to_jobs[..], options].concat()).await;
+        assert!(ended.stderr.contains(expected), "{options:?}: {ended:?}");
+        assert!(matches!(ended.code, Some(1 | 2)), "{options:?}: {ended:?}");
+    }
+    queue.holds("jobs", 2).await;
+}
+
+#[tokio::test]
+async fn batch_is_submitted_without_a_gateway() {
+    let queue = Queue::start().await;
+    let (function, receiver) = (HttpServer::start().await, HttpServer::start().await);
+    let lines = "{\"function\":\"figlet\",\"body\":\"a\",\"headers\":{\"X-Delay\":\"1s\"}}\n\
+                 {\"function\":\"figlet.openfaas-fn\",\"callId\":\"own\"}\n";
+    let done = format!("--callback-url={}/done", receiver.url());
+    let submit = ["batch", "report-7", "--queue=jobs", &done, "--submit"];
+    let ended = aq_with_file(&queue, &submit, lines).await;
+    assert_eq!((ended.code, ended.text().as_str()), (Some(0), "report-7\n"), "{ended:?}");
+    let repeat = [&["batch", "report-7", "-ojson"], &submit[2..]].concat();
+    let ended = aq_with_file(&queue, &repeat, lines).await;
+    assert!(ended.stderr.contains("`report-7` was stored before"), "{ended:?}");
+    let stored: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((&stored["batchId"], &stored["calls"][1]), (&json!("report-7"), &json!("own")));
+    queue.holds("jobs", 2).await;
+
+    let other = "{\"function\":\"figlet\"}\n{\"function\":\"a b\"}";
+    for (content, expected, code) in [
+        (other, "line 2: function name `a b`", 1),
+        ("{}", "line 1: it is not a call", 2),
+        ("", "the batch is empty", 2),
+        ("{\"function\":\"figlet\"}", "`report-7` belongs to another batch", 1),
+    ] {
+        let ended = aq_with_file(&queue, &submit, content).await;
+        assert!(ended.code == Some(code) && ended.stderr.contains(expected), "{ended:?}");
+    }
+    queue.holds("jobs", 2).await;
+
+    let _worker = queue.worker(&function, &[]);
+    let callback = receiver.receives(1).await.remove(0);
+    let report: Value = serde_json::from_slice(&callback.body).unwrap();
+    assert_eq!((&report["state"], &report["counts"]["done"]), (&json!("ended"), &json!(2)));
 }

@@ -57,6 +57,7 @@ mod operator;
 mod ownership;
 mod platform_failures;
 mod python_clients;
+mod python_examples;
 mod replay;
 mod result_waits;
 mod results;

@@ -1,10 +1,9 @@
 //! `kubectl aq drain`
 
-use asyncqueue::QueueName;
 use asyncqueue_runtime::{program, settings::LogSettings};
 use clap::{Args, Subcommand};
 
-use crate::session::Session;
+use crate::{routing::RoutingArgs, session::Session};
 
 mod counts;
 mod dead_letter;
@@ -32,18 +31,8 @@ pub(crate) enum Command {
 /// The options of both sources.
 #[derive(Args, Debug)]
 struct Common {
-    /// Store all calls on this queue. Default: the queue of each function in the directory, as the
-    /// gateway routes calls
-    #[arg(long)]
-    queue: Option<QueueName>,
-
-    /// Queue of functions that have no queue in the directory
-    #[arg(long, env = "default_queue", default_value = "faas-request")]
-    default_queue: QueueName,
-
-    /// Namespace of functions that are named without one
-    #[arg(long, env = "function_namespace", default_value = "openfaas-fn")]
-    function_namespace: String,
+    #[command(flatten)]
+    routing: RoutingArgs,
 
     /// Keep running when the source is empty, until SIGINT or SIGTERM
     #[arg(long)]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use asyncqueue::{
     CallId, GoDuration, QueueName,
+    call::{CallQuery, CandidateQueues},
     lookup::{ResultLookup, find_result},
+    message::kept_result::KeptResult,
 };
 use clap::Args;
 use tokio::time::{Instant, sleep};
@@ -54,9 +56,21 @@ pub(crate) async fn run(session: &Session, arguments: &ResultArgs) -> anyhow::Re
     let deadline = Instant::now() + wait.0;
     let query = lookup::query(call_id);
     let places = lookup::candidate_places(&session.js, queue.as_ref(), &query).await?;
+    let result = find_before(session, &places, &query, deadline).await?;
+    kept_result::print(&result, *output)
+}
+
+/// Looks up the result of a call, until the call has ended or the deadline has passed.
+pub(super) async fn find_before(
+    session: &Session,
+    places: &CandidateQueues,
+    query: &CallQuery,
+    deadline: Instant,
+) -> anyhow::Result<Box<KeptResult>> {
+    let call_id = &query.id;
     loop {
-        let error = match find_result(&session.js, &places, &query).await? {
-            ResultLookup::Kept(result) => return kept_result::print(&result, *output),
+        let error = match find_result(&session.js, places, query).await? {
+            ResultLookup::Kept(result) => return Ok(result),
             ResultLookup::Pending => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if !left.is_zero() {
@@ -66,9 +80,7 @@ pub(crate) async fn run(session: &Session, arguments: &ResultArgs) -> anyhow::Re
                 ResultError::Pending(call_id.clone())
             }
             ResultLookup::NotKept => ResultError::NotKept(call_id.clone()),
-            ResultLookup::NotFound => {
-                ResultError::NotFound(lookup::not_found(call_id, queue.as_ref()).to_string())
-            }
+            ResultLookup::NotFound => ResultError::NotFound(call_id.clone()),
         };
         return Err(error.into());
     }

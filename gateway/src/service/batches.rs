@@ -1,7 +1,5 @@
 //! Handles requests about batches of calls.
 
-use std::collections::HashSet;
-
 use asyncqueue::{
     CallId, Invocation,
     batch::{BatchId, BatchReport, OnFailure, find_batch},
@@ -9,6 +7,7 @@ use asyncqueue::{
     directory::QueueRoute,
     headers::X_ASYNC_DEPTH,
     message::dead_letter,
+    submission::{self, BatchCalls, BatchLine, Submission, SubmissionError, parse_batch},
     submit::{BatchOutcome, NewBatch},
 };
 use http::{HeaderMap, HeaderValue, Method, request::Parts};
@@ -17,16 +16,13 @@ use tracing::{debug, info};
 
 use super::{Service, head_bytes};
 use crate::{
-    batch_lines::{self, BatchLine},
     body::{self, BodyLimit},
-    client_value,
     context::RequestContext,
     forwarded::ForwardedHeaders,
     lookup::parameter,
     rejection::Rejection,
     response::{self, GatewayResponse},
     route::{FunctionPath, RequestTarget},
-    submission::{self, Submission},
 };
 
 /// The methods of `/async-batch`, and of `/async-batch/ID`.
@@ -111,18 +107,19 @@ impl Service {
         let lines = bytes.split(|byte| *byte == b'\n').count();
         let copies = bytes.len() * 2 + lines.min(asyncqueue::batch::MAX_CALLS) * CALL_BYTES;
         let _copies = self.call_memory.try_take(copies).ok_or_else(|| self.no_call_memory())?;
-        let lines = batch_lines::parse(&bytes)?;
+        let lines = parse_batch(&bytes)?;
         drop(bytes);
-        let own_ids: HashSet<_> = (0..lines.len())
-            .filter(|index| lines.get(*index).is_some_and(|line| line.call_id.is_some()))
-            .collect();
-        let (calls, route) = self.invocations(lines, depth, &forwarded, context)?;
+        let BatchCalls { calls, route, own_ids } =
+            BatchCalls::from_lines(lines, |number, line| {
+                let call = self.invocation(line, depth, &forwarded, context);
+                call.map_err(|rejection| rejection.in_line(number))
+            })?;
         let id = named.clone().unwrap_or_else(|| CallId::generate(&route.queue));
         context.batch_id = Some(id.clone());
         let target = callback_url.as_ref().map_or(0, |url| url.as_url().as_str().len());
         let max_target = dead_letter::max_target(self.nats.max_payload());
         if target > max_target {
-            return Err(Rejection::TooLargeForDeadLetter { limit: max_target });
+            return Err(SubmissionError::TooLargeForDeadLetter { limit: max_target }.into());
         }
         let batch = NewBatch {
             id: id.clone(),
@@ -141,33 +138,7 @@ impl Service {
         result.map_err(|error| Rejection::Batch { queue: route.queue, error })
     }
 
-    /// Returns the calls of a batch, and the route of its queue. All limits of a single call apply
-    /// to each of them.
-    fn invocations(
-        &self,
-        lines: Vec<BatchLine>,
-        depth: u32,
-        forwarded: &ForwardedHeaders,
-        context: &RequestContext,
-    ) -> Result<(Vec<Invocation>, QueueRoute), Rejection> {
-        let (mut calls, mut first) = (Vec::with_capacity(lines.len()), None::<QueueRoute>);
-        for (index, line) in lines.into_iter().enumerate() {
-            let in_line = |rejection: Rejection| rejection.in_line(index + 1);
-            let (call, route) =
-                self.invocation(line, depth, forwarded, context).map_err(in_line)?;
-            match &first {
-                Some(first) if first.queue != route.queue => {
-                    let (queue, other) = (first.queue.clone(), route.queue);
-                    return Err(in_line(Rejection::BatchQueues { queue, other }));
-                }
-                Some(_) => {}
-                None => first = Some(route),
-            }
-            calls.push(call);
-        }
-        first.map(|route| (calls, route)).ok_or(Rejection::BatchEmpty)
-    }
-
+    /// Returns the call of a line, and the route of its queue. All limits of a single call apply.
     fn invocation(
         &self,
         line: BatchLine,
@@ -181,9 +152,8 @@ impl Service {
             headers.insert(X_ASYNC_DEPTH, HeaderValue::from(depth));
         }
         self.check_head(&headers, &path, query.as_deref())?;
-        let function_path = FunctionPath { function: &function, path: &path };
-        let namespace = self.namespaces.default_namespace();
-        let submission = Submission::parse(function_path, query.as_deref(), &headers, namespace)?;
+        let (query, namespace) = (query.as_deref(), self.namespaces.default_namespace());
+        let submission = Submission::parse(&function, &path, query, &headers, namespace)?;
         let submission = submission.resolved(&*self.directory()?);
         submission.check_depth(self.max_chain_depth)?;
         let (submission, route) = self.admit(submission, context.started_at)?;
@@ -192,7 +162,8 @@ impl Service {
         limit.min_with(route.max_payload).check(body.len())?;
         let call_id = call_id.unwrap_or_else(|| CallId::generate(&route.queue));
         let at = context.started_at;
-        let call = submission.into_invocation(call_id, at, headers, forwarded.clone(), body);
+        let mut call = submission.into_invocation(call_id, at, headers, body);
+        forwarded.clone().add_to(&mut call.headers);
         Ok((call, route))
     }
 
@@ -245,7 +216,7 @@ fn on_failure(query: Option<&str>) -> Result<OnFailure, Rejection> {
     match parameter(query, "onFailure") {
         None | Some("continue") => Ok(OnFailure::Continue),
         Some("cancel") => Ok(OnFailure::Cancel),
-        Some(other) => Err(Rejection::OnFailure { value: client_value::shorten(other) }),
+        Some(other) => Err(Rejection::OnFailure { value: submission::shorten(other) }),
     }
 }
 

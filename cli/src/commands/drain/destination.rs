@@ -12,17 +12,13 @@ use async_nats::{
 };
 use asyncqueue::{
     FunctionName, QueueName,
-    buckets::DIRECTORY,
-    directory::{Directory, QueueEntry, QueueRoute, watch::watch},
+    directory::{Directory, QueueEntry, QueueRoute},
     jetstream::is_stream_not_found,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 use super::{Common, retry::Retry};
-use crate::inventory;
-
-/// Maximum time for reading the directory.
-const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::routing;
 
 /// A queue that stores the drained messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,15 +68,9 @@ impl Destinations {
         common: &Common,
         source: Option<StreamId>,
     ) -> anyhow::Result<Self> {
-        let override_queue = match &common.queue {
-            Some(queue) => Some((queue.clone(), inventory::queue_entry(js, queue).await?)),
-            None => None,
-        };
-        let directory = match inventory::open_directory(js).await? {
-            Some(_) => Some(read_directory(js).await?),
-            None => None,
-        };
-        let default_queue = common.default_queue.clone();
+        let override_queue = routing::override_queue(js, &common.routing).await?;
+        let directory = routing::follow_directory(js).await?;
+        let default_queue = common.routing.default_queue.clone();
         Ok(Self {
             js: js.clone(),
             directory,
@@ -168,23 +158,6 @@ fn route(
         .cloned()
         .unwrap_or_else(|| QueueEntry::with_default_names(&queue));
     (queue, entry)
-}
-
-/// Follows the directory, and waits until it is read.
-async fn read_directory(js: &Context) -> anyhow::Result<watch::Receiver<Option<Arc<Directory>>>> {
-    let mut directory = watch(js.clone());
-    timeout(DIRECTORY_TIMEOUT, directory.wait_for(Option::is_some))
-        .await
-        .with_context(|| {
-            let seconds = DIRECTORY_TIMEOUT.as_secs();
-            format!(
-                "failed to read the directory (KV bucket {}) within {seconds}s: check that the \
-                 operator is running",
-                DIRECTORY.name
-            )
-        })?
-        .context("failed to watch the directory")?;
-    Ok(directory)
 }
 
 /// Finds a stream. Returns `None` if it does not exist.

@@ -61,7 +61,7 @@ impl Transfer {
             records: TransferRecords::open(&js).await?,
             retry: Retry::new(js.client()),
             destinations: Destinations::open(&js, common, source).await?,
-            namespace: common.function_namespace.clone(),
+            namespace: common.routing.function_namespace.clone(),
             source_id,
             js,
         })

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use asyncqueue::{CallId, batch::MAX_CALLS, headers::X_CALL_ID};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::Deserialize;
 
-use crate::{client_value, rejection::Rejection, submission};
+use super::{client_value, error::SubmissionError};
+use crate::{batch::MAX_CALLS, call_id::CallId, headers::X_CALL_ID};
 
 /// A line, as clients write it.
 #[derive(Debug, Deserialize)]
@@ -35,46 +35,50 @@ enum Values {
 
 /// One call of a batch, checked as far as neither the directory nor its queue is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BatchLine {
+pub struct BatchLine {
     /// `NAME` or `NAME.NAMESPACE`, not checked.
-    pub(crate) function: String,
+    pub function: String,
     /// Empty, or begins with `/`.
-    pub(crate) path: String,
-    pub(crate) query: Option<String>,
-    pub(crate) headers: HeaderMap,
+    pub path: String,
+    pub query: Option<String>,
+    pub headers: HeaderMap,
     /// The id that the client chose.
-    pub(crate) call_id: Option<CallId>,
-    pub(crate) body: Bytes,
+    pub call_id: Option<CallId>,
+    pub body: Bytes,
 }
 
 /// Parses the body of a batch.
-pub(crate) fn parse(body: &[u8]) -> Result<Vec<BatchLine>, Rejection> {
+///
+/// # Errors
+///
+/// The error names the line.
+pub fn parse(body: &[u8]) -> Result<Vec<BatchLine>, SubmissionError> {
     let body = body.strip_suffix(b"\n").unwrap_or(body);
     if body.trim_ascii().is_empty() {
-        return Err(Rejection::BatchEmpty);
+        return Err(SubmissionError::BatchEmpty);
     }
     let lines = body.split(|byte| *byte == b'\n');
     if lines.clone().nth(MAX_CALLS).is_some() {
-        return Err(Rejection::BatchTooLong);
+        return Err(SubmissionError::BatchTooLong);
     }
     let mut ids = BTreeMap::new();
     let mut parsed = Vec::new();
     for (index, line) in lines.enumerate() {
         let number = index + 1;
-        let line = parse_line(line).map_err(|rejection| rejection.in_line(number))?;
+        let line = parse_line(line).map_err(|error| error.in_line(number))?;
         if let Some(id) = &line.call_id
             && let Some(first) = ids.insert(id.clone(), number)
         {
             let reason = format!("callId `{id}` is that of line {first} too: use another one");
-            return Err(Rejection::BatchLine { reason }.in_line(number));
+            return Err(SubmissionError::BatchLine { reason }.in_line(number));
         }
         parsed.push(line);
     }
     Ok(parsed)
 }
 
-fn parse_line(line: &[u8]) -> Result<BatchLine, Rejection> {
-    let refuse = |reason: String| Rejection::BatchLine { reason };
+fn parse_line(line: &[u8]) -> Result<BatchLine, SubmissionError> {
+    let refuse = |reason: String| SubmissionError::BatchLine { reason };
     let Line { function, body, body_base64, headers, path, query, call_id } =
         serde_json::from_slice(line).map_err(|error| {
             refuse(format!(
@@ -93,18 +97,15 @@ fn parse_line(line: &[u8]) -> Result<BatchLine, Rejection> {
         (None, None) => Bytes::new(),
     };
     if !is_target(&path, query.as_deref()) {
-        return Err(refuse(
-            "path or query is not valid: begin the path with `/`, write other characters than \
-             those of a URL as %XX, and leave out `?` and `#`"
-                .to_owned(),
-        ));
+        return Err(SubmissionError::InvalidTarget);
     }
-    let call_id = call_id.map(|id| submission::call_id("callId", &id)).transpose()?;
+    let call_id = call_id.map(|id| client_value::call_id("callId", &id)).transpose()?;
     Ok(BatchLine { function, path, query, headers: header_map(headers)?, call_id, body })
 }
 
 /// Returns whether path and query can be those of a request.
-fn is_target(path: &str, query: Option<&str>) -> bool {
+#[must_use]
+pub fn is_target(path: &str, query: Option<&str>) -> bool {
     if !(path.is_empty() || path.starts_with('/')) {
         return false;
     }
@@ -113,10 +114,10 @@ fn is_target(path: &str, query: Option<&str>) -> bool {
     uri.is_ok_and(|uri| uri.path().strip_prefix("/f") == Some(path) && uri.query() == query)
 }
 
-fn header_map(headers: BTreeMap<String, Values>) -> Result<HeaderMap, Rejection> {
+fn header_map(headers: BTreeMap<String, Values>) -> Result<HeaderMap, SubmissionError> {
     let mut map = HeaderMap::new();
     for (name, values) in headers {
-        let refuse = |rule: &str| Rejection::BatchLine {
+        let refuse = |rule: &str| SubmissionError::BatchLine {
             reason: format!("header `{}`: {rule}", client_value::shorten(&name)),
         };
         let parsed = HeaderName::from_bytes(name.as_bytes());
@@ -187,10 +188,10 @@ mod tests {
             (r#"{"function":"f","headers":{"X-Call-Id":"1"}}"#, "`callId`"),
             (r#"{"function":"f","callId":"a.b"}"#, "call id `a.b`"),
         ] {
-            let rejection = parse(format!("{good}\n{bad}\n{good}").as_bytes()).unwrap_err();
-            let text = rejection.to_string();
+            let error = parse(format!("{good}\n{bad}\n{good}").as_bytes()).unwrap_err();
+            let text = error.to_string();
             assert!(text.starts_with("line 2: ") && text.contains(expected), "{bad}: {text}");
-            assert_eq!(rejection.status(), 400, "{bad}");
+            assert_eq!(error.status(), 400, "{bad}");
         }
         let twice = r#"{"function":"f","callId":"c"}"#;
         let text = parse(format!("{twice}\n{good}\n{twice}").as_bytes()).unwrap_err().to_string();

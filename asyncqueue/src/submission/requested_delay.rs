@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use asyncqueue::{
-    GoDuration,
-    delay::{DelayLimits, DelayRefused, time_until},
-    headers::{X_DELAY, X_NOT_BEFORE},
-};
 use http::{HeaderMap, HeaderName};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{
+use super::{
     client_value::{shorten, single},
-    rejection::Rejection,
+    error::SubmissionError,
+};
+use crate::{
+    delay::{DelayLimits, DelayRefused, time_until},
+    duration::GoDuration,
+    headers::{X_DELAY, X_NOT_BEFORE},
 };
 
 /// The headers that are not passed on: the function that gets them would delay its own calls.
-pub(crate) const DELAY_HEADERS: [HeaderName; 2] = [X_DELAY, X_NOT_BEFORE];
+pub(super) const DELAY_HEADERS: [HeaderName; 2] = [X_DELAY, X_NOT_BEFORE];
 
 /// When a call is to run, as the client wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RequestedDelay {
+pub(super) enum RequestedDelay {
     /// Not before this time after the call was accepted.
     After(Duration),
     /// Not before this time.
@@ -31,24 +31,24 @@ pub(crate) enum RequestedDelay {
 
 impl RequestedDelay {
     /// Reads the headers of a call. `None`: it is to run as soon as a worker is free.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Rejection> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, SubmissionError> {
         let delay = single(headers, &X_DELAY, "X-Delay")?;
         let not_before = single(headers, &X_NOT_BEFORE, "X-Not-Before")?;
         match (delay, not_before) {
             (None, None) => Ok(None),
-            (Some(_), Some(_)) => Err(Rejection::TwoDelays),
+            (Some(_), Some(_)) => Err(SubmissionError::TwoDelays),
             (Some(delay), None) => shorten(delay)
                 .parse()
                 .map(|GoDuration(delay)| Some(Self::After(delay)))
-                .map_err(Rejection::InvalidDelay),
+                .map_err(SubmissionError::InvalidDelay),
             (None, Some(time)) => parse_rfc3339(time)
                 .map(|time| Some(Self::At(time)))
-                .ok_or_else(|| Rejection::InvalidNotBefore { value: shorten(time) }),
+                .ok_or_else(|| SubmissionError::InvalidNotBefore { value: shorten(time) }),
         }
     }
 
     /// Returns the time before which a call does not run that is accepted now; `None` if it is due.
-    pub(crate) fn not_before(
+    pub(super) fn not_before(
         self,
         now: Timestamp,
         limits: DelayLimits,
@@ -108,9 +108,9 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        RequestedDelay::from_headers(&map).map_err(|rejection| {
-            assert_eq!(rejection.status(), 400, "{rejection}");
-            rejection.to_string()
+        RequestedDelay::from_headers(&map).map_err(|error| {
+            assert_eq!(error.status(), 400, "{error}");
+            error.to_string()
         })
     }
 
