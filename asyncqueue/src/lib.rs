@@ -116,6 +116,8 @@ pub mod idempotency;
 #[doc(hidden)]
 pub mod invocation;
 #[doc(hidden)]
+pub mod inventory;
+#[doc(hidden)]
 pub mod jetstream;
 #[doc(hidden)]
 pub mod kept_results;
