@@ -48,7 +48,7 @@ pub enum Selection {
 pub struct LetterPage {
     /// The letters, oldest first.
     pub letters: Vec<DeadLetter>,
-    /// From which sequence on there are more letters; `None` if there are none.
+    /// From which sequence on there are more letters; `None` at the end.
     pub next: Option<u64>,
 }
 

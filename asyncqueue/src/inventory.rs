@@ -82,8 +82,7 @@ impl QueueInventory {
             .iter()
             // A deleted queue may still have dead letters.
             .map(|(queue, entry)| {
-                let entry =
-                    entry.clone().unwrap_or_else(|| QueueEntry::with_default_names(queue));
+                let entry = entry.clone().unwrap_or_else(|| QueueEntry::with_default_names(queue));
                 (queue.clone(), entry)
             })
             .collect();
@@ -159,9 +158,8 @@ mod tests {
         let entry = |stream: &str, subject: &str| QueueEntry::new(stream, subject);
         let directory = BTreeMap::from([("named".parse().unwrap(), entry("named", "set"))]);
         let inventory = QueueInventory::new(directory, streams.to_vec());
-        let queues: Vec<_> = inventory
-            .queues
-            .iter().map(|(queue, entry)| (queue.as_str(), entry.clone())).collect();
+        let queues: Vec<_> =
+            inventory.queues.iter().map(|(queue, entry)| (queue.as_str(), entry.clone())).collect();
         assert_eq!(
             queues,
             [

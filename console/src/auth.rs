@@ -77,12 +77,25 @@ pub(crate) enum Refusal {
     WrongHost,
 }
 
-/// Checks that the settings of authentication fit together.
+/// Checks that the settings of authentication can be used.
 ///
 /// # Errors
 ///
 /// A message that names the setting and the remedy.
-pub(crate) fn check_settings(settings: &Settings) -> Result<(), UsageError> {
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+    check_together(settings)?;
+    if let Some(file) = settings.auth_file.as_ref() {
+        let passwords = Passwords::read(file).context("auth_file")?;
+        info!(users = passwords.len(), "read auth_file");
+    }
+    if settings.insecure_no_auth {
+        warn!("insecure_no_auth=true: everyone who can connect sees all pages");
+    }
+    Ok(())
+}
+
+/// Checks that the settings of authentication fit together.
+fn check_together(settings: &Settings) -> Result<(), UsageError> {
     let Settings { http_addr, auth_file, auth_header, trusted_proxies, insecure_no_auth, .. } =
         settings;
     let has_auth = auth_file.as_ref().is_some() || auth_header.as_ref().is_some();
@@ -102,7 +115,7 @@ pub(crate) fn check_settings(settings: &Settings) -> Result<(), UsageError> {
     }
     if !has_auth && !insecure_no_auth && !http_addr.ip().is_loopback() {
         return refuse(format!(
-            "http_addr {http_addr} is not a loopback address, which needs a login: \
+            "http_addr {http_addr} is reachable from other machines, which needs a login: \
              set auth_file, auth_header with trusted_proxies, or insecure_no_auth=true"
         ));
     }
@@ -112,16 +125,10 @@ pub(crate) fn check_settings(settings: &Settings) -> Result<(), UsageError> {
 // === impl Authenticator ===
 
 impl Authenticator {
-    /// Creates the authenticator, and checks that its file can be read.
-    pub(crate) fn new(settings: &Settings, metrics: Metrics) -> anyhow::Result<Self> {
-        check_settings(settings)?;
-        let file = settings.auth_file.as_ref().cloned();
-        if let Some(file) = &file {
-            let passwords = Passwords::read(file).context("auth_file")?;
-            info!(users = passwords.len(), "read auth_file");
-        }
-        Ok(Self {
-            file,
+    /// Creates the authenticator of settings that [`check`] accepts.
+    pub(crate) fn new(settings: &Settings, metrics: Metrics) -> Self {
+        Self {
+            file: settings.auth_file.as_ref().cloned(),
             header: settings.auth_header.as_ref().cloned(),
             trusted_proxies: settings.trusted_proxies.0.clone(),
             allows_any_host: settings.insecure_no_auth,
@@ -129,7 +136,7 @@ impl Authenticator {
             verified: Mutex::default(),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),
             metrics,
-        })
+        }
     }
 
     /// Returns who sends a request.
@@ -146,7 +153,9 @@ impl Authenticator {
             return Ok(User(user));
         }
         if let Some(file) = &self.file {
-            return self.check_password(file, client_address(peer, is_trusted, headers), headers).await;
+            return self
+                .check_password(file, client_address(peer, is_trusted, headers), headers)
+                .await;
         }
         if self.header.is_some() {
             self.metrics.login("no_user");
@@ -234,9 +243,8 @@ fn client_address(peer: SocketAddr, is_trusted: bool, headers: &HeaderMap) -> Ip
 fn basic_login(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
-    let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| {
-        scheme.eq_ignore_ascii_case("basic")
-    })?;
+    let decoded =
+        STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
     let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
 }
@@ -265,7 +273,7 @@ mod tests {
 
     fn authenticator(arguments: &[&str]) -> Authenticator {
         let metrics = Metrics::register(&mut Registry::default());
-        Authenticator::new(&settings(arguments), metrics).unwrap()
+        Authenticator::new(&settings(arguments), metrics)
     }
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -281,7 +289,7 @@ mod tests {
 
     #[test]
     fn open_address_needs_authentication() {
-        let check = |arguments: &[&str]| check_settings(&settings(arguments));
+        let check = |arguments: &[&str]| check_together(&settings(arguments));
         let open = "--http-addr=0.0.0.0:1";
         assert!(check(&[]).is_ok());
         assert!(check(&["--http-addr=[::1]:1"]).is_ok());
@@ -333,7 +341,8 @@ mod tests {
         std::fs::write(&folder, format!("ada:{}\n", bcrypt::hash("right", 4).unwrap())).unwrap();
         let auth = authenticator(&[&format!("--auth-file={}", folder.display())]);
         let (peer, other) = ("10.0.0.1:4".parse().unwrap(), "10.0.0.2:4".parse().unwrap());
-        let login = |user: &str, password: &str| headers(&[("authorization", &basic(user, password))]);
+        let login =
+            |user: &str, password: &str| headers(&[("authorization", &basic(user, password))]);
         let right = login("ada", "right");
         assert_eq!(auth.authenticate(peer, &headers(&[]), None).await, Err(Refusal::NoLogin));
         assert_eq!(auth.authenticate(peer, &right, None).await, Ok(User("ada".to_owned())));

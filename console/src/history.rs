@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 
 use asyncqueue::QueueName;
 
-/// Number of samples that are kept of each queue: ten minutes at the default interval.
+/// Number of samples of each queue: ten minutes at the default interval.
 const MAX_SAMPLES: usize = 120;
 
-/// Maximum number of queues of which samples are kept. With all of them, that is about 20 MB.
+/// Maximum number of queues with samples. With all of them, that is about 20 MB.
 const MAX_QUEUES: usize = 10_000;
 
 /// A queue at one time. Numbers above the maximum of `u32` are shown as that.

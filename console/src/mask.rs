@@ -8,11 +8,23 @@ pub(crate) const HIDDEN: &str = "(hidden)";
 
 /// Parts of the names of headers and query parameters whose values are credentials.
 const SECRET_NAMES: [&str; 14] = [
-    "auth", "cookie", "credential", "jwt", "key", "passphrase", "passwd", "password", "pwd",
-    "secret", "session", "sig", "signature", "token",
+    "auth",
+    "cookie",
+    "credential",
+    "jwt",
+    "key",
+    "passphrase",
+    "passwd",
+    "password",
+    "pwd",
+    "secret",
+    "session",
+    "sig",
+    "signature",
+    "token",
 ];
 
-/// Names with such a part whose values are none.
+/// Names with such a part whose values are no credentials.
 const PUBLIC_NAMES: [&str; 2] = ["idempotency-key", "signature-input"];
 
 /// Maximum length of a body that is shown, in bytes.
@@ -21,7 +33,7 @@ const MAX_SHOWN_BODY: usize = 64 * 1024;
 /// A body as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ShownBody {
-    /// There is none.
+    /// No body.
     Empty,
     /// Text, and the number of bytes that are left out.
     Text(String, usize),
@@ -102,8 +114,15 @@ mod tests {
     fn credentials_in_headers_are_hidden() {
         let mut map = HeaderMap::new();
         let secret = [
-            "authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key",
-            "x-hub-signature-256", "webhook-signature", "x-csrf-token", "x-amz-security-token",
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "set-cookie",
+            "x-api-key",
+            "x-hub-signature-256",
+            "webhook-signature",
+            "x-csrf-token",
+            "x-amz-security-token",
         ];
         for name in secret {
             map.insert(HeaderName::from_static(name), "topsecret".parse().unwrap());

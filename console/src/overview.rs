@@ -1,12 +1,11 @@
 //! All queues at one time. Pure.
 
-use std::{cmp::Reverse, collections::{BTreeMap, HashMap}};
-
-use asyncqueue::{
-    QueueName,
-    inventory::QueueInventory,
-    stats::WorkerReplies,
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
 };
+
+use asyncqueue::{QueueName, inventory::QueueInventory, stats::WorkerReplies};
 use jiff::Timestamp;
 
 use crate::history::Sample;
@@ -161,11 +160,7 @@ pub(crate) fn seconds(from: Timestamp, to: Timestamp) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::{
-        directory::QueueEntry,
-        inventory::StreamSummary,
-        stats::WorkerStats,
-    };
+    use asyncqueue::{directory::QueueEntry, inventory::StreamSummary, stats::WorkerStats};
 
     use super::*;
 
@@ -181,10 +176,9 @@ mod tests {
 
     fn overview() -> Overview {
         let (early, late) = ("2026-11-24T10:00:00Z", "2026-11-24T10:05:00Z");
-        let streams =
-            vec![stream("a", 9, late), stream("b", 2, early), stream("b-dead", 4, early)];
-        let directory = ["a", "b", "c"]
-            .map(|name| (name.parse().unwrap(), QueueEntry::new(name, name)));
+        let streams = vec![stream("a", 9, late), stream("b", 2, early), stream("b-dead", 4, early)];
+        let directory =
+            ["a", "b", "c"].map(|name| (name.parse().unwrap(), QueueEntry::new(name, name)));
         let worker = WorkerStats {
             worker: "w".to_owned(),
             running: 3,

@@ -11,7 +11,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use crate::{assets, pages::error::PageError, sampler::Samples};
+use crate::{assets, sampler::Samples};
 
 mod batch;
 mod batches;
@@ -25,7 +25,7 @@ mod queues;
 mod tests;
 mod timeline;
 
-pub(crate) use error::refusal;
+pub(crate) use error::{PageError, refusal};
 
 /// What the pages are rendered from.
 #[derive(Debug)]

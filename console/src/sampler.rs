@@ -54,14 +54,10 @@ struct State {
 impl Samples {
     /// Begins to follow the directory.
     pub(crate) fn new(js: &Context) -> Self {
-        Self {
-            state: Mutex::default(),
-            history: Mutex::default(),
-            directory: watch(js.clone()),
-        }
+        Self { state: Mutex::default(), history: Mutex::default(), directory: watch(js.clone()) }
     }
 
-    /// Returns the last sample; `None` if there is none yet.
+    /// Returns the last sample; `None` before the first one.
     pub(crate) fn overview(&self) -> Option<Arc<Overview>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).overview.clone()
     }
@@ -76,7 +72,7 @@ impl Samples {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).of(queue)
     }
 
-    /// Returns the directory as it is now; empty if there is none.
+    /// Returns the directory as it is now; empty without an operator.
     pub(crate) fn directory(&self) -> Arc<Directory> {
         self.directory.borrow().clone().unwrap_or_default()
     }

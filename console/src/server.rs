@@ -1,7 +1,6 @@
 //! Starts the parts of the console, and serves requests until the shutdown.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,18 +9,22 @@ use std::{
 use anyhow::Context as _;
 use async_nats::jetstream::ContextBuilder;
 use asyncqueue_runtime::{admin, health::Health, nats, server};
-use axum::{body::Body, response::Response, Router};
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderValue, Request, header};
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
-    auth::{Authenticator, check_settings},
+    auth::{self, Authenticator},
     metrics::Metrics,
-    pages::{self, App},
+    pages::{self, App, PageError},
     sampler::Samples,
     settings::Settings,
 };
@@ -37,6 +40,12 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of connections. Each viewer has a few.
 const MAX_CONNECTIONS: usize = 512;
+
+/// Maximum number of pages that are made at the same time. Each may hold 16 MiB of dead letters.
+const MAX_PAGES: usize = 16;
+
+/// Maximum time for a page, and for its turn.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a page may load and do. Everything comes from the console itself, and scripts and styles
 /// are files.
@@ -63,7 +72,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 impl Console {
     /// Checks the settings and listens on both addresses.
     pub fn bind(settings: Settings) -> anyhow::Result<Self> {
-        check_settings(&settings)?;
+        auth::check(&settings)?;
         let http = server::bind(settings.http_addr).context("http_addr")?;
         let admin = admin::bind(settings.metrics_addr).context("metrics_addr")?;
         Ok(Self { settings, http, admin })
@@ -78,10 +87,7 @@ impl Console {
         admin::register_build_info(&mut registry);
         let console_registry = registry.sub_registry_with_prefix("console");
         let metrics = Metrics::register(console_registry);
-        let auth = Authenticator::new(&settings, metrics.clone())?;
-        if settings.insecure_no_auth {
-            warn!("insecure_no_auth=true: everyone who can connect sees all pages");
-        }
+        let auth = Authenticator::new(&settings, metrics.clone());
         let client =
             nats::connect(&settings.nats, CONNECTION_NAME, &health, console_registry).await?;
         let js = ContextBuilder::new().timeout(NATS_TIMEOUT).build(client.clone());
@@ -91,7 +97,12 @@ impl Console {
             show_payloads: settings.show_payloads,
             namespace: settings.function_namespace.clone(),
         });
-        let pages = Arc::new(Pages { router: pages::router(app.clone()), auth, metrics });
+        let pages = Arc::new(Pages {
+            router: pages::router(app.clone()),
+            auth,
+            turns: Semaphore::new(MAX_PAGES),
+            metrics,
+        });
         let handler = {
             let pages = pages.clone();
             move |peer, request: Request<_>| {
@@ -128,6 +139,7 @@ impl Console {
 struct Pages {
     router: Router,
     auth: Authenticator,
+    turns: Semaphore,
     metrics: Metrics,
 }
 
@@ -136,22 +148,24 @@ struct Pages {
 impl Pages {
     async fn answer(&self, peer: SocketAddr, request: Request<Body>) -> Response {
         let began = Instant::now();
-        let user =
-            self.auth.authenticate(peer, request.headers(), request.uri().authority()).await;
+        let user = self.auth.authenticate(peer, request.headers(), request.uri().authority()).await;
         let mut response = match user {
-            Ok(_) => into_response(self.router.clone().call(request).await),
+            Ok(_) => self.page(request).await,
             Err(refusal) => pages::refusal(refusal),
         };
         protect(&mut response);
         self.metrics.answered(response.status(), began.elapsed());
         response
     }
-}
 
-fn into_response(answer: Result<Response, Infallible>) -> Response {
-    match answer {
-        Ok(response) => response,
-        Err(never) => match never {},
+    async fn page(&self, request: Request<Body>) -> Response {
+        let page = async {
+            let _turn = self.turns.acquire().await;
+            let Ok(response) = self.router.clone().call(request).await;
+            response
+        };
+        let made = timeout(PAGE_TIMEOUT, page).await;
+        made.unwrap_or_else(|_| PageError::TimedOut.into_response())
     }
 }
 

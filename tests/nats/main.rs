@@ -13,6 +13,7 @@ mod cancel_races;
 mod chains;
 mod cli;
 mod connections;
+mod console;
 mod creation_order;
 mod credentials;
 mod dashboard;

@@ -114,8 +114,8 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// Reads the letters from a sequence on, at most `max` and not many more bytes than `max_bytes`,
-    /// on subjects that match a filter. Needs no consumer, and so no permission to create one.
+    /// Reads the letters from a sequence on, at most `max` and about `max_bytes`, on subjects that
+    /// match a filter. Needs no consumer, and so no permission to create one.
     #[doc(hidden)]
     pub async fn page(
         &self,

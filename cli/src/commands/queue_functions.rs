@@ -56,8 +56,11 @@ mod tests {
             let function = FunctionName::new(name, "ns").unwrap();
             LimitedFunction { function, limit, refused }
         };
-        let functions =
-            summarize_functions(&queue, &consumers, &[limited("b", 3, 12), limited("shares", 1, 5)]);
+        let functions = summarize_functions(
+            &queue,
+            &consumers,
+            &[limited("b", 3, 12), limited("shares", 1, 5)],
+        );
         let lines = render(&functions);
         let lines: Vec<Vec<&str>> =
             lines.lines().map(|line| line.split_whitespace().collect()).collect();

@@ -18,10 +18,7 @@ pub(super) struct Selection {
     pub(super) page: Option<usize>,
 }
 
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    Query(selection): Query<Selection>,
-) -> Answer {
+pub(super) async fn get(State(app): State<Arc<App>>, Query(selection): Query<Selection>) -> Answer {
     Ok(render(&list_batches(&app.js).await?, selection).into_response())
 }
 

@@ -19,12 +19,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{
-    Answer, App,
-    error::PageError,
-    layout,
-    timeline::timeline,
-};
+use super::{Answer, App, error::PageError, layout, timeline::timeline};
 use crate::mask::{self, ShownBody};
 
 /// Maximum number of dead letters of one call that are shown, and about the maximum of their bytes.
@@ -119,19 +114,17 @@ pub(super) fn render(id: &CallId, details: &CallDetails, show_payloads: bool) ->
     let content = html! {
         h1 { "Call " (id) }
         @match status {
-            Some(status) => {
-                (layout::fields(&status_fields(status)))
-                h2 { "Timeline" }
-                ol {
-                    @for event in timeline(status, result.as_ref(), letters) {
-                        li {
-                            @if let Some(at) = event.at { (layout::time(at)) " " }
-                            (event.what)
-                        }
-                    }
+            Some(status) => (layout::fields(&status_fields(status))),
+            None => p { "The call has ended, and only its result is kept." },
+        }
+        h2 { "Timeline" }
+        ol {
+            @for event in timeline(status.as_ref(), result.as_ref(), letters) {
+                li {
+                    @if let Some(at) = event.at { (layout::time(at)) " " }
+                    (event.what)
                 }
             }
-            None => p { "The call has ended, and only its result is kept." },
         }
         @if let Some(result) = result { (result_section(result, show_payloads)) }
         @if let Some(request) = request { (request_section(request, show_payloads)) }
@@ -149,9 +142,7 @@ fn status_fields(status: &CallStatus) -> Vec<(&'static str, Markup)> {
     let mut fields = vec![("State", html! { span.state { (state) } })];
     fields.extend(function.as_ref().map(|function| ("Function", html! { (function) })));
     fields.push(("Queue", html! { a href=(format!("/queues/{queue}")) { (queue) } }));
-    fields.extend(
-        submitted_at.map(|at| ("Submitted", layout::time_and_age(at, Timestamp::now()))),
-    );
+    fields.extend(submitted_at.map(|at| ("Submitted", layout::time_and_age(at, Timestamp::now()))));
     fields.extend(
         others.map(|others| ("Others", html! { (others) " more calls with this id are stored" })),
     );

@@ -29,6 +29,8 @@ pub(crate) enum PageError {
     NoSample(Option<String>),
     /// NATS could not answer.
     Nats(NatsError),
+    /// NATS took too long, or too many pages are being made.
+    TimedOut,
 }
 
 // === impl PageError ===
@@ -57,6 +59,7 @@ impl PageError {
             Self::NotValid(_) => StatusCode::BAD_REQUEST,
             Self::NoSample(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Nats(_) => StatusCode::BAD_GATEWAY,
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -72,9 +75,8 @@ impl PageError {
             Self::NoSample(None) => {
                 ("The queues were not read yet.".to_owned(), "Reload the page in a few seconds.")
             }
-            Self::NoSample(Some(why)) => {
-                (format!("The queues can't be read: {why}"), NATS_REMEDY)
-            }
+            Self::NoSample(Some(why)) => (format!("The queues can't be read: {why}"), NATS_REMEDY),
+            Self::TimedOut => ("The page took too long.".to_owned(), NATS_REMEDY),
             Self::Nats(error) => (format!("{}.", error_chain(error)), NATS_REMEDY),
         }
     }
@@ -92,16 +94,21 @@ impl From<NatsError> for PageError {
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
-        if let Self::Nats(error) = &self {
-            warn!(error = error_chain(error), "failed to show a page");
+        match &self {
+            Self::Nats(error) => warn!(error = error_chain(error), "failed to show a page"),
+            Self::TimedOut => warn!("failed to show a page: it took too long"),
+            _ => {}
         }
         let (what, remedy) = self.text();
-        let page = layout::page("Not shown", &html! {
-            h1 { "Not shown" }
-            p.problem role="alert" { (what) }
-            p { (remedy) }
-            p { a href="/" { "All queues" } }
-        });
+        let page = layout::page(
+            "Not shown",
+            &html! {
+                h1 { "Not shown" }
+                p.problem role="alert" { (what) }
+                p { (remedy) }
+                p { a href="/" { "All queues" } }
+            },
+        );
         (self.status(), page).into_response()
     }
 }

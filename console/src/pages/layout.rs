@@ -15,22 +15,28 @@ const HTMX_CONFIG: &str = r#"{"includeIndicatorStyles":false,"allowEval":false,
 
 /// Renders a page that does not change.
 pub(crate) fn page(title: &str, content: &Markup) -> Markup {
-    document(title, &html! {
-        (heading())
-        main id="content" { (content) }
-    })
+    document(
+        title,
+        &html! {
+            (heading())
+            main id="content" { (content) }
+        },
+    )
 }
 
 /// Renders a page that is refreshed while it is visible.
 pub(crate) fn live(title: &str, path: &str, content: &Markup) -> Markup {
-    document(title, &html! {
-        (heading())
-        main id="content" data-live hx-get=(path) hx-trigger="refresh" hx-select="#content"
-            hx-swap="outerHTML" { (content) }
-        p #stale .problem role="status" hidden {
-            "The page could not be refreshed: it shows what was there before."
-        }
-    })
+    document(
+        title,
+        &html! {
+            (heading())
+            main id="content" data-live hx-get=(path) hx-trigger="refresh" hx-select="#content"
+                hx-swap="outerHTML" { (content) }
+            p #stale .problem role="status" hidden {
+                "The page could not be refreshed: it shows what was there before."
+            }
+        },
+    )
 }
 
 /// Renders a page for someone who is not logged in.

@@ -86,7 +86,8 @@ fn settings(directory: &Directory, queue: &QueueName) -> Result<QueueSettings, S
 }
 
 fn functions(directory: &Directory, queue: &QueueName) -> BTreeMap<FunctionName, FunctionEntry> {
-    let of_queue = directory.functions.iter().filter(|(_, entry)| entry.queue.as_ref() == Some(queue));
+    let of_queue =
+        directory.functions.iter().filter(|(_, entry)| entry.queue.as_ref() == Some(queue));
     of_queue.map(|(name, entry)| (name.clone(), entry.clone())).collect()
 }
 
@@ -184,7 +185,7 @@ fn workers(replies: &WorkerReplies) -> Markup {
     let all = match replies {
         WorkerReplies::None => {
             return html! { p { "No worker is connected. Check the queue's Deployment and whether "
-                "the queue is suspended." } };
+            "the queue is suspended." } };
         }
         WorkerReplies::NoReply => {
             return html! { p { "Workers are connected and do not report what they run." } };

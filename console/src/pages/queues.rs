@@ -42,10 +42,7 @@ const COLUMNS: [(SortBy, &str, &str); 7] = [
     (SortBy::Oldest, "oldest", "Oldest call"),
 ];
 
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    Query(selection): Query<Selection>,
-) -> Answer {
+pub(super) async fn get(State(app): State<Arc<App>>, Query(selection): Query<Selection>) -> Answer {
     let failure = app.samples.failure();
     let Some(overview) = app.samples.overview() else { return Err(PageError::NoSample(failure)) };
     Ok(answer(&overview, &selection, failure.as_deref()))
@@ -55,11 +52,7 @@ fn answer(overview: &Overview, selection: &Selection, failure: Option<&str>) -> 
     render(overview, selection, failure).into_response()
 }
 
-pub(super) fn render(
-    overview: &Overview,
-    selection: &Selection,
-    failure: Option<&str>,
-) -> Markup {
+pub(super) fn render(overview: &Overview, selection: &Selection, failure: Option<&str>) -> Markup {
     let rows = overview.select(&selection.filter, selection.sort);
     let page = Page::new(selection.page, rows.len());
     let now = Timestamp::now();

@@ -152,8 +152,7 @@ fn queues_page() -> Markup {
 
 #[test]
 fn what_users_and_functions_send_is_shown_as_text() {
-    let pages =
-        [call_page(true), queue_page(), dead_letters_page(), batch_page(), queues_page()];
+    let pages = [call_page(true), queue_page(), dead_letters_page(), batch_page(), queues_page()];
     for page in pages {
         let page = page.into_string();
         assert!(!page.contains("<script>alert"), "{page}");

@@ -23,13 +23,15 @@ fn event(at: Option<Timestamp>, what: impl Into<String>) -> Event {
 /// Returns the events of a call. Only what is still known is among them: the worker that has a call
 /// knows its last attempt, and the records of a call that has ended its last one.
 pub(super) fn timeline(
-    status: &CallStatus,
+    status: Option<&CallStatus>,
     result: Option<&KeptResult>,
     letters: &[DeadLetter],
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    events.extend(status.submitted_at.map(|at| event(Some(at), "Submitted")));
-    events.extend(of_state(&status.state, result.is_some()));
+    if let Some(CallStatus { submitted_at, state, .. }) = status {
+        events.extend(submitted_at.map(|at| event(Some(at), "Submitted")));
+        events.extend(of_state(state, result.is_some()));
+    }
     events.extend(result.map(of_result));
     for letter in letters {
         let what = match letter.kind {
@@ -77,7 +79,12 @@ fn of_state(state: &CallState, has_result: bool) -> Vec<Event> {
             events
         }
         CallState::Waiting {
-            attempt, max_attempts, next_attempt, failure, not_counted_until, ..
+            attempt,
+            max_attempts,
+            next_attempt,
+            failure,
+            not_counted_until,
+            ..
         } => {
             let why = failure.as_ref().map_or_else(String::new, |failure| {
                 format!(": status {}, {}", failure.last_status, failure.last_error)
@@ -129,7 +136,7 @@ mod tests {
     }
 
     fn texts(state: CallState) -> Vec<String> {
-        timeline(&status(state), None, &[]).into_iter().map(|event| event.what).collect()
+        timeline(Some(&status(state)), None, &[]).into_iter().map(|event| event.what).collect()
     }
 
     #[test]
@@ -145,7 +152,7 @@ mod tests {
             }),
             not_counted_until,
         };
-        let events = timeline(&status(waiting(None)), None, &[]);
+        let events = timeline(Some(&status(waiting(None))), None, &[]);
         assert_eq!(events[1].what, "Attempt 2 of 5 failed: status 500, the function answered 500");
         assert_eq!(events[2], event(Some(next), "Next attempt is due"));
         assert!(texts(waiting(Some(next)))[1].contains("not counted"));
