@@ -19,11 +19,13 @@ function showStale(isStale) {
 
 function refresh() {
   const live = document.querySelector("[data-live]");
-  // A text that is being selected or typed would be lost.
-  const isInUse = live && (live.contains(document.activeElement) &&
-    document.activeElement.matches("input, select, textarea") ||
-    !document.getSelection().isCollapsed);
-  if (live && !isInUse && document.visibilityState === "visible") {
+  if (!live || document.visibilityState !== "visible") {
+    return;
+  }
+  // The focus of the keyboard, a text that is typed and one that is selected would be lost.
+  const isInUse =
+    live.contains(document.activeElement) || !document.getSelection().isCollapsed;
+  if (!isInUse) {
     htmx.trigger(live, "refresh");
   }
 }

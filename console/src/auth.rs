@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -161,15 +161,16 @@ impl Authenticator {
             self.metrics.login("no_user");
             return Err(Refusal::NoUser);
         }
-        match self.allows_any_host || is_loopback_host(headers, host) {
-            true => Ok(User("anonymous".to_owned())),
-            false => Err(Refusal::WrongHost),
+        if self.allows_any_host || is_loopback_host(headers, host) {
+            Ok(User("anonymous".to_owned()))
+        } else {
+            Err(Refusal::WrongHost)
         }
     }
 
     async fn check_password(
         &self,
-        file: &PathBuf,
+        file: &Path,
         client: IpAddr,
         headers: &HeaderMap,
     ) -> Result<User, Refusal> {
@@ -190,7 +191,7 @@ impl Authenticator {
             warn!("a login was not checked within {CHECK_TIMEOUT:?}: too many at the same time");
             return Err(Refusal::Unavailable);
         };
-        let (file, login) = (file.clone(), (user.clone(), password.clone()));
+        let (file, login) = (file.to_owned(), (user.clone(), password.clone()));
         let checked = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             anyhow::Ok(Passwords::read(&file)?.verify(&login.0, &login.1))

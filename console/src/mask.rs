@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 pub(crate) const HIDDEN: &str = "(hidden)";
 
 /// Parts of the names of headers and query parameters whose values are credentials.
-const SECRET_NAMES: [&str; 14] = [
+const SECRET_NAMES: [&str; 13] = [
     "auth",
     "cookie",
     "credential",
@@ -20,12 +20,11 @@ const SECRET_NAMES: [&str; 14] = [
     "secret",
     "session",
     "sig",
-    "signature",
     "token",
 ];
 
-/// Names with such a part whose values are no credentials.
-const PUBLIC_NAMES: [&str; 2] = ["idempotency-key", "signature-input"];
+/// A name with such a part whose value is no credential.
+const PUBLIC_NAME: &str = "idempotency-key";
 
 /// Maximum length of a body that is shown, in bytes.
 const MAX_SHOWN_BODY: usize = 64 * 1024;
@@ -44,15 +43,16 @@ pub(crate) enum ShownBody {
 /// Returns whether the value of a header or query parameter is hidden.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    !PUBLIC_NAMES.contains(&name.as_str()) && SECRET_NAMES.iter().any(|part| name.contains(part))
+    name != PUBLIC_NAME && SECRET_NAMES.iter().any(|part| name.contains(part))
 }
 
 /// Returns the headers, sorted by name, with credentials hidden.
 pub(crate) fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
     let show = |(name, value): (&HeaderName, &http::HeaderValue)| {
-        let value = match is_secret(name.as_str()) {
-            true => HIDDEN.to_owned(),
-            false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        let value = if is_secret(name.as_str()) {
+            HIDDEN.to_owned()
+        } else {
+            String::from_utf8_lossy(value.as_bytes()).into_owned()
         };
         (name.to_string(), value)
     };

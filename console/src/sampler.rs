@@ -52,8 +52,9 @@ struct State {
 // === impl Samples ===
 
 impl Samples {
-    /// Begins to follow the directory.
-    pub(crate) fn new(js: &Context) -> Self {
+    /// Begins to follow the directory. The program is not ready before the first sample.
+    pub(crate) fn new(js: &Context, health: &Health) -> Self {
+        health.register(CONDITION, "the queues were not read yet");
         Self { state: Mutex::default(), history: Mutex::default(), directory: watch(js.clone()) }
     }
 
@@ -85,7 +86,6 @@ impl Samples {
         health: &Health,
         metrics: &Metrics,
     ) {
-        health.register(CONDITION, "the queues were not read yet");
         loop {
             let began = Instant::now();
             let sampled = timeout(SAMPLE_TIMEOUT, self.sample(js)).await;

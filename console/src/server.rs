@@ -92,7 +92,7 @@ impl Console {
             nats::connect(&settings.nats, CONNECTION_NAME, &health, console_registry).await?;
         let js = ContextBuilder::new().timeout(NATS_TIMEOUT).build(client.clone());
         let app = Arc::new(App {
-            samples: Samples::new(&js),
+            samples: Samples::new(&js, &health),
             js: js.clone(),
             show_payloads: settings.show_payloads,
             namespace: settings.function_namespace.clone(),

@@ -18,8 +18,12 @@ use crate::{gateway::Gateway, support::Queue};
 /// What the documents give the user of the console.
 const PERMISSIONS: &str = include_str!("../../manifests/console/nats-permissions.conf");
 
+/// The user of the console in NATS.
+const USER: &str = "console";
+const PASSWORD: &str = "readonly";
+
 /// A line of `auth_file`: the user `ada` with the password `right`.
-const USER: &str = "ada:$2b$04$abcdefghijklmnopqrstuuFmEfrkTQnczNzw475xE2VhDrK1uwJiC\n";
+const VIEWER: &str = "ada:$2b$04$abcdefghijklmnopqrstuuFmEfrkTQnczNzw475xE2VhDrK1uwJiC\n";
 
 /// A text that a function sends.
 const HOSTILE: &str = "<script>alert(1)</script>";
@@ -29,7 +33,7 @@ struct Stage {
     queue: Queue,
     gateway: Gateway,
     function: HttpServer,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A console on loopback.
@@ -44,8 +48,8 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("nats.conf");
         let users = format!(
-            "no_auth_user: test\nauthorization {{ users: [{{user: test}}, {{user: console, \
-             password: readonly, permissions: {{ {PERMISSIONS} }} }}] }}"
+            "no_auth_user: test\nauthorization {{ users: [{{user: test}}, {{user: {USER}, \
+             password: {PASSWORD}, permissions: {{ {PERMISSIONS} }} }}] }}"
         );
         std::fs::write(&config, users).unwrap();
         let mut nats = NatsServer::prepare().with(["-c".to_owned(), config.display().to_string()]);
@@ -57,12 +61,12 @@ impl Stage {
             _ => respond(200, HOSTILE),
         })
         .await;
-        Self { queue, gateway, function, _folder: folder }
+        Self { queue, gateway, function, folder }
     }
 
     /// The URL of NATS for the user of the console.
     fn console_url(&self) -> String {
-        self.queue.nats.url().replace("nats://", "nats://console:readonly@")
+        self.queue.nats.url().replace("nats://", &format!("nats://{USER}:{PASSWORD}@"))
     }
 
     /// A console that has read the queues.
@@ -192,13 +196,14 @@ async fn writes_of_the_console_user_are_refused_by_nats() {
     stage.gateway.submit(&[], "hi").await;
     let before = stage.queue.info("jobs").await;
     let (sender, mut refusals) = mpsc::unbounded_channel();
-    let options = ConnectOptions::new().event_callback(move |event| {
+    let options = ConnectOptions::with_user_and_password(USER.to_owned(), PASSWORD.to_owned());
+    let options = options.event_callback(move |event| {
         if let Event::ServerError(ServerError::Other(text)) = event {
             let _ = sender.send(text);
         }
         std::future::ready(())
     });
-    let client = options.connect(stage.console_url()).await.unwrap();
+    let client = options.connect(stage.queue.nats.url()).await.unwrap();
     for subject in [
         "jobs",
         "jobs.openfaas-fn.figlet.call-1",
@@ -231,8 +236,8 @@ async fn writes_of_the_console_user_are_refused_by_nats() {
 #[tokio::test]
 async fn users_log_in_with_a_password_of_the_file() {
     let stage = Stage::start().await;
-    let file = stage._folder.path().join("users");
-    std::fs::write(&file, USER).unwrap();
+    let file = stage.folder.path().join("users");
+    std::fs::write(&file, VIEWER).unwrap();
     let console = stage.console(&[("auth_file", file.to_str().unwrap())]).await;
     let ask =
         async |login: &[(&str, &str)]| raw::request(console.addr, "GET", "/", login, b"").await;

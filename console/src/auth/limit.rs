@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn number_of_addresses_is_bounded() {
         let (now, mut limit) = (Instant::now(), FailureLimit::default());
-        let addresses = || (0..=u32::try_from(MAX_ADDRESSES).unwrap()).map(|n| n.to_be_bytes());
+        let addresses = || (0..=u32::try_from(MAX_ADDRESSES).unwrap()).map(u32::to_be_bytes);
         for address in addresses().map(IpAddr::from) {
             if !limit.is_exceeded(address, now) {
                 limit.add(address, now);

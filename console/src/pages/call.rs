@@ -164,14 +164,14 @@ fn result_section(result: &KeptResult, show_payloads: bool) -> Markup {
 }
 
 fn request_section(request: &Invocation, show_payloads: bool) -> Markup {
-    let target = match show_payloads {
-        true => mask::path(&request.path, request.query.as_deref()),
-        false => "not shown".to_owned(),
+    let callback = request.callback_url.as_ref().map(asyncqueue::CallbackUrl::as_url);
+    let (target, callback) = if show_payloads {
+        let target = mask::path(&request.path, request.query.as_deref());
+        (target, callback.map(|url| mask::url(url.as_str())))
+    } else {
+        let host = callback.map(|url| url.host_str().unwrap_or("-").to_owned());
+        ("not shown".to_owned(), host)
     };
-    let callback = request.callback_url.as_ref().map(|url| match show_payloads {
-        true => mask::url(url.as_url().as_str()),
-        false => url.as_url().host_str().unwrap_or("-").to_owned(),
-    });
     html! {
         h2 { "Request" }
         (layout::fields(&[
