@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs dashboard-picture test-docs test-chart test-keda test-oldest-nats test-limits bench bench-worker bench-gateway bench-operator bench-lanes bench-peers up down install image release release-check crds clean-cache
+.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz docs dashboard-picture test-docs test-chart test-keda test-oldest-nats test-limits bench bench-worker bench-gateway bench-operator bench-lanes bench-results bench-peers up down install image release release-check crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -70,6 +70,9 @@ bench-operator: ## how the operator does with many queues: time, memory, and tha
 
 bench-lanes: ## what the lanes of functions cost NATS, by their number
 	@bench/run lanes
+
+bench-results: ## how long clients wait for results, and what results cost
+	@bench/run results
 
 bench-peers: ## AsyncQueue next to other queues: Faktory, Asynq on Redis, River on PostgreSQL
 	@bench/run peers

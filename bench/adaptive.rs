@@ -11,12 +11,12 @@ use std::{
 };
 
 use asyncqueue::{FunctionName, lanes::Fairness};
-use asyncqueue_bench::{FUNCTION, QUEUE, Queue, call, free_addr, serve};
+use asyncqueue_bench::{FUNCTION, QUEUE, Queue, call, free_addr, start_functions};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use test_support::{process::unless_ended, program::Program, wait::until_in};
-use tokio::{net::TcpListener, time::sleep};
+use tokio::time::sleep;
 
 /// Number of calls, and how long each takes.
 const CALLS: usize = 500;
@@ -60,13 +60,12 @@ async fn run(workers: usize) -> Result<(Duration, usize), Error> {
     queue.ensure_lane(&FunctionName::new(FUNCTION, "openfaas-fn")?).await;
     queue.fill_with(CALLS, || call(Bytes::new())).await;
     let function = Arc::new(Function::new());
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
     let served = function.clone();
-    tokio::spawn(serve(listener, move |_| {
+    let url = start_functions(move |_| {
         let function = served.clone();
         async move { function.answer().await }
-    }));
+    })
+    .await?;
     let _autoscaler = tokio::spawn(scale_up(function.clone()));
     let _workers: Vec<_> = (0..workers).map(|_| worker(&queue, &url)).collect();
     let begun = Instant::now();

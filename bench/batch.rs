@@ -9,7 +9,7 @@ use serde_json::json;
 use test_support::{process::unless_ended, raw};
 
 /// Sizes of batches.
-const SIZES: [usize; 3] = [10, 100, 1_000];
+const SIZES: [usize; 4] = [1, 10, 100, 1_000];
 
 /// Batches of each size, unless the environment says otherwise.
 const BATCHES: usize = 50;

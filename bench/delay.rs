@@ -10,7 +10,7 @@ use std::{
 };
 
 use asyncqueue::{Invocation, jiff::Timestamp};
-use asyncqueue_bench::{Queue, call, per_second, percentile, serve};
+use asyncqueue_bench::{Queue, call, dispatch::Received, per_second, percentile, start_functions};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Collected, Full};
@@ -18,7 +18,7 @@ use test_support::{
     process::{resident_bytes, unless_ended},
     wait::until_in,
 };
-use tokio::{net::TcpListener, time::sleep};
+use tokio::time::sleep;
 
 /// Delayed calls.
 const DELAYED: usize = 200_000;
@@ -70,7 +70,7 @@ struct Rates {
 /// The function: it records how late delayed calls are.
 #[derive(Default)]
 struct Server {
-    received: AtomicUsize,
+    received: Received,
     late: Mutex<Vec<Duration>>,
     /// Calls that came before their time.
     early: AtomicUsize,
@@ -79,10 +79,8 @@ struct Server {
 /// Measures calls next to so many delayed ones.
 async fn next_to(delayed: usize) -> Result<Rates, Error> {
     let (queue, server) = (Queue::start().await, Arc::new(Server::default()));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
     let function = server.clone();
-    tokio::spawn(serve(listener, move |request| answer(request, function.clone())));
+    let url = start_functions(move |request| answer(request, function.clone())).await?;
     let worker = queue.worker(&url, IN_FLIGHT);
     let far = Timestamp::now() + Duration::from_secs(6 * 3600);
     queue.fill_with(delayed, || delayed_call(far)).await;
@@ -96,7 +94,7 @@ async fn next_to(delayed: usize) -> Result<Rates, Error> {
     let begun = Instant::now();
     queue.fill_with(CALLS, || call(Bytes::from_static(b"x"))).await;
     let stored = per_second(CALLS, begun.elapsed());
-    receives(&server, CALLS).await;
+    server.received.reaches(CALLS).await;
     let run = per_second(CALLS, begun.elapsed());
 
     let now = Timestamp::now();
@@ -107,7 +105,7 @@ async fn next_to(delayed: usize) -> Result<Rates, Error> {
             delayed_call(now + Duration::from_secs(5) + DUE_WITHIN * number / DUE)
         })
         .await;
-    receives(&server, CALLS + DUE as usize).await;
+    server.received.reaches(CALLS + DUE as usize).await;
     if server.early.load(Ordering::SeqCst) > 0 {
         return Err("a call ran before its time".into());
     }
@@ -144,15 +142,8 @@ async fn answer(
             }
         }
     }
-    server.received.fetch_add(1, Ordering::SeqCst);
+    server.received.record();
     Response::new(Full::new(Bytes::new()))
-}
-
-async fn receives(server: &Server, count: usize) {
-    until_in(WAIT_TIMEOUT, &format!("{count} calls run"), async || {
-        (server.received.load(Ordering::SeqCst) >= count).then_some(())
-    })
-    .await;
 }
 
 /// Calls that were delivered and are not acknowledged, if all were delivered.

@@ -10,18 +10,16 @@ use std::{
 };
 
 use asyncqueue::{FunctionName, Invocation, lanes::Fairness};
-use asyncqueue_bench::{Queue, call, median, per_second, percentile, serve};
+use asyncqueue_bench::{
+    Queue, call,
+    dispatch::{self, Costs, Received},
+    per_second, percentile, start_functions,
+};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use test_support::{
-    process::{processor_time, unless_ended},
-    wait::until_in,
-};
-use tokio::{
-    net::TcpListener,
-    time::{interval, sleep},
-};
+use test_support::process::{processor_time, unless_ended};
+use tokio::time::{interval, sleep};
 
 /// Calls in the backlog of one function, and how long each takes.
 const BACKLOG: usize = 20_000;
@@ -37,7 +35,6 @@ const CALLS: usize = 40_000;
 const FUNCTIONS: usize = 20;
 const IN_FLIGHT: usize = 64;
 const RUNS: usize = 5;
-const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 const BOTH: [Fairness; 2] = [Fairness::Fifo, Fairness::Function];
 
@@ -78,20 +75,12 @@ async fn measure() -> Result<(), Error> {
     }
     let mut rates = Vec::new();
     for (fairness, runs) in BOTH.iter().zip(&runs) {
-        let middle = |of: fn(&Costs) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
-        rates.push(middle(|run| run.rate));
-        let (worker, broker) = (middle(|run| run.worker), middle(|run| run.broker));
-        println!("| {fairness} | {:.0} | {worker:.1} | {broker:.1} |", middle(|run| run.rate));
+        let Costs { rate, dispatcher, broker } = Costs::median(runs);
+        rates.push(rate);
+        println!("| {fairness} | {rate:.0} | {dispatcher:.1} | {broker:.1} |");
     }
     println!("| ratio | {:.2} | | |", rates[1] / rates[0]);
     Ok(())
-}
-
-/// What a run of the dispatch comes to.
-struct Costs {
-    rate: f64,
-    worker: f64,
-    broker: f64,
 }
 
 /// A queue and the server of its functions.
@@ -104,7 +93,7 @@ struct Bench {
 /// The server: the heavy function takes its time, and others answer at once.
 #[derive(Default)]
 struct Server {
-    received: AtomicUsize,
+    received: Received,
     heavy: AtomicUsize,
     /// When a light call arrived, by its number.
     arrived: Mutex<Vec<(usize, Instant)>>,
@@ -115,11 +104,9 @@ impl Bench {
     async fn start(fairness: Fairness) -> Result<Self, Error> {
         let queue = Queue::start_with(fairness).await;
         let server = Arc::new(Server::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/{{function}}", listener.local_addr()?);
         let functions = server.clone();
-        tokio::spawn(serve(listener, move |request| answer(request, functions.clone())));
-        Ok(Self { queue, server, url })
+        let url = start_functions(move |request| answer(request, functions.clone())).await?;
+        Ok(Self { queue, server, url: format!("{url}/{{function}}") })
     }
 
     /// Stores a call, and ensures its lane, as producers do.
@@ -140,31 +127,10 @@ impl Bench {
             self.queue.ensure_lane(&function(number)).await;
         }
         self.queue.fill_with(CALLS, call_of_next).await;
-        let before = self.server.received.load(Ordering::SeqCst);
-        let mut worker = self.queue.worker(&self.url, IN_FLIGHT);
-        self.receives(before + 1).await;
-        let used = || [worker.id(), self.queue.nats.id()].map(processor_time);
-        let (begun, at_first) = (Instant::now(), used());
-        self.receives(before + CALLS).await;
-        let (elapsed, at_last) = (begun.elapsed(), used());
-        until_in(WAIT_TIMEOUT, "the queue is empty", async || {
-            (self.queue.messages().await? == 0).then_some(())
-        })
-        .await;
-        worker.signal("TERM");
-        worker.ended().await;
-        let micros = |at: usize| {
-            let time = at_last[at].saturating_sub(at_first[at]);
-            time.as_secs_f64() * 1e6 / f64::from(u32::try_from(CALLS).unwrap_or(u32::MAX))
-        };
-        Costs { rate: per_second(CALLS, elapsed), worker: micros(0), broker: micros(1) }
-    }
-
-    async fn receives(&self, calls: usize) {
-        until_in(WAIT_TIMEOUT, "the calls are received", async || {
-            (self.server.received.load(Ordering::SeqCst) >= calls).then_some(())
-        })
-        .await;
+        let worker = self.queue.worker(&self.url, IN_FLIGHT);
+        let costs = dispatch::costs(&self.queue, &worker, &self.server.received, CALLS).await;
+        dispatch::end(&self.queue, worker, 0).await;
+        costs
     }
 }
 
@@ -176,7 +142,7 @@ async fn next_to_a_backlog(fairness: Fairness) -> Result<(), Error> {
     bench.queue.fill_with(BACKLOG, call_of_heavy).await;
     bench.submit(&call_of_heavy()).await?;
     let mut worker = bench.queue.worker(&bench.url, SLOTS);
-    bench.receives(100).await;
+    bench.server.received.reaches(100).await;
     let count = || bench.server.heavy.load(Ordering::SeqCst);
     let broker = || processor_time(bench.queue.nats.id());
     let (begun, heavy_before, broker_before) = (Instant::now(), count(), broker());
@@ -235,7 +201,7 @@ async fn answer(
     let (at, is_heavy) = (Instant::now(), request.uri().path().contains("heavy"));
     let body = request.into_body().collect().await;
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    server.received.fetch_add(1, Ordering::SeqCst);
+    server.received.record();
     if is_heavy {
         if !server.is_over.load(Ordering::SeqCst) {
             sleep(HEAVY).await;

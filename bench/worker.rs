@@ -9,25 +9,28 @@ use std::{
     future::IntoFuture,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use asyncqueue::{FunctionName, Invocation};
-use asyncqueue_bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile, serve};
+use asyncqueue_bench::{
+    QUEUE, Queue, call,
+    dispatch::{self, Costs, Received},
+    median, megabytes, percentile, start_functions,
+};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use test_support::{
-    process::{processor_time, resident_bytes, unless_ended},
+    process::{resident_bytes, unless_ended},
     program::Program,
-    wait::until_in,
 };
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::sync::Notify;
 
 /// Calls of one run.
 const CALLS: usize = 40_000;
@@ -49,7 +52,6 @@ const AT_ONCE: usize = 500;
 const AT_ZERO: usize = 20_000;
 /// Until each of these waits for up to a minute.
 const SETTLED: Duration = Duration::from_secs(100);
-const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The first argument of the process that is the limit.
 const LIMIT: &str = "limit";
@@ -111,18 +113,6 @@ fn print_pair(what: &str, [worker, limit]: [f64; 2], decimals: usize) {
     println!("| {what} | {worker:.decimals$} | {limit:.decimals$} | {:.2} |", worker / limit);
 }
 
-/// What one way of dispatching calls comes to.
-#[derive(Clone, Copy)]
-struct Costs {
-    /// Calls a second, the first to the last.
-    rate: f64,
-    /// Processor time of a call in microseconds, of the program that takes it from the broker and
-    /// makes it.
-    dispatcher: f64,
-    /// The same of the broker.
-    broker: f64,
-}
-
 /// Both ways, one after the other.
 struct Run {
     worker: Costs,
@@ -132,12 +122,8 @@ struct Run {
 impl Run {
     /// Each figure's own median.
     fn median(runs: &[Self]) -> Self {
-        let middle = |of: &dyn Fn(&Self) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
-        let costs = |of: fn(&Self) -> Costs| Costs {
-            rate: middle(&|run| of(run).rate),
-            dispatcher: middle(&|run| of(run).dispatcher),
-            broker: middle(&|run| of(run).broker),
-        };
+        let costs =
+            |of: fn(&Self) -> Costs| Costs::median(&runs.iter().map(of).collect::<Vec<_>>());
         Self { worker: costs(|run| run.worker), limit: costs(|run| run.limit) }
     }
 }
@@ -160,13 +146,13 @@ struct Bench {
     function: Arc<Function>,
     url: String,
     /// Calls that stay in the queue.
-    kept: AtomicUsize,
+    kept: AtomicU64,
 }
 
 /// The function: counts, and holds its answers back on demand.
 #[derive(Default)]
 struct Function {
-    received: AtomicUsize,
+    received: Received,
     arrived: std::sync::Mutex<Vec<(u64, Instant)>>,
     holds: std::sync::atomic::AtomicBool,
     released: Notify,
@@ -176,11 +162,9 @@ impl Bench {
     async fn start() -> Result<Self, Error> {
         let queue = Queue::start().await;
         let function = Arc::new(Function::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
         let served = function.clone();
-        tokio::spawn(serve(listener, move |request| answer(request, served.clone())));
-        Ok(Self { queue, function, url, kept: AtomicUsize::new(0) })
+        let url = start_functions(move |request| answer(request, served.clone())).await?;
+        Ok(Self { queue, function, url, kept: AtomicU64::new(0) })
     }
 
     /// The real worker.
@@ -199,7 +183,7 @@ impl Bench {
         self.queue.scale_to_zero(&idle).await;
         let call_of_idle = || Invocation { function: idle.clone(), ..call(BODY) };
         self.queue.fill_with(AT_ZERO, call_of_idle).await;
-        self.kept.store(AT_ZERO, Ordering::SeqCst);
+        self.kept.store(AT_ZERO as u64, Ordering::SeqCst);
         let worker = self.start_worker(IN_FLIGHT);
         tokio::time::sleep(SETTLED).await;
         self.ends(worker).await;
@@ -228,27 +212,16 @@ impl Bench {
         self.measure(self.start_limit(IN_FLIGHT)).await
     }
 
-    /// Measures from the first call that the function receives to the last.
     async fn measure(&self, program: Program) -> Result<Costs, Error> {
-        let dispatcher = program.id();
-        let before = self.function.received.load(Ordering::SeqCst);
-        self.receives(before + 1).await;
-        let used = || (processor_time(dispatcher), processor_time(self.queue.nats.id()));
-        let (begun, at_first) = (Instant::now(), used());
-        self.receives(before + CALLS).await;
-        let (elapsed, at_last) = (begun.elapsed(), used());
+        let costs = dispatch::costs(&self.queue, &program, &self.function.received, CALLS).await;
         self.ends(program).await;
-        Ok(Costs {
-            rate: per_second(CALLS, elapsed),
-            dispatcher: micros_of_a_call(at_last.0.saturating_sub(at_first.0)),
-            broker: micros_of_a_call(at_last.1.saturating_sub(at_first.1)),
-        })
+        Ok(costs)
     }
 
     /// How long calls are under way that come one by one.
     async fn latencies(&self, program: Program) -> Result<Vec<Duration>, Error> {
         // It is there when a first call has come through.
-        let before = self.function.received.load(Ordering::SeqCst);
+        let before = self.function.received.count();
         self.queue.fill(1, &BODY).await;
         self.receives(before + 1).await;
         self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
@@ -281,13 +254,13 @@ impl Bench {
     /// Its resident memory in MB: idle, and with many calls in flight.
     async fn memory(&self, program: Program) -> Result<(f64, f64), Error> {
         // It is there, and idle again, when a first call has come through.
-        let before = self.function.received.load(Ordering::SeqCst);
+        let before = self.function.received.count();
         self.queue.fill(1, &BODY).await;
         self.receives(before + 1).await;
         self.empties().await;
         let idle = resident_bytes(program.id());
         self.function.holds.store(true, Ordering::SeqCst);
-        let before = self.function.received.load(Ordering::SeqCst);
+        let before = self.function.received.count();
         for begun in (AT_ONCE..=HELD).step_by(AT_ONCE) {
             self.queue.fill(AT_ONCE, &BODY).await;
             self.receives(before + begun).await;
@@ -308,32 +281,17 @@ impl Bench {
         Program::start_again(&[LIMIT, &self.queue.nats.url(), &self.url, &in_flight.to_string()])
     }
 
-    /// Ends it when it has done all its calls: none of its requests may be open when calls of the
-    /// next run come.
-    async fn ends(&self, mut program: Program) {
-        self.empties().await;
-        program.signal("TERM");
-        program.ended().await;
-        // The server notices that a moment later, and a call that it sends until then is lost until
-        // its lease is over.
-        let no_requests = async || (self.queue.open_requests().await? == 0).then_some(());
-        until_in(WAIT_TIMEOUT, "no request is open", no_requests).await;
+    /// Ends it when it has done all its calls.
+    async fn ends(&self, program: Program) {
+        dispatch::end(&self.queue, program, self.kept.load(Ordering::SeqCst)).await;
     }
 
     async fn receives(&self, calls: usize) {
-        let what = format!("{calls} calls received");
-        until_in(WAIT_TIMEOUT, &what, async || {
-            (self.function.received.load(Ordering::SeqCst) >= calls).then_some(())
-        })
-        .await;
+        self.function.received.reaches(calls).await;
     }
 
     async fn empties(&self) {
-        until_in(WAIT_TIMEOUT, "the queue is empty", async || {
-            let kept = self.kept.load(Ordering::SeqCst) as u64;
-            (self.queue.messages().await? <= kept).then_some(())
-        })
-        .await;
+        self.queue.empties(self.kept.load(Ordering::SeqCst)).await;
     }
 }
 
@@ -383,14 +341,9 @@ async fn answer(
             .push((number, at));
     }
     let released = function.released.notified();
-    function.received.fetch_add(1, Ordering::SeqCst);
+    function.received.record();
     if function.holds.load(Ordering::SeqCst) {
         released.await;
     }
     Response::new(Full::new(Bytes::from_static(b"ok")))
-}
-
-/// The part of one call, in microseconds, of what was used for all.
-fn micros_of_a_call(used: Duration) -> f64 {
-    1e6 / per_second(CALLS, used)
 }

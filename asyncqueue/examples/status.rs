@@ -11,7 +11,7 @@ use asyncqueue::{
     CallId, QueueName, async_nats,
     call::{CallQuery, Lookup},
     directory::watch::read_current,
-    lookup::{candidate_queues, find_call},
+    lookup::{candidate_queues, find_call, remembered_end},
     status::status_of_pending,
 };
 
@@ -47,7 +47,9 @@ async fn status(call_id: &str) -> Result<(), Box<dyn Error>> {
     let status = match find_call(&js, &queues, &query).await? {
         Lookup::Pending { newest, .. } => status_of_pending(&js, &query, &newest).await?,
         Lookup::Ended(status) | Lookup::Cancelling(status) => status,
-        Lookup::NotFound => return Err(format!("call {call_id} not found").into()),
+        Lookup::NotFound => remembered_end(&js, &queues, &query)
+            .await?
+            .ok_or_else(|| format!("call {call_id} not found"))?,
     };
     println!("{}", serde_json::to_string_pretty(&status)?);
     Ok(())

@@ -117,7 +117,7 @@ pub struct CallStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum CallState {
-    /// The call was not delivered yet.
+    /// The call was not delivered yet, or not since its queue has other consumers.
     Queued {
         /// Maximum number of calls before it.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,14 +160,19 @@ pub enum CallState {
         #[serde(skip_serializing_if = "Option::is_none")]
         not_counted_until: Option<Timestamp>,
     },
-    /// The call has run, and its result is on its way to the client.
+    /// The call has run.
     Done {
         /// The function's status.
         status: u16,
-        /// Number of the attempt that ended it, from 1.
+        /// Number of attempts.
         attempt: u64,
-        /// The state of the callback.
-        callback: CallbackState,
+        /// How long the last attempt took, in whole milliseconds.
+        duration: GoDuration,
+        /// When the end of the call was stored.
+        finished_at: Timestamp,
+        /// The state of the callback, if it was not accepted yet.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        callback: Option<CallbackState>,
     },
     /// The call is a dead letter.
     Dead {
@@ -260,6 +265,29 @@ pub enum Phase {
     },
 }
 
+/// The end of a call that has run, as its worker remembers it for some minutes.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RememberedEnd {
+    /// The call's queue.
+    pub queue: QueueName,
+    /// The function that ran.
+    pub function: FunctionName,
+    /// The call's sequence on its queue's stream.
+    pub sequence: u64,
+    /// The function's status.
+    pub status: u16,
+    /// Number of attempts.
+    pub attempt: u64,
+    /// How long the last attempt took, in whole milliseconds.
+    pub duration: GoDuration,
+    /// When the gateway accepted the call.
+    pub submitted_at: Timestamp,
+    /// When the worker had stored what follows from the end.
+    pub finished_at: Timestamp,
+}
+
 // === impl CallRef ===
 
 impl Hash for CallRef {
@@ -283,6 +311,30 @@ impl CallRef {
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let (id, sequence) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
         Some(Self { id: id.parse().ok()?, sequence: sequence.parse().ok()? })
+    }
+}
+
+// === impl CallQuery ===
+
+impl CallQuery {
+    /// Encodes the call for a question to workers: its id, and its function if that is known.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn encode(&self) -> String {
+        match &self.function {
+            Some(function) => format!("{} {function}", self.id),
+            None => self.id.to_string(),
+        }
+    }
+
+    /// Reads what [`CallQuery::encode`] wrote.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn decode(payload: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(payload).ok()?;
+        let (id, function) = text.split_once(' ').map_or((text, None), |(id, f)| (id, Some(f)));
+        let function = function.map(|name| FunctionName::try_from(name.to_owned())).transpose();
+        Some(Self { id: id.parse().ok()?, function: function.ok()? })
     }
 }
 
@@ -333,6 +385,18 @@ impl CallState {
         }
     }
 
+    /// Returns the state of a call that has run: `duration` is rounded up to whole milliseconds.
+    pub(crate) fn done(
+        status: u16,
+        attempt: u64,
+        duration: Duration,
+        finished_at: Timestamp,
+        callback: Option<CallbackState>,
+    ) -> Self {
+        let duration = whole_millis(duration);
+        Self::Done { status, attempt, duration, finished_at, callback }
+    }
+
     /// Returns the state of a call that ended so at a time, and not by running; `None` if that
     /// takes a run.
     pub(crate) fn without_run(end: EndState, since: Timestamp) -> Option<Self> {
@@ -346,6 +410,14 @@ impl CallState {
             EndState::Expired => Some(Self::Expired { since }),
         }
     }
+}
+
+/// Rounds a duration up to whole milliseconds.
+#[doc(hidden)]
+#[must_use]
+pub fn whole_millis(duration: Duration) -> GoDuration {
+    let millis = duration.as_micros().div_ceil(1_000).try_into().unwrap_or(u64::MAX);
+    GoDuration(Duration::from_millis(millis))
 }
 
 /// The state in one line, for people.
@@ -388,11 +460,17 @@ impl fmt::Display for CallState {
                     }
                 }
             }
-            Self::Done { status, callback: CallbackState::Pending, .. } => {
-                write!(f, "done with status {status}, the callback is not delivered yet")
-            }
-            Self::Done { status, callback: CallbackState::Dead, .. } => {
-                write!(f, "done with status {status}, the callback failed and is a dead letter")
+            Self::Done { status, attempt, duration, finished_at, callback } => {
+                let callback = match callback {
+                    None => "",
+                    Some(CallbackState::Pending) => ", the callback is not delivered yet",
+                    Some(CallbackState::Dead) => ", the callback failed and is a dead letter",
+                };
+                write!(
+                    f,
+                    "done with status {status} at {finished_at:.0}, attempt {attempt} took \
+                     {duration}{callback}"
+                )
             }
             Self::Dead { reason, since, .. } => write!(f, "dead since {since:.0}: {reason}"),
             Self::Cancelled { since } => write!(f, "cancelled at {since:.0}"),
@@ -436,6 +514,21 @@ mod tests {
         assert_eq!(CallRef::decode(b"id-1 7"), Some(call));
         for other in ["", "id-1", "id-1 x", "a.b 7", "id-1 7 8"] {
             assert_eq!(CallRef::decode(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_question_is_read_as_it_is_written() {
+        let id: CallId = "id-1".parse().unwrap();
+        for (function, text) in
+            [(None, "id-1"), (Some(FunctionName::new("figlet", "dev").unwrap()), "id-1 figlet.dev")]
+        {
+            let query = CallQuery { id: id.clone(), function };
+            assert_eq!(query.encode(), text);
+            assert_eq!(CallQuery::decode(text.as_bytes()), Some(query));
+        }
+        for other in ["", "a.b", "id-1 ", "id-1 figlet", "id-1 a b", "id-1 figlet.dev "] {
+            assert_eq!(CallQuery::decode(other.as_bytes()), None, "{other}");
         }
     }
 

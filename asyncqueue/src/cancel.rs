@@ -50,7 +50,7 @@ mod batch;
 mod request;
 
 #[doc(hidden)]
-pub use batch::{BatchCancelCounts, cancel_rest};
+pub use batch::{BatchCancelCounts, cancel_batch, cancel_rest};
 pub use request::{CancelOutcome, cancel_calls};
 
 /// Maximum time that a worker that is not busy takes to reply.

@@ -131,6 +131,8 @@ pub struct QueueRoute {
     pub max_payload: Option<u64>,
     /// The delays that the queue accepts.
     pub delay: DelayLimits,
+    /// Which results of the queue are kept.
+    pub results: ResultsSettings,
     /// Whether the directory lists the function.
     pub known: bool,
     /// Name of the queue's stream, if functions of the queue may have lanes: consumers of their
@@ -298,6 +300,7 @@ impl QueueEntry {
                 max_delay: self.max_delay.map(|max| max.0),
                 max_age: self.max_age.map(|max| max.0),
             },
+            results: ResultsSettings::of(Some(self)).clone(),
             known: false,
             lanes_of,
             max_lanes: self.max_lanes.unwrap_or(DEFAULT_MAX_LANES),

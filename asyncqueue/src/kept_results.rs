@@ -16,6 +16,7 @@ use async_nats::{
         stream::{Config, DiscardPolicy, Republish, RetentionPolicy},
     },
 };
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::timeout};
 
@@ -28,7 +29,7 @@ use crate::{
     message::kept_result::{KeptForm, KeptResult, is_marker},
     names::{FunctionName, QueueName},
     publish_failure::PublishFailure,
-    raw_message::last_raw_message,
+    raw_message::{RawMessage, last_raw_message},
     reserved_names::ROOT_SUBJECT,
     stream::{META_OWNER, is_name_taken},
     subject::{call_filter, kept_result_subject},
@@ -277,6 +278,29 @@ pub async fn end_of_call(
     }))
 }
 
+/// Returns the newest result of the calls with an id on a queue, without its body, and when it was
+/// stored; `None` if none is kept, or if the newest message is no result.
+pub(crate) async fn newest(
+    js: &Context,
+    queue: &QueueName,
+    query: &CallQuery,
+) -> Result<Option<(KeptResult, Timestamp)>, NatsError> {
+    let Some(newest) = newest_message(js, queue, query).await? else { return Ok(None) };
+    let headers = newest.read_headers().ok();
+    let result = headers.and_then(|headers| KeptResult::decode(&headers, Bytes::new()).ok());
+    Ok(result.map(|result| (result, newest.stored_at)))
+}
+
+async fn newest_message(
+    js: &Context,
+    queue: &QueueName,
+    query: &CallQuery,
+) -> Result<Option<RawMessage>, NatsError> {
+    let stream = queue.results_stream();
+    let filter = format!("{}.*", call_filter(&stream, query.function.as_ref(), &query.id));
+    last_raw_message(js, &stream, &filter).await
+}
+
 /// Returns the newest result of the calls with an id on a queue; `None` if no result was found.
 pub async fn find(
     js: &Context,
@@ -284,9 +308,7 @@ pub async fn find(
     query: &CallQuery,
 ) -> Result<Option<FoundResult>, NatsError> {
     const ACTION: &str = "read a kept result";
-    let stream = queue.results_stream();
-    let filter = format!("{}.*", call_filter(&stream, query.function.as_ref(), &query.id));
-    let Some(newest) = last_raw_message(js, &stream, &filter).await? else { return Ok(None) };
+    let Some(newest) = newest_message(js, queue, query).await? else { return Ok(None) };
     let headers = newest.read_headers().map_err(NatsError::during(ACTION))?;
     if is_marker(&headers) {
         let sequence = newest.subject.rsplit('.').next().and_then(|text| text.parse().ok());

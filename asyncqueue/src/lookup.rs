@@ -20,8 +20,10 @@ use crate::{
 };
 
 mod ends;
+mod remembered;
 mod result;
 
+pub use remembered::remembered_end;
 pub use result::{ResultLookup, find_result};
 
 /// Number of queues that are asked concurrently. One request takes a server less than a

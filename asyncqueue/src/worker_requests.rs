@@ -1,5 +1,5 @@
-//! Requests to the workers of a queue over core NATS: whether they have a call, and that they stop
-//! one that is cancelled. Each worker receives all requests of its queue.
+//! Requests to the workers of a queue over core NATS: whether they have a call, that they stop one
+//! that is cancelled, and how one has ended. Each worker receives all requests of its queue.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
 #[cfg(doc)]
-use crate::call::{CallRef, WorkerReport};
+use crate::call::{CallQuery, CallRef, RememberedEnd, WorkerReport};
 use crate::{jetstream::NatsError, names::QueueName};
 
 /// Reply to a cancellation: the worker was running the call, and has closed the connection to the
@@ -27,7 +27,7 @@ pub const REPLY_WAITING: &str = "waiting";
 pub const REPLY_ENDED: &str = "ended";
 
 /// How long workers have to reply to a request. They reply within a millisecond or not at all.
-const REPLY_TIMEOUT: Duration = Duration::from_millis(250);
+pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Returns the subject on which a queue's workers are asked for a call. The request is
 /// [`CallRef::encode`] of the call. The worker that has it replies with a [`WorkerReport`] in
@@ -42,6 +42,14 @@ pub fn status_request_subject(queue: &QueueName) -> String {
 #[must_use]
 pub fn cancel_subject(queue: &QueueName) -> String {
     format!("asyncqueue.cancel.{queue}")
+}
+
+/// Returns the subject on which a queue's workers are asked how a call has ended. The request is
+/// [`CallQuery::encode`] of the call. Each worker replies with the [`RememberedEnd`] in JSON, or
+/// with `null`. Workers before version 0.2 do not listen on it.
+#[must_use]
+pub fn end_request_subject(queue: &QueueName) -> String {
+    format!("asyncqueue.end.{queue}")
 }
 
 /// Asks the workers that listen on a subject, and returns the first reply that `read` understands.
@@ -70,15 +78,26 @@ impl WorkerRequest {
         subject: String,
         request: Bytes,
     ) -> Result<Self, NatsError> {
+        Self::send_to_all(client, vec![subject], request).await
+    }
+
+    /// Sends a request to the workers that listen on any of these subjects.
+    pub(crate) async fn send_to_all(
+        client: &Client,
+        subjects: Vec<String>,
+        request: Bytes,
+    ) -> Result<Self, NatsError> {
         let inbox = client.new_inbox();
         let replies = client
             .subscribe(inbox.clone())
             .await
             .map_err(NatsError::during("subscribe to the replies"))?;
-        client
-            .publish_with_reply(subject, inbox, request)
-            .await
-            .map_err(NatsError::during("send a request to the workers"))?;
+        for subject in subjects {
+            client
+                .publish_with_reply(subject, inbox.clone(), request.clone())
+                .await
+                .map_err(NatsError::during("send a request to the workers"))?;
+        }
         Ok(Self { replies })
     }
 
@@ -89,9 +108,8 @@ impl WorkerRequest {
         deadline: Instant,
         read: impl Fn(&Message) -> Option<T>,
     ) -> Option<T> {
-        while let Ok(Some(reply)) = timeout_at(deadline, self.replies.next()).await {
-            // No responders: no worker is connected.
-            if reply.status.is_some() {
+        while let Some(reply) = self.next(deadline).await {
+            if is_no_worker(&reply) {
                 return None;
             }
             if let Some(read) = read(&reply) {
@@ -100,4 +118,15 @@ impl WorkerRequest {
         }
         None
     }
+
+    /// Returns the next reply, or the message that no worker listens on one of the subjects: see
+    /// [`is_no_worker`]. `None` if none comes in time.
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Message> {
+        timeout_at(deadline, self.replies.next()).await.ok().flatten()
+    }
+}
+
+/// Returns whether a message says that no worker listens on the subject of a request.
+pub(crate) fn is_no_worker(reply: &Message) -> bool {
+    reply.status.is_some()
 }

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use asyncqueue_bench::{
     Queue, free_addr,
-    load::{Error, Load},
+    load::{Error, Load, Request},
     median, megabytes, per_second, percentile,
 };
 use bytes::Bytes;
@@ -151,7 +151,7 @@ impl Bench {
     async fn rate(&self, server: &Server, connections: usize, body: usize) -> Result<Run, Error> {
         let used = || [server.program.id(), self.queue.nats.id()].map(processor_time);
         let before = used();
-        let load = Load { addr: server.addr, connections, body };
+        let load = Load { addr: server.addr, connections, request: Request::of_call(body) };
         let answered = load.answers(RUN).await?;
         let after = used();
         self.run_ended().await;
@@ -178,7 +178,8 @@ impl Bench {
     }
 
     async fn times(&self, server: &Server) -> Result<Vec<Duration>, Error> {
-        let load = Load { addr: server.addr, connections: CONNECTIONS, body: BODY };
+        let load =
+            Load { addr: server.addr, connections: CONNECTIONS, request: Request::of_call(BODY) };
         let times = load.latencies(RATE, RATE_RUN).await?;
         self.run_ended().await;
         Ok(times)
@@ -204,7 +205,7 @@ impl Bench {
     async fn resident(&self, server: &Server) -> Result<(f64, f64), Error> {
         let resident = || megabytes(resident_bytes(server.program.id()));
         let idle = resident();
-        let load = Load { addr: server.addr, connections: HELD, body: BODY };
+        let load = Load { addr: server.addr, connections: HELD, request: Request::of_call(BODY) };
         // The load goes on for longer, by its warm-up.
         let (answered, busy) = tokio::join!(load.answers(RUN), async {
             tokio::time::sleep(RUN).await;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use asyncqueue_bench::{
     FUNCTION, Queue,
-    load::{Error, Load},
+    load::{self, Error, Load},
     per_second,
 };
 use bytes::Bytes;
@@ -116,7 +116,11 @@ impl System {
     ) -> Result<f64, Error> {
         match &self.runs {
             Runs::Ours { gateway, .. } => {
-                let load = Load { addr: *gateway, connections: clients, body: bytes };
+                let load = Load {
+                    addr: *gateway,
+                    connections: clients,
+                    request: load::Request::of_call(bytes),
+                };
                 let answers = load.answers(time).await?;
                 Ok(per_second(answers.measured, answers.elapsed))
             }

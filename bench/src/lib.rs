@@ -1,6 +1,6 @@
 //! What the benchmarks have in common: a queue that takes calls, the programs before and behind it,
-//! and numbers for people. [`load`] sends requests, [`report`] turns what the benchmarks print into
-//! docs/bench.md.
+//! and numbers for people. [`load`] sends requests, [`dispatch`] measures what takes calls,
+//! [`report`] turns what the benchmarks print into docs/bench.md.
 
 // A benchmark that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
@@ -33,10 +33,11 @@ use test_support::{
     nats::NatsServer,
     program::Program,
     raw,
-    wait::{WAIT_TIMEOUT, until},
+    wait::{WAIT_TIMEOUT, until, until_in},
 };
 use tokio::net::TcpListener;
 
+pub mod dispatch;
 pub mod load;
 pub mod report;
 
@@ -143,6 +144,11 @@ impl Queue {
 
     /// A gateway before it, once there is a directory, that is ready; and where that listens.
     pub async fn gateway(&self) -> (SocketAddr, Program) {
+        self.gateway_with(&[]).await
+    }
+
+    /// The same with more settings.
+    pub async fn gateway_with(&self, more: &[(&str, &str)]) -> (SocketAddr, Program) {
         let (addr, url) = (free_addr(), self.nats.url());
         let (http, metrics) = (addr.to_string(), free_addr().to_string());
         let settings = [
@@ -152,6 +158,7 @@ impl Queue {
             ("default_queue", QUEUE),
             ("log_encoding", "json"),
         ];
+        let settings = [&settings, more].concat();
         let program = Program::start_unheard("asyncqueue-gateway", &settings);
         until("the gateway is ready", async || {
             let answer = raw::try_request(addr, "GET", "/readyz", &[], b"").await.ok()?;
@@ -200,6 +207,14 @@ impl Queue {
         Some(self.js.get_stream(&self.spec.stream).await.ok()?.cached_info().state.messages)
     }
 
+    /// Waits until the stream holds no more calls than these.
+    pub async fn empties(&self, stay: u64) {
+        until_in(dispatch::WAIT_TIMEOUT, "the queue is empty", async || {
+            (self.messages().await? <= stay).then_some(())
+        })
+        .await;
+    }
+
     /// How many requests for calls are open.
     pub async fn open_requests(&self) -> Option<usize> {
         let name = format!("{QUEUE}-workers");
@@ -209,13 +224,30 @@ impl Queue {
     }
 }
 
+/// Serves functions at a port of its own for as long as the benchmark runs. Returns their URL.
+///
+/// # Errors
+///
+/// There is no port.
+pub async fn start_functions<F>(
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+) -> std::io::Result<String>
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(serve(listener, answer));
+    Ok(url)
+}
+
 /// Serves functions for as long as the benchmark runs. Not by the server of the programs, which has
 /// a limit of connections.
 ///
 /// # Errors
 ///
 /// A connection can't be accepted.
-pub async fn serve<F>(
+async fn serve<F>(
     listener: TcpListener,
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
 ) -> std::io::Result<()>

@@ -20,9 +20,6 @@ use tokio::{
 /// What can go wrong.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What every answer begins with, or the benchmark measures something else.
-const ACCEPTED: &[u8] = b"HTTP/1.1 202 ";
-
 /// Longer than any answer that is expected.
 const ANSWER: usize = 4096;
 
@@ -33,6 +30,14 @@ pub const HEADERS: [(&str, &str); 3] =
 /// Before a rate is measured: connections are opened, and memory is taken that stays.
 const WARM_UP: Duration = Duration::from_millis(500);
 
+/// A request as it is sent, with the status that its answer must have: with another one, the
+/// benchmark measures something else.
+#[derive(Clone, Debug)]
+pub struct Request {
+    text: Arc<[u8]>,
+    status_line: String,
+}
+
 /// A client of a server.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -40,8 +45,8 @@ pub struct Load {
     pub addr: SocketAddr,
     /// Connections at once.
     pub connections: usize,
-    /// Bytes of a body.
-    pub body: usize,
+    /// What each of them sends again and again.
+    pub request: Request,
 }
 
 /// How many requests were answered.
@@ -55,10 +60,39 @@ pub struct Answers {
     pub elapsed: Duration,
 }
 
-/// A connection, and the request that goes through it again and again.
-struct Client {
+/// A connection that is kept open.
+#[derive(Debug)]
+pub struct Client {
     stream: TcpStream,
-    request: Arc<[u8]>,
+}
+
+impl Request {
+    /// A request with these headers next to those of common clients, and a body of so many bytes.
+    #[must_use]
+    pub fn new(
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: usize,
+        status: u16,
+    ) -> Self {
+        let fields: String = HEADERS
+            .iter()
+            .chain(headers)
+            .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
+            .collect();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: gateway\r\n{fields}Content-Length: {body}\r\n\r\n"
+        );
+        let text = [head.into_bytes(), vec![b'x'; body]].concat().into();
+        Self { text, status_line: format!("HTTP/1.1 {status} ") }
+    }
+
+    /// The submission of a call with a body of so many bytes.
+    #[must_use]
+    pub fn of_call(body: usize) -> Self {
+        Self::new("POST", "/async-function/bench", &[], body, 202)
+    }
 }
 
 impl Load {
@@ -69,10 +103,11 @@ impl Load {
             let answered = Arc::new(AtomicUsize::new(0));
             let mut running = JoinSet::new();
             for _ in 0..self.connections {
-                let (mut client, answered) = (self.connect().await?, answered.clone());
+                let mut client = Client::connect(self.addr).await?;
+                let (request, answered) = (self.request.clone(), answered.clone());
                 running.spawn(async move {
                     loop {
-                        if let Err(error) = client.call().await {
+                        if let Err(error) = client.send(&request).await {
                             return error;
                         }
                         answered.fetch_add(1, Ordering::Relaxed);
@@ -102,7 +137,8 @@ impl Load {
             let (period, begin) = (between * connections, tokio::time::Instant::now() + WARM_UP);
             let mut running = JoinSet::new();
             for number in 0..connections {
-                let mut client = self.connect().await?;
+                let mut client = Client::connect(self.addr).await?;
+                let request = self.request.clone();
                 let mut ticks = tokio::time::interval_at(begin + between * number, period);
                 running.spawn(async move {
                     let mut latencies = Vec::new();
@@ -113,7 +149,7 @@ impl Load {
                         // request that had to wait for the answer before it has waited since it was
                         // due.
                         let since = if free > due { due } else { tokio::time::Instant::now() };
-                        client.call().await?;
+                        client.send(&request).await?;
                         latencies.push(since.elapsed());
                     }
                     Ok::<_, Error>(latencies)
@@ -127,38 +163,41 @@ impl Load {
         })
         .await
     }
-
-    async fn connect(&self) -> Result<Client, Error> {
-        let stream = TcpStream::connect(self.addr).await?;
-        stream.set_nodelay(true)?;
-        let fields: String =
-            HEADERS.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
-        let head = format!(
-            "POST /async-function/bench HTTP/1.1\r\nHost: {}\r\n{fields}Content-Length: {}\r\n\r\n",
-            self.addr, self.body
-        );
-        let request = [head.into_bytes(), vec![b'x'; self.body]].concat().into();
-        Ok(Client { stream, request })
-    }
 }
 
 impl Client {
-    /// Sends the request and reads the answer, which has no body.
-    async fn call(&mut self) -> Result<(), Error> {
-        self.stream.write_all(&self.request).await?;
+    /// A client of the server at an address.
+    pub async fn connect(addr: SocketAddr) -> Result<Self, Error> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Sends a request and reads the answer.
+    pub async fn send(&mut self, request: &Request) -> Result<(), Error> {
+        self.stream.write_all(&request.text).await?;
         let (mut answer, mut length) = ([0; ANSWER], 0);
-        while !answer[..length].ends_with(b"\r\n\r\n") {
+        while !is_complete(&answer[..length]) {
             match self.stream.read(&mut answer[length..]).await? {
-                0 => return Err("the connection was closed before an answer".into()),
+                0 => return Err("no answer, or one that is longer than expected".into()),
                 read => length += read,
             }
         }
-        if answer.starts_with(ACCEPTED) {
+        if answer.starts_with(request.status_line.as_bytes()) {
             Ok(())
         } else {
             Err(String::from_utf8_lossy(&answer[..length]).into())
         }
     }
+}
+
+/// Returns whether an answer has its head, and as much of a body as that says.
+fn is_complete(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return false };
+    let (head, body) = answer.split_at(end + 4);
+    let head = std::str::from_utf8(head).unwrap_or_default();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    body.len() >= length.unwrap_or(0)
 }
 
 /// Runs the load on a thread of its own.
@@ -169,4 +208,23 @@ async fn in_a_thread<T: Send + 'static>(
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(load)
     })
     .await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_is_complete_with_its_body() {
+        for (answer, complete) in [
+            ("", false),
+            ("HTTP/1.1 202 Accepted\r\nx-call-id: 1\r\n", false),
+            ("HTTP/1.1 202 Accepted\r\nx-call-id: 1\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no", false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", true),
+        ] {
+            assert_eq!(is_complete(answer.as_bytes()), complete, "{answer}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ pub struct Part {
 }
 
 /// What the report says of each benchmark: its name, a heading, and what stands before the tables.
-pub const PARTS: [(&str, &str, &str); 5] = [
+pub const PARTS: [(&str, &str, &str); 6] = [
     (
         "gateway",
         "Submit: the gateway",
@@ -56,6 +56,14 @@ pub const PARTS: [(&str, &str, &str); 5] = [
          in a stream with three copies each lane is a Raft group. Compare with the row of one\n\
          lane. Calls without a lane are those of programs that know no lanes: the sweep finds\n\
          them.",
+    ),
+    (
+        "results",
+        "Results and waiting",
+        "A client that waits with `Prefer: wait` gets the response of the function from the\n\
+         result that the worker stores. The synchronous route is the least that a call through\n\
+         the gateway takes. The function itself is in both. Dispatch is compared in one queue:\n\
+         calls whose results are kept, and calls without, with and without `spec.results`.",
     ),
     (
         "peers",

@@ -3,26 +3,36 @@
 use asyncqueue_runtime::settings::NatsSettings;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{cancel, check, dead, drain, fairness, queues, status};
+use crate::{
+    cluster::ClusterArgs,
+    commands::{batch, cancel, check, dead, drain, fairness, queues, result, status},
+};
 
-/// Inspects the queues of AsyncQueue, cancels calls, replays dead letters, and migrates queues of
-/// OpenFaaS
+/// Inspects the queues of AsyncQueue, reads results, cancels calls, replays dead letters, and
+/// migrates queues of OpenFaaS
 ///
-/// Connects only to NATS. From outside of the cluster:
+/// Connects only to NATS. From outside of the cluster it forwards a port to NATS, with the
+/// permissions of your kubeconfig:
 ///
-///     kubectl port-forward --namespace openfaas svc/nats 4222
+///     kubectl aq --namespace openfaas queues
+///
+/// To a NATS that you reach in another way:
+///
 ///     kubectl aq --nats-url nats://127.0.0.1:4222 queues
 ///
 /// Or in a pod of the gateway, which has the settings of NATS:
 ///
 ///     kubectl exec --namespace openfaas deploy/asyncqueue-gateway -- kubectl-aq queues
 ///
-/// Exit codes: 0 success, 1 error, 2 invalid command line.
+/// Exit codes: 0 success, 1 error, 2 invalid command line. Those of `result` are in its help.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-aq", bin_name = "kubectl aq", version, verbatim_doc_comment)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) nats: NatsSettings,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -34,7 +44,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Dead(dead::Command),
     Status(status::StatusArgs),
+    Result(result::ResultArgs),
     Cancel(cancel::CancelArgs),
+    Batch(batch::BatchArgs),
     Check(check::CheckArgs),
     Fairness(fairness::FairnessArgs),
     #[command(subcommand)]
@@ -44,7 +56,9 @@ pub(crate) enum Command {
 /// Parses the command line. Exits if it is not valid or asks for help.
 pub(crate) fn parse() -> Cli {
     let matches = asyncqueue_runtime::arguments::matches(&command());
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.cluster.note_sources(&matches);
+    cli
 }
 
 /// Creates the parser. The options of NATS are accepted before and after a command, and `--help`
@@ -96,6 +110,28 @@ mod tests {
                     "{bad}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_call_or_a_batch_is_cancelled() {
+        for good in ["- a", "jobs a", "--batch b-1"] {
+            read(&format!("aq cancel {good}")).unwrap();
+        }
+        for bad in ["", "-", "jobs", "- a --batch b-1", "- --batch b-1", "--batch a.b"] {
+            assert_eq!(read(&format!("aq cancel {bad}")).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn result_and_batch_need_an_id() {
+        for good in
+            ["result a", "result a --wait 30s -o json --queue jobs", "batch b", "batch b -o json"]
+        {
+            read(&format!("aq {good}")).unwrap();
+        }
+        for bad in ["result", "result a.b", "result a --wait 30", "result a -o table", "batch"] {
+            assert_eq!(read(&format!("aq {bad}")).unwrap_err().exit_code(), 2, "{bad}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The commands of `kubectl aq`, one module each.
 
+pub(crate) mod batch;
 pub(crate) mod cancel;
 pub(crate) mod check;
 pub(crate) mod dead;
@@ -7,4 +8,5 @@ pub(crate) mod drain;
 pub(crate) mod fairness;
 mod queue_functions;
 pub(crate) mod queues;
+pub(crate) mod result;
 pub(crate) mod status;

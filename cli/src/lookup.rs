@@ -4,19 +4,27 @@ use async_nats::jetstream::Context;
 use asyncqueue::{
     CallId, QueueName,
     call::{CallQuery, CandidateQueues, Lookup, QueueLocation},
-    lookup::find_call,
+    lookup::{find_call, remembered_end},
 };
 
 use crate::inventory;
 
-/// Looks up a call: on one queue, or on all that may have it.
+/// Looks up a call: on one queue, or on all that may have it. If nothing is stored of it, asks the
+/// workers that may remember it.
 pub(crate) async fn look_up(
     js: &Context,
     queue: Option<&QueueName>,
     call: &CallId,
 ) -> anyhow::Result<Lookup> {
     let query = query(call);
-    Ok(find_call(js, &candidate_places(js, queue, &query).await?, &query).await?)
+    let places = candidate_places(js, queue, &query).await?;
+    match find_call(js, &places, &query).await? {
+        Lookup::NotFound => {
+            let remembered = remembered_end(js, &places, &query).await?;
+            Ok(remembered.map_or(Lookup::NotFound, Lookup::Ended))
+        }
+        found => Ok(found),
+    }
 }
 
 /// Returns where a call may be: on one queue, or on all that may have it.

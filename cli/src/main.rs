@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 mod args;
+mod cluster;
 mod commands;
+mod exit;
 mod inventory;
+mod kept_result;
 mod lookup;
 mod output;
 mod run;

@@ -7,7 +7,8 @@ use asyncqueue_runtime::{error, program::UsageError};
 
 use crate::{
     args::{Cli, Command},
-    commands::{cancel, check, dead, drain, fairness, queues, status},
+    commands::{batch, cancel, check, dead, drain, fairness, queues, result, status},
+    exit::ResultError,
     output,
     session::Session,
 };
@@ -21,7 +22,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     if !is_closed_output(&error) {
         output::print_error(&format!("kubectl aq: {}", error::error_chain(error.as_ref())));
     }
-    if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+    match error.downcast_ref::<ResultError>() {
+        Some(error) => ExitCode::from(error.code()),
+        None if error.is::<UsageError>() => ExitCode::from(EXIT_USAGE),
+        None => ExitCode::FAILURE,
+    }
 }
 
 fn try_run(cli: Cli) -> anyhow::Result<()> {
@@ -35,12 +40,14 @@ fn try_run(cli: Cli) -> anyhow::Result<()> {
         .build()
         .context("failed to start the runtime")?;
     let result = runtime.block_on(async {
-        let session = Session::open(&cli.nats).await?;
+        let session = Session::open(&cli.nats, &cli.cluster).await?;
         match cli.command {
             Command::Queues(arguments) => queues::run(&session, &arguments).await,
             Command::Dead(command) => dead::run(&session, command).await,
             Command::Status(arguments) => status::run(&session, &arguments).await,
+            Command::Result(arguments) => result::run(&session, &arguments).await,
             Command::Cancel(arguments) => cancel::run(&session, &arguments).await,
+            Command::Batch(arguments) => batch::run(&session, &arguments).await,
             Command::Check(arguments) => check::run(&session, &arguments).await,
             Command::Fairness(arguments) => fairness::run(&session, &arguments).await,
             Command::Drain(command) => Box::pin(drain::run(&session, command)).await,

@@ -10,6 +10,8 @@ use asyncqueue_runtime::{health::Health, nats, settings::NatsSettings};
 use prometheus_client::registry::Registry;
 use tokio::time::timeout;
 
+use crate::cluster::{ClusterArgs, PortForward};
+
 /// The name of the connection in NATS.
 const CONNECTION_NAME: &str = "kubectl-aq";
 
@@ -20,11 +22,18 @@ pub(crate) const NATS_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) js: Context,
+    /// The port that the connection uses, if one is forwarded.
+    _forward: Option<PortForward>,
 }
 
 impl Session {
     /// Connects, or returns why that failed.
-    pub(crate) async fn open(settings: &NatsSettings) -> anyhow::Result<Self> {
+    pub(crate) async fn open(
+        settings: &NatsSettings,
+        cluster: &ClusterArgs,
+    ) -> anyhow::Result<Self> {
+        let (found, forward) = cluster.find_nats(settings).await?.unzip();
+        let settings = found.as_ref().unwrap_or(settings);
         let client = connect(settings, "--nats-url").await?;
         if let Ok(Some(off)) = timeout(NATS_TIMEOUT, nats::jetstream_check::probe(&client)).await {
             anyhow::bail!(off.message(&nats::jetstream_check::urls(settings)?));
@@ -34,7 +43,7 @@ impl Session {
         if let Ok(Some(unsupported)) = timeout(NATS_TIMEOUT, version).await {
             return Err(unsupported.into());
         }
-        Ok(Self { js: jetstream(client) })
+        Ok(Self { js: jetstream(client), _forward: forward })
     }
 }
 

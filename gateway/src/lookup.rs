@@ -8,7 +8,7 @@ use asyncqueue::{
     call::{CallQuery, CallStatus, CandidateQueues, Lookup},
     cancel::{self, CancelCounts, CancelOutcome},
     directory::Directory,
-    lookup::{candidate_queues, find_call},
+    lookup::{candidate_queues, find_call, remembered_end},
     status,
 };
 use tokio::sync::SemaphorePermit;
@@ -24,11 +24,16 @@ use crate::{
 /// and must leave capacity for storing calls.
 const MAX_CONCURRENT_LOOKUPS: usize = 64;
 
+/// Maximum number of concurrent questions to workers about calls that are not found. Each waits up
+/// to 250 ms for their replies. Above the limit, such a call is unknown.
+const MAX_CONCURRENT_QUESTIONS: usize = 256;
+
 /// Looks up calls.
 #[derive(Debug)]
 pub(crate) struct Lookups {
     js: Context,
     limit: ConcurrencyLimit,
+    questions: ConcurrencyLimit,
     /// Maximum time that a cancellation waits for its confirmation.
     cancel_timeout: Duration,
 }
@@ -73,6 +78,7 @@ impl Lookups {
         Self {
             js,
             limit: ConcurrencyLimit::new(MAX_CONCURRENT_LOOKUPS, "concurrent lookups"),
+            questions: ConcurrencyLimit::new(MAX_CONCURRENT_QUESTIONS, "concurrent questions"),
             cancel_timeout,
         }
     }
@@ -84,7 +90,7 @@ impl Lookups {
         default_queue: &QueueName,
         wanted: CallQuery,
     ) -> Result<CallStatus, Rejection> {
-        let _permit = self.permit()?;
+        let permit = self.permit()?;
         let places = candidate_queues(directory, default_queue, &wanted);
         match find_call(&self.js, &places, &wanted).await? {
             Lookup::Pending { newest, others } => {
@@ -93,8 +99,25 @@ impl Lookups {
                 Ok(status)
             }
             Lookup::Ended(status) | Lookup::Cancelling(status) => Ok(status),
-            Lookup::NotFound => Err(unknown(wanted, &places)),
+            Lookup::NotFound => {
+                let remembered = self.remembered_end(permit, &places, &wanted).await;
+                remembered.ok_or_else(|| unknown(wanted, &places))
+            }
         }
+    }
+
+    /// Returns the end of a call that a worker remembers. The permit of the lookup is released
+    /// before: who asks for unknown calls delays no other lookup.
+    pub(crate) async fn remembered_end(
+        &self,
+        permit: SemaphorePermit<'_>,
+        places: &CandidateQueues,
+        wanted: &CallQuery,
+    ) -> Option<CallStatus> {
+        drop(permit);
+        let _permit = self.questions.try_acquire().ok()?;
+        // Best effort: nothing else depends on it.
+        remembered_end(&self.js, places, wanted).await.ok().flatten()
     }
 
     /// Cancels all calls with an id that are stored when the request arrives; see

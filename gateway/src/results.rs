@@ -4,6 +4,7 @@ use asyncqueue::{
     QueueName,
     call::{CallQuery, CandidateQueues},
     directory::{Directory, ResultsSettings},
+    kept_results::{self, FoundResult},
     lookup::{ResultLookup, candidate_queues, find_result},
     message::kept_result::KeptResult,
 };
@@ -57,13 +58,33 @@ impl Lookups {
         default_queue: &QueueName,
         wanted: CallQuery,
     ) -> Result<Option<Box<KeptResult>>, Rejection> {
-        let _permit = self.permit()?;
+        let permit = self.permit()?;
         let places = readable(candidate_queues(directory, default_queue, &wanted), &wanted)?;
         match find_result(self.context(), &places, &wanted).await? {
             ResultLookup::Kept(result) => Ok(Some(result)),
             ResultLookup::Pending => Ok(None),
             ResultLookup::NotKept => Err(Rejection::ResultNotKept { call_id: wanted.id }),
-            ResultLookup::NotFound => Err(unknown(wanted, &places)),
+            ResultLookup::NotFound => match self.remembered_end(permit, &places, &wanted).await {
+                Some(_) => Err(Rejection::ResultNotKept { call_id: wanted.id }),
+                None => Err(unknown(wanted, &places)),
+            },
+        }
+    }
+
+    /// Returns the newest kept result of a call's id, if it is that of the call at a sequence.
+    /// Reads nothing else: whether the call is pending does not matter.
+    pub(crate) async fn kept_result(
+        &self,
+        queue: &QueueName,
+        wanted: &CallQuery,
+        sequence: Option<u64>,
+    ) -> Option<KeptResult> {
+        let _permit = self.permit().ok()?;
+        match kept_results::find(self.context(), queue, wanted).await.ok()?? {
+            FoundResult::Kept { result, .. } => {
+                sequence.is_none_or(|sequence| sequence == result.sequence).then_some(*result)
+            }
+            FoundResult::Gone { .. } => None,
         }
     }
 }

@@ -94,7 +94,11 @@ impl Gateway {
         admin::register_build_info(&mut registry);
         let metrics = Metrics::register(&mut registry);
         let gateway_registry = registry.sub_registry_with_prefix("gateway");
-        let memory = GatewayMemory::new(settings.memory_budget.0, gateway_registry);
+        let memory = GatewayMemory::new(
+            settings.memory_budget.0,
+            settings.max_connections.0,
+            gateway_registry,
+        )?;
         let client =
             nats::connect(&settings.nats, CONNECTION_NAME, &health, gateway_registry).await?;
         let unknown_functions = UnknownFunctions::from_settings(&settings);

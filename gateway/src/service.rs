@@ -11,7 +11,7 @@ use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName,
     call::{CallQuery, CallStatus},
     cancel::CancelCounts,
-    directory::{Directory, QueueRoute, ResultsSettings},
+    directory::{Directory, QueueRoute},
     function_namespaces::FunctionNamespaces,
     message::{dead_letter, kept_result::KeptResult},
     submit::{BatchError, ClientNaming, SubmitError, SubmitOutcome, Submitted, Submitter},
@@ -157,6 +157,7 @@ impl Service {
             max_chain_depth,
             max_hops,
             memory_budget: _,
+            max_connections: _,
             max_connection_age,
             max_connection_requests,
             access_log,
@@ -181,7 +182,14 @@ impl Service {
             max_requests: max_connection_requests,
         };
         let max_waits = usize::try_from(max_waits).unwrap_or(usize::MAX).min(of_connections);
-        let waits = Waits::new(nats.clone(), max_waits, max_wait.0, shutdown, metrics.clone());
+        let waits = Waits::new(
+            nats.clone(),
+            max_waits,
+            memory.account("waits"),
+            max_wait.0,
+            shutdown,
+            metrics.clone(),
+        );
         Ok(Self {
             health,
             call_memory: memory.account("calls"),
@@ -522,8 +530,7 @@ impl Service {
     ) -> Result<(Submission, QueueRoute), Rejection> {
         let route = self.route_submission(submission.function())?;
         let submission = submission.scheduled(started_at, &route)?;
-        let directory = self.directory()?;
-        submission.check_keep_result(ResultsSettings::of(directory.queues.get(&route.queue)))?;
+        submission.check_keep_result(&route.results)?;
         Ok((submission, route))
     }
 
@@ -544,10 +551,7 @@ impl Service {
         let QueueRoute { queue, max_payload, .. } = &route;
         let wait = wait::preferred_wait(&headers);
         let submission = match wait {
-            Some(_) => {
-                let directory = self.directory()?;
-                submission.with_result_kept(ResultsSettings::of(directory.queues.get(queue)))
-            }
+            Some(_) => submission.with_result_kept(&route.results),
             None => submission,
         };
         let generate = || match &key {
@@ -573,7 +577,7 @@ impl Service {
         let _permit = self.publish_limit.try_acquire()?;
         // Before the call is stored: its result can't come earlier.
         let begun = match wait {
-            Some(time) => Some(self.begin_wait(&invocation, queue, time).await),
+            Some(time) => Some(self.begin_wait(&invocation, &route, time).await),
             None => None,
         };
         let in_flight = self.metrics.track_publish();
@@ -602,23 +606,23 @@ impl Service {
     async fn begin_wait(
         &self,
         call: &Invocation,
-        queue: &QueueName,
+        route: &QueueRoute,
         time: Duration,
     ) -> WaitRequest {
-        let Invocation { call_id, function, .. } = call;
+        let (Invocation { call_id, function, .. }, queue) = (call, &route.queue);
         let query = CallQuery { id: call_id.clone(), function: Some(function.clone()) };
-        let permits = self.directory().is_ok_and(|directory| {
-            ResultsSettings::of(directory.queues.get(queue)).permits_reading(call_id)
-        });
-        let wait =
-            if permits { self.waits.begin(queue, function, call_id, time).await } else { None };
-        WaitRequest { query, wait }
+        let wait = if route.results.permits_reading(call_id) {
+            self.waits.begin(queue, function, call_id, time).await
+        } else {
+            None
+        };
+        WaitRequest { queue: queue.clone(), query, wait }
     }
 
     /// Waits for the result of a call that is stored. Returns `None` if the client gets 202.
     async fn wait_for(
         &self,
-        WaitRequest { query, wait }: WaitRequest,
+        WaitRequest { queue, query, wait }: WaitRequest,
         outcome: &SubmitOutcome,
         sequence: Option<u64>,
         context: &RequestContext,
@@ -629,7 +633,8 @@ impl Service {
             return None;
         }
         let is_repeat = matches!(outcome, SubmitOutcome::Duplicate { .. });
-        let before = if is_repeat { self.kept_result(&query, sequence).await } else { None };
+        let kept = || self.lookups.kept_result(&queue, &query, sequence);
+        let before = if is_repeat { kept().await } else { None };
         let result = match before {
             Some(result) => Some(result),
             None => self.waits.result(wait, sequence).await,
@@ -637,18 +642,9 @@ impl Service {
         let result = match result {
             Some(result) => Some(result),
             // The connection to NATS may have been lost while the result was published.
-            None => self.kept_result(&query, sequence).await,
+            None => kept().await,
         };
         self.account_result(Box::new(result?)).ok().map(|result| *result)
-    }
-
-    /// Returns the kept result of a call at a sequence, if there is one.
-    async fn kept_result(&self, query: &CallQuery, sequence: Option<u64>) -> Option<KeptResult> {
-        let directory = self.directory().ok()?;
-        let found = self.lookups.result(&directory, &self.default_queue, query.clone()).await;
-        let result = found.ok().flatten()?;
-        let is_own = sequence.is_none_or(|sequence| sequence == result.sequence);
-        is_own.then_some(*result)
     }
 
     /// Parses the head of a call, and checks it as far as neither NATS nor its queue is needed.
@@ -740,6 +736,7 @@ struct Accepted {
 
 /// The wish of a client to wait for the result of its call.
 struct WaitRequest {
+    queue: QueueName,
     query: CallQuery,
     /// `None` if the client does not wait: there are too many waits, or the result may not be
     /// read.

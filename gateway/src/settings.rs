@@ -175,8 +175,9 @@ pub struct Settings {
     )]
     pub max_wait: GoDuration,
 
-    /// Maximum number of requests that wait for the result of a call at the same time, and never
-    /// more than half of the connections. Above it, a client that prefers to wait gets 202 at once
+    /// Maximum number of requests that wait for the result of a call at the same time. A sixteenth
+    /// of the connections is always left for others. Above it, or without memory for another wait,
+    /// a client that prefers to wait gets 202 at once
     #[arg(
         long,
         env = "max_waits",
@@ -212,6 +213,18 @@ pub struct Settings {
         value_parser = optional(memory::parse_budget)
     )]
     pub memory_budget: Optional<ByteSize>,
+
+    /// Maximum number of connections of clients. Further ones wait in the operating system. Each
+    /// takes 24Ki of the memory budget, of which all together take at most three quarters, and a
+    /// file descriptor. Default: as many as fit into half of the budget, and at most 8192
+    #[arg(
+        long,
+        env = "max_connections",
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_max_connections)
+    )]
+    pub max_connections: Optional<u32>,
 
     /// Maximum age of a connection to a function or to `upstream_url`, so that new backends get
     /// their share of the requests
@@ -275,6 +288,11 @@ fn parse_unknown_function(text: &str) -> Result<UnknownFunction, String> {
         .map_err(|_| "[possible values: accept, reject]".to_owned())
 }
 
+fn parse_max_connections(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "use a number of at least 1, or leave it out".to_owned())
+}
+
 // === impl Settings ===
 
 impl Settings {
@@ -325,6 +343,7 @@ mod tests {
         assert_eq!(settings.max_connection_age.to_string(), "30s");
         assert_eq!(settings.max_connection_requests, 1000);
         assert_eq!(settings.memory_budget, Optional(None));
+        assert_eq!(settings.max_connections, Optional(None));
         assert!(!settings.ensure_stream && !settings.access_log);
     }
 

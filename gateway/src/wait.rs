@@ -11,6 +11,7 @@ use async_nats::{Client, Subscriber};
 use asyncqueue::{
     CallId, FunctionName, QueueName, kept_results::done_subject, message::kept_result::KeptResult,
 };
+use asyncqueue_runtime::memory::{Account, MemoryPermit};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderName};
 use tokio::{
@@ -25,11 +26,15 @@ use crate::metrics::{Counted, Metrics, WaitOutcome};
 /// The preferences of a client (RFC 7240).
 static PREFER: HeaderName = HeaderName::from_static("prefer");
 
+/// Memory of a wait next to that of its connection, in bytes: the subscription, and the request.
+const WAIT_BYTES: usize = 12 * 1024;
+
 /// Waits for results, up to a maximum number at once.
 #[derive(Debug)]
 pub(crate) struct Waits {
     client: Client,
     permits: Arc<Semaphore>,
+    memory: Account,
     /// Maximum time of a wait.
     max_wait: Duration,
     /// Ends all waits: their clients get 202.
@@ -44,6 +49,7 @@ pub(crate) struct Wait {
     deadline: Instant,
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
+    _memory: MemoryPermit,
     _counted: Counted,
 }
 
@@ -69,16 +75,17 @@ impl Waits {
     pub(crate) fn new(
         client: Client,
         max_waits: usize,
+        memory: Account,
         max_wait: Duration,
         shutdown: CancellationToken,
         metrics: Metrics,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(max_waits));
-        Self { client, permits, max_wait, shutdown, metrics }
+        Self { client, permits, memory, max_wait, shutdown, metrics }
     }
 
     /// Begins to wait for the result of a call, before it is stored. Returns `None` if there are
-    /// too many waits, or if NATS is unavailable: the client then does not wait.
+    /// too many waits, no memory, or if NATS is unavailable: the client then does not wait.
     pub(crate) async fn begin(
         &self,
         queue: &QueueName,
@@ -87,7 +94,9 @@ impl Waits {
         time: Duration,
     ) -> Option<Wait> {
         let deadline = Instant::now() + time.min(self.max_wait);
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+        let permit = self.permits.clone().try_acquire_owned().ok();
+        let memory = permit.is_some().then(|| self.memory.try_take(WAIT_BYTES)).flatten();
+        let Some((permit, memory)) = permit.zip(memory) else {
             self.metrics.record_wait(WaitOutcome::Refused);
             return None;
         };
@@ -97,6 +106,7 @@ impl Waits {
                 deadline,
                 shutdown: self.shutdown.clone(),
                 _permit: permit,
+                _memory: memory,
                 _counted: self.metrics.track_wait(),
             }),
             Err(error) => {

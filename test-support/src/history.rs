@@ -6,6 +6,7 @@
 //! excuses; [`story`] shows a broken promise as the events of one call, in order; [`trace`]
 //! gives the same as plain values, for a model of the protocol.
 
+pub mod call_ids;
 pub mod checker;
 pub mod event;
 pub mod faults;

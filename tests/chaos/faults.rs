@@ -87,8 +87,7 @@ pub(crate) async fn end_gateway(stage: &mut Stage) {
 
 /// The only nats-server dies, and is started again with its store after a while.
 pub(crate) async fn kill_nats(stage: &mut Stage, away: Duration) {
-    // What was delivered in its last moments, it may not have written down.
-    stage.recorder.fault("nats-server is killed", Excuse::Begins);
+    stage.recorder.fault("nats-server is killed", Excuse::BeginsKilled);
     stage.servers.one().kill();
     sleep(away).await;
     stage.servers.one().run().await;
@@ -145,7 +144,7 @@ async fn write_settings(stage: &Stage, settings: &QueueSettings) {
 
 /// The fairness of the queue changes, as an operator changes it.
 pub(crate) async fn change_fairness(stage: &mut Stage, to: Fairness) {
-    stage.recorder.fault_of(HIT, format!("the fairness changes to {to}"), Excuse::None);
+    stage.recorder.fault_of(HIT, format!("the fairness changes to {to}"), Excuse::BeginsRequeuing);
     let spec = QueueSpec { fairness: to, ..stage.spec().clone() };
     until_in(WAIT_TIMEOUT, "the fairness changes", async || {
         let step = switch_fairness(&stage.js, &spec).await.expect("NATS answers");
@@ -154,7 +153,7 @@ pub(crate) async fn change_fairness(stage: &mut Stage, to: Fairness) {
     .await;
     ensure_queue(&stage.js, &spec, false).await.expect("the queue is resumed");
     stage.specs[HIT] = spec;
-    stage.recorder.fault_of(HIT, format!("the fairness is {to}"), Excuse::None);
+    stage.recorder.fault_of(HIT, format!("the fairness is {to}"), Excuse::Ends);
 }
 
 /// The only nats-server stands still for longer than a lease.

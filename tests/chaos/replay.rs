@@ -11,7 +11,7 @@ use asyncqueue_model::explain::{
 use test_support::history::{
     checker::Rules,
     event::Event,
-    faults::{FaultKind, FaultWindow},
+    faults::{FaultKind, FaultWindow, is_in_last_moment},
     trace::{RESENT_WITHIN, Trace, TraceStep, traces},
 };
 
@@ -70,7 +70,7 @@ fn readings(trace: &Trace) -> impl Iterator<Item = Trace> {
 fn observations(trace: &Trace, rules: &Rules) -> Vec<Observation> {
     let mut steps: Vec<(Duration, Observation)> = Vec::new();
     for fault in &trace.faults {
-        steps.extend(of_fault(fault, rules.lease));
+        steps.extend(of_fault(fault, trace, rules.lease));
     }
     let submitted = Observation::Submitted {
         callback: trace.callback,
@@ -139,15 +139,28 @@ fn of_step(
 }
 
 /// A fault that lasts may hit a call once in each lease, and its effects are over two leases after
-/// it.
-fn of_fault(window: &FaultWindow, lease: Duration) -> Vec<(Duration, Observation)> {
+/// it. A server that is killed may have forgotten several deliveries of a call.
+fn of_fault(window: &FaultWindow, trace: &Trace, lease: Duration) -> Vec<(Duration, Observation)> {
     let fault = match window.kind {
-        FaultKind::Lost | FaultKind::Unwritten => Fault::WorkerOrLeaseLost,
+        FaultKind::Lost | FaultKind::Killed | FaultKind::Unwritten => Fault::WorkerOrLeaseLost,
         FaultKind::Forgotten => Fault::ConsumerRecreated,
+        // A queued call and one that waits are the same to the model.
+        FaultKind::Requeued => return Vec::new(),
         FaultKind::Deleted => Fault::StreamRecreated,
+    };
+    let is_forgotten = |(at, step): &&(Duration, TraceStep)| {
+        matches!(step, TraceStep::Started(_)) && is_in_last_moment(*at, window.since)
+    };
+    let at_once = match window.kind {
+        FaultKind::Killed => trace.steps.iter().filter(is_forgotten).count().max(1),
+        _ => 1,
     };
     let mut steps = Vec::new();
     let (mut at, over) = (window.since, window.until + lease * 2);
+    for _ in 1..at_once {
+        steps.push((at, Observation::Fault(fault)));
+        steps.push((over, Observation::FaultOver(fault)));
+    }
     while at <= window.until {
         steps.push((at, Observation::Fault(fault)));
         steps.push((over, Observation::FaultOver(fault)));

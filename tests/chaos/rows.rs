@@ -228,6 +228,33 @@ const ROWS: &[Row] = &[
         fault: "a queue is deleted and applied again under load",
         shown: &[By("a queue is recreated")],
     },
+    Row {
+        fault: "a worker, gateway or nats-server dies while clients wait for results",
+        shown: &[
+            By("results, delays and batches: each part is killed"),
+            By("results: "),
+            Test("tests/nats", "first_result_of_a_call_counts_and_it_does_not_run_again"),
+        ],
+    },
+    Row {
+        fault: "a worker or nats-server dies before delayed calls are due",
+        shown: &[
+            By("results, delays and batches: each part is killed"),
+            By("delays: "),
+            Test("tests/nats", "no_call_is_early_after_kills_of_workers_and_server"),
+            Test("tests/nats", "no_call_is_early_after_the_loss_of_a_leader"),
+        ],
+    },
+    Row {
+        fault: "a worker, gateway or nats-server dies while batches run",
+        shown: &[
+            By("results, delays and batches: each part is killed"),
+            By("batches: "),
+            Test("tests/nats", "batch_ends_once_though_workers_die"),
+            Test("tests/nats", "batch_ends_once_though_nats_restarts"),
+            Test("tests/nats", "repeat_after_a_dead_gateway_stores_the_batch_once"),
+        ],
+    },
     Row { fault: "a call is too old", shown: &[By("calls are too old")] },
     Row {
         fault: "what can't be changed is changed",

@@ -18,6 +18,7 @@ mod letters;
 mod limits;
 mod nats;
 mod recreated;
+mod results;
 mod store;
 mod workers;
 
@@ -39,6 +40,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         recreated::all(),
         store::all(),
         expiry::all(),
+        results::all(),
         cancellations::all(),
         callbacks::all(),
         durability::all(),

@@ -24,9 +24,9 @@ use test_support::{
         stalls,
     },
     load::{
-        client::{Client, FUNCTIONS, function_name},
-        function::Function,
-        plan::{Mix, PlannedCall, plan},
+        client::Client,
+        function::{FUNCTIONS, Function, function_name},
+        plan::{Mix, PlannedCall, plan, plan_batches},
         receiver::Receiver,
     },
     program::Program,
@@ -190,6 +190,7 @@ pub(crate) struct Stage {
     folder: PathBuf,
     workers_started: usize,
     calls_planned: u64,
+    batches_planned: u64,
 }
 
 impl Stage {
@@ -279,6 +280,7 @@ impl Stage {
             folder: folder.to_owned(),
             workers_started: 0,
             calls_planned: 0,
+            batches_planned: 0,
             setup,
         };
         for _ in 0..stage.setup.gateways {
@@ -340,7 +342,36 @@ impl Stage {
     /// Begins to submit the calls of the scenario's mix.
     pub(crate) fn begin_load(&mut self) {
         let mix = self.setup.mix.clone();
-        self.load = Some(self.submit(&mix));
+        let calls = self.submit(&mix);
+        let batches = self.submit_batches(&mix);
+        self.load = Some(tokio::spawn(async move {
+            calls.await.expect("the calls are submitted");
+            batches.await.expect("the batches are submitted");
+        }));
+    }
+
+    /// Begins to submit the batches of a mix, under numbers of their own.
+    fn submit_batches(&mut self, mix: &Mix) -> JoinHandle<()> {
+        let mut batches = plan_batches(mix, &mut self.rng);
+        for batch in &mut batches {
+            batch.number += self.batches_planned;
+            for call in &mut batch.calls {
+                call.number += self.calls_planned;
+            }
+            self.function.expect(&batch.calls);
+        }
+        self.batches_planned += batches.len() as u64;
+        self.calls_planned += batches.iter().map(|batch| batch.calls.len() as u64).sum::<u64>();
+        self.receiver.expect_batches(&batches);
+        let (client, receiver) = (self.new_client(), self.receiver.clone());
+        tokio::spawn(async move { client.submit_batches(batches, &receiver).await })
+    }
+
+    fn new_client(&mut self) -> Client {
+        let gateways = self.gateways.iter().map(Gateway::addr).collect();
+        let client = Client::new(gateways, self.recorder.clone(), ANSWER_LIMIT);
+        self.clients.push(client.clone());
+        client
     }
 
     /// Begins to submit calls of a mix in addition to those submitted already.
@@ -357,10 +388,7 @@ impl Stage {
         self.calls_planned += calls.len() as u64;
         self.function.expect(&calls);
         self.receiver.expect(&calls);
-        let gateways = self.gateways.iter().map(Gateway::addr).collect();
-        let client = Client::new(gateways, self.recorder.clone(), ANSWER_LIMIT);
-        self.clients.push(client.clone());
-        let receiver = self.receiver.clone();
+        let (client, receiver) = (self.new_client(), self.receiver.clone());
         tokio::spawn(async move { client.submit_all(calls, &receiver).await })
     }
 

@@ -8,7 +8,7 @@ use asyncqueue::{
     CallId, CallbackUrl, EndState, FunctionName, IdempotencyKey, Invocation, QueueName,
     batch_member::BatchMember,
     buckets,
-    call::WorkerReport,
+    call::{RememberedEnd, WorkerReport},
     dead_letters::DeathInfo,
     directory::{self, FunctionEntry, QueueEntry},
     message::{callback::Callback, dead_letter, kept_result::KeptResult, native},
@@ -17,7 +17,7 @@ use asyncqueue::{
     stats::{WorkerStats, stats_subject},
     stream::{Owner, QueueSpec},
     waiting_calls::WaitingRecords,
-    worker_requests::{cancel_subject, status_request_subject},
+    worker_requests::{cancel_subject, end_request_subject, status_request_subject},
 };
 use test_support::{documents::section, program};
 
@@ -129,11 +129,13 @@ fn documented_json_is_what_the_library_writes() {
     reads_back::<FunctionEntry>(function);
     let [shares] = json(section(WIRE, "## Limits of all workers"))[..] else { panic!() };
     reads_back::<Shares>(shares);
-    let [report, records, stats] = json(section(WIRE, "## Follow and cancel a call"))[..] else {
+    let [report, records, end, stats] = json(section(WIRE, "## Follow and cancel a call"))[..]
+    else {
         panic!()
     };
     reads_back::<WorkerReport>(report);
     reads_back::<WaitingRecords>(records);
+    reads_back::<RememberedEnd>(end);
     reads_back::<WorkerStats>(stats);
 }
 
@@ -150,6 +152,7 @@ fn names_and_limits_in_the_documentation_are_those_of_the_library() {
         dead.name,
         cancel_subject(&queue),
         status_request_subject(&queue),
+        end_request_subject(&queue),
         stats_subject(&queue),
     ] {
         let name = name.replace(queue.as_str(), "<queue>");

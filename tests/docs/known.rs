@@ -185,10 +185,10 @@ const AROUND: &[Around] = &[
         prints: r#""state":"running""#,
         ..NOTHING
     },
-    prints("README.md", "kubectl aq --nats-url nats://127.0.0.1:4222 queues", "slow-queue"),
+    prints("README.md", "kubectl aq -n openfaas queues", "slow-queue"),
     Around {
         document: "README.md",
-        command: "kubectl aq --nats-url nats://127.0.0.1:4222 dead list",
+        command: "kubectl aq -n openfaas dead list",
         before: &[(
             "curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/broken?status=500'",
             "",
@@ -196,11 +196,7 @@ const AROUND: &[Around] = &[
         prints: "broken.openfaas-fn",
         ..NOTHING
     },
-    prints(
-        "README.md",
-        "kubectl aq --nats-url nats://127.0.0.1:4222 dead replay",
-        "1 dead letter replayed",
-    ),
+    prints("README.md", "kubectl aq -n openfaas dead replay", "1 dead letter replayed"),
     prints(
         "docs/operations.md",
         "kubectl exec -n openfaas deploy/asyncqueue-gateway",
@@ -222,7 +218,7 @@ const AROUND: &[Around] = &[
     },
     Around {
         document: "docs/operations.md",
-        command: "kubectl aq status",
+        command: "kubectl aq -n openfaas status",
         before: &[(
             "curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'",
             "",
@@ -230,10 +226,37 @@ const AROUND: &[Around] = &[
         prints: "running on slow-queue-worker-",
         ..NOTHING
     },
-    prints("docs/operations.md", "kubectl aq cancel", "cancelled while running"),
+    prints(
+        "docs/operations.md",
+        "kubectl aq -n openfaas cancel - CALL-ID",
+        "cancelled while running",
+    ),
     Around {
         document: "docs/operations.md",
-        command: "kubectl aq dead list",
+        command: "kubectl aq -n openfaas result CALL-ID --wait 30s",
+        before: &[(
+            "curl -d hi -H 'X-Keep-Result: 1h' \
+             http://asyncqueue-gateway.openfaas:8080/async-function/slow",
+            "",
+        )],
+        prints: "is done, status 200",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq -n openfaas batch report-7",
+        before: &[(
+            "curl -d '{\"function\":\"slow\",\"query\":\"sleep=1m\"}' -H 'X-Batch-Id: report-7' \
+             http://asyncqueue-gateway.openfaas:8080/async-batch",
+            "",
+        )],
+        prints: "1 pending",
+        ..NOTHING
+    },
+    prints("docs/operations.md", "kubectl aq -n openfaas cancel --batch", "cancelled: 1"),
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq -n openfaas dead list",
         // The call of the commands after it.
         before: &[(
             "curl -d hi -H 'X-Call-Id: broken-1' \
@@ -243,14 +266,18 @@ const AROUND: &[Around] = &[
         prints: "broken-1",
         ..NOTHING
     },
-    prints("docs/operations.md", "kubectl aq dead show slow-queue CALL-ID --body", "hi"),
     prints(
         "docs/operations.md",
-        "kubectl aq dead show",
+        "kubectl aq -n openfaas dead show slow-queue CALL-ID --body",
+        "hi",
+    ),
+    prints(
+        "docs/operations.md",
+        "kubectl aq -n openfaas dead show",
         "the function answered 500 (attempt 1 of 1)",
     ),
-    prints("docs/operations.md", "kubectl aq dead replay", "1 dead letter replayed"),
-    prints("docs/operations.md", "kubectl aq dead purge", "deleted"),
+    prints("docs/operations.md", "kubectl aq -n openfaas dead replay", "1 dead letter replayed"),
+    prints("docs/operations.md", "kubectl aq -n openfaas dead purge", "deleted"),
     Around {
         document: "docs/operations.md",
         command: "nats --server=nats://127.0.0.1:4222 backup account",
@@ -285,7 +312,7 @@ const AROUND: &[Around] = &[
                 "",
             ),
         ],
-        after: &[("kubectl aq status CALL-ID", "queued")],
+        after: &[("kubectl aq -n openfaas status CALL-ID", "queued")],
         ..NOTHING
     },
     Around {

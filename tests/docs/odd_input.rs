@@ -8,13 +8,13 @@ use crate::test_list::TEST_LIST;
 const HEADING: &str = "\n## Odd input, full stores and races\n";
 
 /// The rows: each is a kind of fault.
-const ROWS: [&str; 78] = [
+const ROWS: [&str; 87] = [
     "A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "C1", "C2", "C3", "C4", "C5",
     "C6", "C7", "C8", "C9", "C10", "D1", "D2", "D3", "D4", "D5", "D6", "D7", "E1", "E2", "E3",
     "E4", "E5", "E6", "E7", "E8", "E9", "E10", "F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8",
     "F9", "G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "H", "I1", "I2", "I3", "I4", "I5", "I6",
     "I7", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "I15", "I16", "I17", "I18", "I19", "I20",
-    "I21", "age",
+    "I21", "I22", "J1", "J2", "J3", "J4", "J5", "J6", "J7", "J8", "age",
 ];
 
 #[test]

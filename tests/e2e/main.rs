@@ -18,6 +18,7 @@ mod live_settings;
 mod manual;
 mod monitoring;
 mod ownership;
+mod plugin;
 mod pods;
 mod queue_counts;
 mod readiness;

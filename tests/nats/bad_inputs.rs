@@ -261,10 +261,14 @@ async fn invalid_status_question_is_not_answered() {
     queue.submit(|_| {}).await;
     function.receives(1).await;
     let client = queue.js.client();
-    for subject in ["asyncqueue.cancel.jobs", "asyncqueue.status.jobs"] {
+    for subject in ["asyncqueue.cancel.jobs", "asyncqueue.status.jobs", "asyncqueue.end.jobs"] {
         for payload in
             [&b""[..], b"id", b"id seq", b"id 1 2", b" 1", b"a.b 1", b"id -1", b"\xff\xfe 1"]
         {
+            // An id alone is a question for the end of a call.
+            if (subject, payload) == ("asyncqueue.end.jobs", b"id") {
+                continue;
+            }
             let asked = client.request(subject, payload.to_vec().into());
             let answer = tokio::time::timeout(Duration::from_millis(200), asked).await;
             assert!(!matches!(answer, Ok(Ok(_))), "{subject} {payload:?}: {answer:?}");

@@ -5,7 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use asyncqueue::{
     batch::{BatchId, BatchMember, CallEnd, EndEffect, record_end, sweep},
     call::CallRef,
-    stream::{Limits, QueueSpec, ensure_buckets, ensure_queue},
+    stream::{
+        Limits, QueueSpec, Removal, RemovalPolicy, ensure_buckets, ensure_queue, remove_queue,
+    },
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -19,7 +21,7 @@ use test_support::{
 use tokio::time::sleep;
 
 use crate::{
-    gateway::Gateway,
+    gateway::{Gateway, messages},
     support::{Queue, spec},
 };
 
@@ -426,6 +428,32 @@ async fn failed_call_cancels_the_rest_if_asked() {
     stage.queue.empties().await;
 }
 
+#[tokio::test]
+async fn rest_is_cancelled_though_the_worker_that_cancels_is_killed() {
+    const SIZE: usize = 1_000;
+    let stage = Stage::start().await;
+    let mut bodies = vec!["200 slow"; SIZE];
+    bodies[0] = "404";
+    let answer = stage.submit("/async-batch?onFailure=cancel", "b-1", &calls(bodies)).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let mut first = stage.worker(&[("max_inflight", "1")]);
+    // The record, the mark that it is stored, and some ends.
+    until("the rest is being cancelled", async || (stage.open_entries().await > 20).then_some(()))
+        .await;
+    first.kill();
+    let ended = stage.open_entries().await;
+    assert!(ended < SIZE, "all calls had ended before the kill");
+    assert_eq!(stage.receiver.received().len(), 0);
+    let _second = stage.worker(&[("max_inflight", "1")]);
+    let (_, body) = stage.callback().await;
+    let counts = counts(&body);
+    assert_eq!((counts.get("failed"), &body["total"]), (Some(&1), &SIZE.into()), "{counts:?}");
+    // The second worker gets the failed call after the lease of the first one, and runs others.
+    assert!(counts["cancelled"] > SIZE as u64 / 2, "{counts:?}");
+    stage.queue.empties().await;
+    assert_eq!(stage.open_entries().await, 0);
+}
+
 /// Sweeps as if so much time had passed.
 async fn sweep_after(queue: &Queue, seconds: i64) {
     let now = Timestamp::from_second(Timestamp::now().as_second() + seconds).unwrap();
@@ -469,6 +497,88 @@ async fn calls_without_an_end_are_found_by_the_sweep() {
     sweep_after(&stage.queue, 120).await;
     assert_eq!(counts(&stage.status("deleted").await), expected([("cancelled", 1)]));
     assert_eq!(stage.open_entries().await, 0);
+}
+
+/// A batch of one call is published otherwise than a larger one, and is answered in the same way.
+#[tokio::test]
+async fn batch_of_one_call_is_answered_as_a_larger_one() {
+    for size in [1, 2] {
+        let stage = Stage::start().await;
+        let lines = |body: &str, id: &str| {
+            let mut lines = calls(std::iter::repeat_n(body, size));
+            lines[0]["callId"] = id.into();
+            lines
+        };
+        let submit = async |batch: &str, lines: &[Value], status| {
+            let answer = stage.submit("/async-batch", batch, lines).await;
+            assert_eq!(answer.status, status, "{size}, {batch}: {}", answer.text());
+            answer
+        };
+        let first = submit("b-1", &lines("200", "order-7"), 202).await;
+        assert_eq!(first.header("x-call-duplicate"), "");
+        let again = submit("b-1", &lines("200", "order-7"), 202).await;
+        assert_eq!((again.header("x-call-duplicate"), ids(&again)), ("true", ids(&first)));
+        submit("b-1", &lines("201", "order-7"), 422).await;
+        let stored = messages(&stage.queue, "jobs").await;
+        assert_eq!(stored.len(), size);
+        let is_atomic = stored[0].headers.iter().any(|(name, _)| {
+            let name: &str = name.as_ref();
+            name.starts_with("Nats-Batch")
+        });
+        assert_eq!(is_atomic, size > 1, "{:?}", stored[0].headers);
+        // A call of the function with this id is pending, then it was stored a moment ago.
+        let used = submit("b-2", &lines("200", "order-7"), 409).await;
+        assert!(used.text().contains("line 1: a call"), "{}", used.text());
+        let _worker = stage.worker(&[]);
+        let (_, body) = stage.callback().await;
+        assert_eq!(counts(&body), expected([("done", size as u64)]));
+        stage.queue.empties().await;
+        submit("b-2", &lines("200", "order-7"), 409).await;
+        assert_eq!((stage.function.received().len(), stage.open_entries().await), (size, 0));
+    }
+}
+
+/// The queue has no room, and its stream is one of an earlier version.
+#[tokio::test]
+async fn refused_batch_of_one_call_stores_nothing() {
+    let limits = Limits { max_messages: 1, ..Limits::default() };
+    let queue = Queue::start_with(QueueSpec { limits, ..spec() }).await;
+    let stage = Stage::start_on(queue).await;
+    assert_eq!(stage.submit("/async-batch", "b-1", &calls(["200"])).await.status, 202);
+    let entries = stage.open_entries().await;
+    let full = stage.submit("/async-batch", "b-2", &calls(["200"])).await;
+    assert_eq!(full.status, 429, "{}", full.text());
+    let mut config = stage.queue.info("jobs").await.config;
+    config.allow_atomic_publish = false;
+    config.max_messages = 2;
+    stage.queue.js.update_stream(&config).await.unwrap();
+    let refused = stage.submit("/async-batch", "b-2", &calls(["200"])).await;
+    assert!(refused.status == 503 && refused.text().contains("allow_atomic"), "{}", refused.text());
+    assert_eq!(stage.open_entries().await, entries);
+    stage.queue.holds("jobs", 1).await;
+    config.allow_atomic_publish = true;
+    stage.queue.js.update_stream(&config).await.unwrap();
+    assert_eq!(stage.submit("/async-batch", "b-2", &calls(["200"])).await.status, 202);
+}
+
+#[tokio::test]
+async fn batch_of_a_deleted_queue_ends_as_cancelled() {
+    let stage = Stage::start().await;
+    let answer = stage.submit("/async-batch", "b-1", &calls(["200", "200"])).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    // A batch that can't be read does not keep the sweep from the others.
+    let broken = "$KV.asyncqueue-batches.a-broken.open.record";
+    stage.queue.js.publish(broken, "?".into()).await.unwrap().await.unwrap();
+    let removal = remove_queue(&stage.queue.js, &stage.queue.spec, RemovalPolicy::Delete).await;
+    assert!(matches!(removal, Ok(Removal::Deleted)), "{removal:?}");
+    sweep_after(&stage.queue, 120).await;
+    let report = stage.status("b-1").await;
+    assert_eq!(
+        (&report["state"], counts(&report)),
+        (&"ended".into(), expected([("cancelled", 2)]))
+    );
+    // No worker is left to post its callback.
+    assert_eq!((stage.open_entries().await, stage.receiver.received().len()), (1, 0));
 }
 
 #[tokio::test]

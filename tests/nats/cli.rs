@@ -29,12 +29,12 @@ const ONE_ATTEMPT: [(&str, &str); 1] = [("max_retry_attempts", "1")];
 const BODY: &[u8] = b"\x00\xff\nbody\r\n";
 
 /// Runs `kubectl aq` to its end.
-async fn aq(queue: &Queue, arguments: &[&str]) -> Ended {
+pub(crate) async fn aq(queue: &Queue, arguments: &[&str]) -> Ended {
     run("kubectl-aq", arguments, &[("nats_url", &queue.nats.url())]).await
 }
 
 /// Runs `kubectl aq` and expects that it succeeds.
-async fn aq_ok(queue: &Queue, arguments: &[&str]) -> String {
+pub(crate) async fn aq_ok(queue: &Queue, arguments: &[&str]) -> String {
     let ended = aq(queue, arguments).await;
     assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
     ended.text()

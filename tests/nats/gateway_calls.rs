@@ -175,7 +175,7 @@ async fn ended_call_is_not_cancelled() {
     assert_eq!((&state["state"], &state["status"]), (&"done".into(), &200.into()));
     assert_eq!((&state["callback"], &state["attempt"]), (&"pending".into(), &1.into()));
 
-    // One without a callback leaves no trace.
+    // One without a callback leaves no record.
     let gone = gateway.submit(&[], "works").await;
     queue.empties().await;
     refused(&cancel(&gateway, &gone).await, 404, "or the call ended");

@@ -88,6 +88,13 @@ impl Queue {
     }
 }
 
+/// Suspends a queue with lanes, or resumes it, as the operator does.
+pub(crate) async fn suspend(queue: &Queue, suspended: bool) {
+    let spec = QueueSpec { suspended, ..queue.spec.clone() };
+    ensure_queue(&queue.js, &spec, false).await.unwrap();
+    Sweeper::new(queue.js.clone(), &spec).sweep().await.unwrap();
+}
+
 /// The function that a request calls.
 pub(crate) fn called(received: &Received) -> String {
     received.headers["host"].to_str().unwrap().to_owned() + &received.target
@@ -274,18 +281,13 @@ async fn a_suspended_queue_pauses_all_lanes_and_new_ones() {
     let _worker = worker(&queue, &server, &[]);
     queue.submit_to("a", "hi").await;
     server.receives(1).await;
-    let suspend = async |suspended| {
-        let spec = QueueSpec { suspended, ..queue.spec.clone() };
-        ensure_queue(&queue.js, &spec, false).await.unwrap();
-        Sweeper::new(queue.js.clone(), &spec).sweep().await.unwrap();
-    };
-    suspend(true).await;
+    suspend(&queue, true).await;
     queue.submit_to("a", "hi").await;
     queue.submit_to("b", "hi").await;
     tokio::time::sleep(LEASE * 2).await;
     assert_eq!(server.received().len(), 1);
     assert!(queue.lanes().await.iter().all(|lane| lane.paused));
-    suspend(false).await;
+    suspend(&queue, false).await;
     server.receives(3).await;
     queue.empties().await;
 }

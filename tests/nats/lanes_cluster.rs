@@ -77,20 +77,6 @@ impl Replicated {
         worker
     }
 
-    /// Sweeps more often than an operator, until this is dropped.
-    fn swept(&self) -> JoinSet<()> {
-        let mut sweeper = Sweeper::new(self.js.clone(), &self.spec);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            loop {
-                // Servers that choose a leader do not answer.
-                let _ = tokio::time::timeout(LEASE, sweeper.sweep()).await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-        tasks
-    }
-
     async fn has_lane(&self, name: &str) {
         let lane = lane_name(&self.spec.queue, &function(name));
         until_in(ELECTION, &format!("{name} has a lane"), async || {
@@ -106,6 +92,20 @@ impl Replicated {
         })
         .await;
     }
+}
+
+/// Sweeps more often than an operator, until this is dropped.
+pub(crate) fn sweep_lanes(js: &Context, spec: &QueueSpec) -> JoinSet<()> {
+    let mut sweeper = Sweeper::new(js.clone(), spec);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        loop {
+            // Servers that choose a leader do not answer.
+            let _ = tokio::time::timeout(LEASE, sweeper.sweep()).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    tasks
 }
 
 /// The calls of a function that a server received.
@@ -153,7 +153,7 @@ async fn calls_of_lanes_end_once_though_the_leader_is_killed() {
     let server = HttpServer::answering(|_| respond_after(Duration::from_millis(20), 200, "")).await;
     let receiver = HttpServer::start().await;
     let _workers = [queue.worker(&server).await, queue.worker(&server).await];
-    let _swept = queue.swept();
+    let _swept = sweep_lanes(&queue.js, &queue.spec);
     let mut ids = BTreeSet::new();
     for number in 0..60 {
         ids.insert(queue.submit(&format!("f{}", number % 6), Some(&receiver)).await.to_string());

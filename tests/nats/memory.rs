@@ -24,6 +24,8 @@ use crate::{
     support::{Queue, callback_at},
 };
 
+mod waits;
+
 /// As many as the gateway serves at once.
 const CONNECTIONS: usize = 8_192;
 
@@ -87,7 +89,7 @@ async fn refused(clients: &mut [Connection]) -> usize {
 /// Waits until only connections take memory, so that nothing was forgotten.
 async fn is_free(gateway: &Gateway) {
     until_in(WAIT_TIMEOUT * 3, "all memory is given back", async || {
-        for used in ["heads", "calls", "passed_on"] {
+        for used in ["heads", "calls", "passed_on", "waits"] {
             if gateway.metric(&format!("gateway_memory_used_bytes{{use=\"{used}\"}}")).await > 0 {
                 return None;
             }

@@ -87,7 +87,7 @@ async fn kept_result_has_status_headers_and_body_of_the_function() {
     let head = gateway.call("HEAD", &format!("/async-function/{kept}/result"), &[], "").await;
     says(&head, "done", "201");
     // The client did not ask for this one.
-    assert_eq!(result(&gateway, &without).await.status, 404);
+    assert_eq!(result(&gateway, &without).await.status, 410);
     assert_eq!(queue.info("jobs-results").await.state.messages, 2);
 }
 
@@ -237,7 +237,7 @@ async fn calls_end_while_results_cannot_be_kept() {
     gateway.submit(&[KEEP], "hi").await;
     queue.empties().await;
     assert_eq!(function.received().len(), 2);
-    assert_eq!(result(&gateway, &id).await.status, 404);
+    assert_eq!(result(&gateway, &id).await.status, 410);
     assert_eq!(queue.info("jobs-results").await.config.subjects, ["other.>"]);
 }
 

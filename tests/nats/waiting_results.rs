@@ -158,7 +158,7 @@ async fn waits_are_limited_and_end_with_their_client() {
 }
 
 #[tokio::test]
-async fn gateway_that_shuts_down_answers_its_waits() {
+async fn waits_are_answered_at_a_shutdown() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let waiting = wait_for(&gateway, "60", &[]);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod look;
+mod new_calls;
 mod stage;
 
 use std::time::Duration;
@@ -15,7 +16,15 @@ use test_support::{
     load::plan::{Mix, PlannedCall, Reception, plan},
 };
 
+use tokio::time::sleep;
+
 use crate::stage::{CALLS, Creator, DEAD, QUEUE, RESULTS, Stage, Version, rules};
+
+/// How many calls use what only this version knows.
+const CALLS_OF_THIS_VERSION: u64 = 60;
+
+/// Their longest delay.
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 /// Calls of each kind, over the time that it takes to upgrade and to roll back.
 fn mix() -> Mix {
@@ -47,6 +56,28 @@ fn calls(seed: u64) -> Vec<PlannedCall> {
             call.behaviour.fails = 0;
             call.behaviour.takes = Duration::from_secs(4);
         }
+    }
+    calls
+}
+
+/// Calls whose results are kept or waited for, and delayed ones: the gateways of the last version
+/// know none of that.
+fn calls_of_this_version(seed: u64) -> Vec<PlannedCall> {
+    let mix = Mix {
+        calls: CALLS_OF_THIS_VERSION,
+        over: Duration::from_secs(3),
+        queues: 1,
+        shared_ids: 0,
+        kept: 40,
+        waiting: 30,
+        waits: Duration::from_secs(2),
+        delayed: 40,
+        longest_delay: LONGEST_DELAY,
+        ..Mix::default()
+    };
+    let mut calls = plan(&mix, &mut StdRng::seed_from_u64(seed));
+    for call in &mut calls {
+        call.number += CALLS;
     }
     calls
 }
@@ -85,7 +116,11 @@ async fn roll_forward_and_back(creator: Creator, seed: u64) {
     let load = stage.submit(calls(seed));
     stage.accepted(CALLS / 5).await;
     roll(&mut stage, Version::This).await;
+    let of_this = stage.submit(calls_of_this_version(seed));
     stage.accepted(CALLS * 3 / 5).await;
+    of_this.await.unwrap();
+    // What is not due, and was not delivered, would run at once after the rollback.
+    sleep(LONGEST_DELAY).await;
     roll(&mut stage, Version::Last).await;
     load.await.unwrap();
     stage.last_look().await;

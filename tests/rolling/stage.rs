@@ -37,7 +37,7 @@ pub(crate) const CALLS: u64 = 320;
 /// For something to happen that will.
 pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-const LEASE: Duration = Duration::from_secs(3);
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 const ATTEMPTS: u64 = 3;
 
@@ -284,7 +284,7 @@ impl Stage {
 }
 
 /// Writes the directory as the operator of this version does: with the settings of the queue.
-async fn write_directory(js: &Context) {
+pub(crate) async fn write_directory(js: &Context) {
     let settings = QueueSettings {
         max_inflight: Some(4),
         timeout: Some(GoDuration(TIME_LIMIT)),

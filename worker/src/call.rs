@@ -31,6 +31,7 @@ use crate::{
 pub(crate) mod attempt_offsets;
 pub(crate) mod batch_ends;
 pub(crate) mod cancellations;
+pub(crate) mod ended_calls;
 pub(crate) mod finish;
 pub(crate) mod log;
 pub(crate) mod policies;

@@ -103,6 +103,7 @@ pub(crate) struct Metrics {
     utilization: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     oldest_age: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     pending_callbacks: Family<QueueLabels, Gauge>,
+    scheduled: Family<QueueLabels, Gauge>,
     duration: Histogram,
     wait: Histogram,
 }
@@ -181,6 +182,7 @@ impl Metrics {
             utilization: Family::default(),
             oldest_age: Family::default(),
             pending_callbacks: Family::default(),
+            scheduled: Family::default(),
             duration: Histogram::new(BUCKETS),
             wait: Histogram::new(BUCKETS),
         };
@@ -294,6 +296,12 @@ impl Metrics {
             "Results that were not posted yet, updated every few seconds",
             self.pending_callbacks.clone(),
         );
+        registry.register(
+            "scheduled_calls",
+            "Delayed calls that this worker has handed back and that are not due, updated every \
+             few seconds. The sum over the workers of a queue is their number",
+            self.scheduled.clone(),
+        );
     }
 
     /// Registers the metrics of the records that end calls.
@@ -381,6 +389,13 @@ impl Metrics {
         let queue_name = self.queue.clone();
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.pending_callbacks.get_or_create(&QueueLabels { queue_name }).set(count);
+    }
+
+    /// Sets how many delayed calls that are not due this worker has handed back.
+    pub(crate) fn set_scheduled(&self, count: u64) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let queue_name = self.queue.clone();
+        self.scheduled.get_or_create(&QueueLabels { queue_name }).set(count);
     }
 
     /// Records how long a call has waited for its first attempt.

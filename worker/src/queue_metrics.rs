@@ -1,6 +1,9 @@
 //! Updates the metrics of the queue itself, which only the server knows, for `/metrics`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{Context, consumer::Info, stream::State};
 use asyncqueue::{
@@ -13,6 +16,7 @@ use tracing::debug;
 
 use crate::{
     metrics::{Lanes, Metrics},
+    scheduled::ScheduledCalls,
     server_clock::ServerClock,
     shared_limits::FunctionGate,
 };
@@ -20,8 +24,9 @@ use crate::{
 /// Interval of the updates. It is shorter than 15 s, a common interval between two scrapes.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Updates the counts of the queue's streams and the limits of functions for as long as it is
-/// polled. Removes the series of functions that have left the directory.
+/// Updates the counts of the queue's streams, those of the delayed calls of this worker, and the
+/// limits of functions, for as long as it is polled. Removes the series of functions that have left
+/// the directory.
 pub(crate) async fn run(
     js: &Context,
     queue: &QueueName,
@@ -29,8 +34,10 @@ pub(crate) async fn run(
     (directory, functions): (watch::Receiver<Option<Arc<Directory>>>, &FunctionGate),
     metrics: &Metrics,
     clock: &ServerClock,
+    scheduled: &ScheduledCalls,
 ) {
     loop {
+        metrics.set_scheduled(scheduled.count(Instant::now()));
         let current = directory.borrow().clone();
         if let Some(current) = &current {
             metrics.retain_functions(current);

@@ -33,6 +33,7 @@ use crate::{
         attempt_offsets::AttemptOffsets,
         batch_ends::BatchEnds,
         cancellations::Cancellations,
+        ended_calls::EndedCalls,
         finish::Finisher,
         log,
         policies::RetryPolicies,
@@ -100,6 +101,7 @@ struct Shared {
     dead_letters: DeadLetterWriter,
     statuses: CallStatuses,
     cancellations: Cancellations,
+    ended: EndedCalls,
     clock: ServerClock,
     directory: watch::Receiver<Option<Arc<Directory>>>,
     settings: SettingsFollower,
@@ -246,17 +248,19 @@ impl Worker {
             busy: Arc::default(),
         };
         let record_waiting = |inbox| recorder.start(inbox);
-        let Shared { statuses, cancellations, clock, directory, functions, .. } = shared;
+        let scheduled = shared.statuses.scheduled();
+        let Shared { statuses, cancellations, ended, clock, directory, functions, .. } = shared;
         let consumer = (stream.as_str(), durable.as_str());
         let functions = (directory, &functions);
+        let metrics =
+            queue_metrics::run(js, queue, consumer, functions, &self.metrics, &clock, &scheduled);
         let result = tokio::select! {
             result = result => result.context("the task that pulls messages failed"),
             () = keeper.run() => Ok(()),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics, record_waiting) => Ok(()),
-            () = queue_metrics::run(js, queue, consumer, functions, &self.metrics, &clock) => {
-                Ok(())
-            }
+            () = ended.answer_requests(&client) => Ok(()),
+            () = metrics => Ok(()),
         };
         keeper.leave_if_limited().await;
         result
@@ -343,6 +347,7 @@ impl Worker {
             dead_letters,
             statuses,
             cancellations,
+            ended: EndedCalls::new(self.settings.queue_name.clone()),
             clock,
             directory,
             settings: live,
@@ -451,6 +456,7 @@ impl Worker {
             dead_letters: shared.dead_letters.clone(),
             batches: BatchEnds { js: js.clone(), store: shared.store.clone() },
             keeper,
+            ended: shared.ended.clone(),
         }
     }
 

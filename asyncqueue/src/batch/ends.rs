@@ -3,9 +3,11 @@
 use async_nats::jetstream::{Context, message::PublishMessage};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
+use tracing::warn;
 
 use super::{
     BatchId, BatchMember, BatchRecord, BatchReport, CallEnd, EndRecord, OnFailure,
+    removed::stream_exists,
     storage::{self, Written},
 };
 use crate::{
@@ -15,6 +17,7 @@ use crate::{
     invocation::{CallbackUrl, Invocation},
     jetstream::NatsError,
     message::callback::Callback,
+    publish_failure::PublishFailure,
     subject::result_subject,
 };
 
@@ -51,8 +54,7 @@ pub async fn record_end(
         },
     };
     let counted = storage::count_end(js, id, &call.id, call.sequence).await?;
-    if may_be_last(counted, member.size) {
-        finish_if_complete(js, id).await?;
+    if may_be_last(counted, member.size) && finish_if_complete(js, id).await? {
         return Ok(EndEffect::None);
     }
     if end.is_failure()
@@ -103,10 +105,28 @@ async fn publish_callback(
         let stored = async { js.send_publish(subject, message).await?.await };
         stored.await.map(drop).map_err(NatsError::during("store the callback of a batch"))
     };
-    match store(report).await {
+    let stored = match store(report).await {
         Err(error) if storage::is_too_large(&error) => store(&report.clone().without_calls()).await,
         stored => stored,
+    };
+    match stored {
+        Err(error)
+            if PublishFailure::from_error(&error) == PublishFailure::NoStream
+                && is_queue_deleted(js, record).await? =>
+        {
+            let queue = &record.queue;
+            warn!(batch = %id, %queue, "no callback is sent for a batch: its queue was deleted");
+            Ok(())
+        }
+        stored => stored,
     }
+}
+
+/// Returns whether neither the calls of a batch nor its callback have a stream. A stream without a
+/// leader exists.
+async fn is_queue_deleted(js: &Context, record: &BatchRecord) -> Result<bool, NatsError> {
+    Ok(!stream_exists(js, &record.stream).await?
+        && !stream_exists(js, &record.queue.callback_stream()).await?)
 }
 
 /// Returns the callback of a batch without its body; `None` if the client wants none. It names the

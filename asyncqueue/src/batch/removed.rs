@@ -64,7 +64,7 @@ fn is_recent(cancelled_at: Timestamp) -> bool {
     age < SignedDuration::try_from(UNCONFIRMED_FOR).unwrap_or_default()
 }
 
-async fn stream_exists(js: &Context, name: &str) -> Result<bool, NatsError> {
+pub(super) async fn stream_exists(js: &Context, name: &str) -> Result<bool, NatsError> {
     let found = find_stream(js, name).await;
     Ok(found.map_err(NatsError::during("read the queue's stream"))?.is_some())
 }

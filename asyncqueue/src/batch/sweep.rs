@@ -76,7 +76,7 @@ pub async fn sweep_now(js: &Context, turn: usize) {
 
 /// Checks open batches, and returns in words which of them have ended by that. `turn` is the number
 /// of the sweep: it says with which batches the sweep begins, if they are many. `now` is the
-/// current time.
+/// current time. A batch that can't be checked is logged, and checked again by the next sweep.
 pub async fn sweep(js: &Context, turn: usize, now: Timestamp) -> Result<Vec<String>, NatsError> {
     let mut open = storage::open_batches(js).await?;
     open.sort();
@@ -84,7 +84,11 @@ pub async fn sweep(js: &Context, turn: usize, now: Timestamp) -> Result<Vec<Stri
     open.rotate_left(first);
     let mut changes = Vec::new();
     for id in open.into_iter().take(MAX_CHECKED) {
-        changes.extend(check(js, &id, now).await?);
+        match check(js, &id, now).await {
+            Ok(change) => changes.extend(change),
+            // The others do not wait for it.
+            Err(error) => warn!(batch = %id, "failed to check a batch, retrying: {error}"),
+        }
     }
     Ok(changes)
 }

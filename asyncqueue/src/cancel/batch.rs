@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use super::{CancelCounts, Canceller};
 use crate::{
     batch::{
-        BatchId, BatchRecord, CallEnd, MAX_CONCURRENT, MemberCall, end_of_removed,
+        BatchId, BatchRecord, CallEnd, MAX_CONCURRENT, MemberCall, end_of_removed, find_batch,
         finish_if_complete, storage,
     },
     call::{CallQuery, QueueLocation},
     directory::QueueEntry,
     jetstream::NatsError,
+    tombstone::{self, Mark},
 };
 
 /// The outcome of the cancellation of what was left of a batch.
@@ -26,6 +27,19 @@ pub struct BatchCancelCounts {
     pub ended: u64,
     /// Calls whose cancellation is not certain yet. A repeat is safe.
     pub unconfirmed: u64,
+}
+
+/// Cancels what is left of a batch, as [`cancel_rest`] does. All counts are 0 if the batch has
+/// ended. `None` if no such batch is known.
+pub async fn cancel_batch(
+    js: &Context,
+    id: &BatchId,
+    timeout: Duration,
+) -> Result<Option<BatchCancelCounts>, NatsError> {
+    match cancel_rest(js, id, timeout).await? {
+        Some(counts) => Ok(Some(counts)),
+        None => Ok(find_batch(js, id).await?.map(|_| BatchCancelCounts::default())),
+    }
 }
 
 /// Cancels the calls of a batch that have not ended, 64 at a time. Waits up to `timeout` to be
@@ -88,7 +102,7 @@ async fn cancel_call(
 }
 
 /// Cancels the calls with an id that belong to a batch. Waits until `deadline` for their
-/// confirmations.
+/// confirmations. A call that an earlier request has removed is not counted.
 async fn cancel_member(
     js: &Context,
     location: &QueueLocation,
@@ -102,6 +116,13 @@ async fn cancel_member(
         if stored.batch().is_some_and(|member| member.id == *batch) {
             counts.count(canceller.cancel(&stored).await?);
         }
+    }
+    if counts.is_empty()
+        && let Some(tombstone) = tombstone::newest(js, Some(&location.queue), &query.id).await?
+        && tombstone.mark == Mark::Cancelling
+    {
+        // The program that removed the call died before the cancellation was certain.
+        canceller.confirm_removed(&tombstone).await?;
     }
     Ok(counts)
 }

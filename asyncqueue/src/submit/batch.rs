@@ -19,7 +19,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{SubmitError, Submitter};
+use super::{SubmitError, Submitter, unavailable};
 use crate::{
     batch::{
         BatchId, BatchMember, BatchRecord, MemberCall, OnFailure,
@@ -30,7 +30,7 @@ use crate::{
     error::find_cause,
     headers::X_CALL_ID,
     invocation::{CallbackUrl, Invocation},
-    jetstream::{NatsError, last_message},
+    jetstream::{NatsError, find_stream, last_message},
     message::{
         digest::{digest, sha256, shorten},
         native,
@@ -130,6 +130,10 @@ pub enum BatchError {
 /// Why the calls of a batch were not stored.
 #[derive(Debug)]
 enum Refusal {
+    /// A call of the batch is stored.
+    Repeated,
+    /// The stream does not accept batches.
+    NotAllowed,
     /// The server refused the call at this index, or all if it is `None`.
     Refused(Option<usize>, jetstream::Error),
     /// It is not known whether they are stored.
@@ -138,10 +142,14 @@ enum Refusal {
     TooLarge(usize, SubmitError),
 }
 
+/// The server's answer to the last message of a batch, or to a message alone.
 #[derive(Debug, Deserialize)]
-struct CommitAck {
+struct StoreAck {
+    /// Number of messages of the batch. A message alone has none.
+    count: Option<usize>,
+    /// Whether a message alone was stored before.
     #[serde(default)]
-    count: usize,
+    duplicate: bool,
 }
 
 impl From<NatsError> for BatchError {
@@ -184,9 +192,9 @@ impl Submitter {
         }
         let calls: Vec<_> = batch.calls.iter().map(|call| call.call_id.to_string()).collect();
         let functions: HashSet<_> = batch.calls.iter().map(|call| call.function.clone()).collect();
-        let is_duplicate = match self.publish_calls(&batch, &route.subject).await {
+        let is_duplicate = match self.publish_calls(&batch, &route.subject, &record.stream).await {
             Ok(()) => false,
-            Err(Refusal::Refused(_, error)) if !is_first && is_repeat(&error) => true,
+            Err(Refusal::Repeated) if !is_first => true,
             Err(refusal) => return Err(self.refuse(&batch, route, refusal, is_first).await),
         };
         if let Err(error) = storage::mark_stored(&self.js, &batch.id).await {
@@ -256,13 +264,35 @@ impl Submitter {
         Ok(None)
     }
 
-    /// Publishes the calls as one atomic batch.
-    async fn publish_calls(&self, batch: &NewBatch, subject: &str) -> Result<(), Refusal> {
+    /// Publishes the calls, all of them or none. `stream` is that of the queue.
+    async fn publish_calls(
+        &self,
+        batch: &NewBatch,
+        subject: &str,
+        stream: &str,
+    ) -> Result<(), Refusal> {
         let client = self.js.client();
-        let publish = publish_atomically(&client, batch, subject);
+        let publish = async {
+            if is_alone(batch) {
+                self.check_allowed(stream).await?;
+            }
+            publish_together(&client, batch, subject).await
+        };
         match timeout(self.timeout, publish).await {
             Ok(published) => published,
             Err(_) => Err(Refusal::Unknown(self.no_reply())),
+        }
+    }
+
+    /// Fails if the stream does not accept batches. The server accepts a message alone in any case,
+    /// but a program that does not set `allow_atomic` does not end the batch either.
+    async fn check_allowed(&self, stream: &str) -> Result<(), Refusal> {
+        let stream = find_stream(&self.js, stream).await;
+        let stream = stream.map_err(|error| Refusal::Unknown(unavailable(&error)))?;
+        match stream {
+            Some(stream) if stream.cached_info().config.allow_atomic_publish => Ok(()),
+            Some(_) => Err(Refusal::NotAllowed),
+            None => Err(Refusal::Unknown(SubmitError::NoStream)),
         }
     }
 
@@ -274,27 +304,28 @@ impl Submitter {
         refusal: Refusal,
         is_first: bool,
     ) -> BatchError {
-        let (line, error) = match refusal {
-            Refusal::Unknown(error) => return BatchError::Submit(error),
-            Refusal::TooLarge(index, error) => (Some(index + 1), Err(error)),
-            Refusal::Refused(index, error) => (index.map(|index| index + 1), Ok(error)),
-        };
-        if is_first && let Err(error) = storage::remove_open(&self.js, &batch.id).await {
+        let is_certain = !matches!(refusal, Refusal::Unknown(_));
+        if is_first
+            && is_certain
+            && let Err(error) = storage::remove_open(&self.js, &batch.id).await
+        {
             // The sweep removes it.
             warn!(batch = %batch.id, "failed to remove the record of a refused batch: {error}");
         }
-        let error = match error {
-            Ok(error) => error,
-            Err(error) => return BatchError::Call { line: line.unwrap_or_default(), error },
-        };
-        match error.error_code().0 {
-            ATOMIC_DISABLED => return BatchError::NotAllowed,
-            TOO_MANY_BATCHES => return BatchError::TooMany,
-            _ if is_repeat(&error) => {
+        let (line, error) = match refusal {
+            Refusal::Unknown(error) => return BatchError::Submit(error),
+            Refusal::NotAllowed => return BatchError::NotAllowed,
+            Refusal::Repeated => {
                 let line = self.used_id(batch, route).await.ok().flatten();
                 return BatchError::CallIdInUse { line };
             }
-            _ => {}
+            Refusal::TooLarge(index, error) => {
+                return BatchError::Call { line: index + 1, error };
+            }
+            Refusal::Refused(index, error) => (index.map(|index| index + 1), error),
+        };
+        if error.error_code().0 == TOO_MANY_BATCHES {
+            return BatchError::TooMany;
         }
         let failure = PublishFailure::from_error(&error);
         if failure == PublishFailure::NoSpace {
@@ -343,10 +374,20 @@ fn repeated(id: &BatchId, is_same: bool, calls: Vec<String>) -> Result<BatchOutc
     }
 }
 
-/// Returns whether the server refused a batch because one of its calls is stored.
-fn is_repeat(error: &jetstream::Error) -> bool {
-    let code = error.error_code().0;
-    code == REPEATED_MESSAGE_ID || WRONG_LAST_SEQUENCE.contains(&code)
+/// Returns what the server's error about the call at this index means, or about all calls.
+fn refusal(index: Option<usize>, error: jetstream::Error) -> Refusal {
+    match error.error_code().0 {
+        ATOMIC_DISABLED => Refusal::NotAllowed,
+        REPEATED_MESSAGE_ID => Refusal::Repeated,
+        code if WRONG_LAST_SEQUENCE.contains(&code) => Refusal::Repeated,
+        _ => Refusal::Refused(index, error),
+    }
+}
+
+/// Returns whether a batch has one call. It is published without the headers of a batch, with
+/// which nats-server takes up to 0.2 s for it.
+fn is_alone(batch: &NewBatch) -> bool {
+    batch.calls.len() == 1
 }
 
 /// Gives a call another id, also in the header that its function gets.
@@ -381,6 +422,9 @@ fn headers_of(batch: &NewBatch, atomic_id: &str, index: usize, call: &Invocation
     let mut headers = native::encode_member(call, &member);
     // The guard, as for a single call with an id of its client.
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+    if is_alone(batch) {
+        return headers;
+    }
     headers.insert("Nats-Batch-Id", atomic_id);
     headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
     if index + 1 == size {
@@ -391,17 +435,11 @@ fn headers_of(batch: &NewBatch, atomic_id: &str, index: usize, call: &Invocation
 
 /// Publishes the calls with the headers of ADR-50 of NATS, and waits for the answer to the last
 /// one. Each message has a reply subject, by which a refusal names its call.
-async fn publish_atomically(
-    client: &Client,
-    batch: &NewBatch,
-    subject: &str,
-) -> Result<(), Refusal> {
-    let unavailable = |error: &dyn std::error::Error| {
-        Refusal::Unknown(SubmitError::Unavailable { reason: error.to_string() })
-    };
+async fn publish_together(client: &Client, batch: &NewBatch, subject: &str) -> Result<(), Refusal> {
+    let unknown = |error: &dyn std::error::Error| Refusal::Unknown(unavailable(error));
     let inbox = client.new_inbox();
     let replies = client.subscribe(format!("{inbox}.*")).await;
-    let mut replies = replies.map_err(|error| unavailable(&error))?;
+    let mut replies = replies.map_err(|error| unknown(&error))?;
     let (atomic_id, last) = (client.new_inbox().replace('.', "-"), batch.calls.len());
     let limit = client.max_payload();
     let messages: Vec<_> = batch
@@ -426,9 +464,9 @@ async fn publish_atomically(
         client
             .publish_with_reply_and_headers(subject, reply, headers, call.body.clone())
             .await
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| unknown(&error))?;
     }
-    client.flush().await.map_err(|error| unavailable(&error))?;
+    client.flush().await.map_err(|error| unknown(&error))?;
     while let Some(reply) = replies.next().await {
         let number = reply.subject.rsplit('.').next().and_then(|n| n.parse::<usize>().ok());
         if reply.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
@@ -439,14 +477,15 @@ async fn publish_atomically(
             continue;
         }
         return match read_reply(&reply.payload) {
-            Ok(count) if count == last => Ok(()),
+            Ok(ack) if ack.duplicate => Err(Refusal::Repeated),
+            Ok(ack) if ack.count.unwrap_or(1) == last => Ok(()),
             Ok(_) => Err(Refusal::Unknown(SubmitError::Unavailable {
                 reason: "the server stored another number of calls".to_owned(),
             })),
             Err(Some(error)) => {
                 // A refusal with the last message may be about any of them.
                 let index = number.filter(|number| *number < last).map(|number| number - 1);
-                Err(Refusal::Refused(index, error))
+                Err(refusal(index, error))
             }
             Err(None) => Err(Refusal::Unknown(SubmitError::Unavailable {
                 reason: "the answer of the server can't be read".to_owned(),
@@ -456,10 +495,10 @@ async fn publish_atomically(
     Err(Refusal::Unknown(SubmitError::Unavailable { reason: "connection closed".to_owned() }))
 }
 
-/// Reads the server's answer: how many messages are stored, or its error, if it can be read.
-fn read_reply(payload: &Bytes) -> Result<usize, Option<jetstream::Error>> {
-    match serde_json::from_slice::<Response<CommitAck>>(payload) {
-        Ok(Response::Ok(ack)) => Ok(ack.count),
+/// Reads the server's answer: what it stored, or its error, if it can be read.
+fn read_reply(payload: &Bytes) -> Result<StoreAck, Option<jetstream::Error>> {
+    match serde_json::from_slice::<Response<StoreAck>>(payload) {
+        Ok(Response::Ok(ack)) => Ok(ack),
         Ok(Response::Err { error }) => Err(Some(error)),
         Err(_) => Err(None),
     }
@@ -526,14 +565,35 @@ mod tests {
     }
 
     #[test]
+    fn call_alone_is_published_as_a_single_call_with_its_batch() {
+        let batch = batch(&["a"]);
+        let headers = headers_of(&batch, "atomic", 0, &batch.calls[0]);
+        assert!(headers.iter().all(|(name, _)| !name.to_string().starts_with("Nats-Batch")));
+        let mut single = native::encode(&batch.calls[0]);
+        single.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+        for (name, values) in single.iter() {
+            assert_eq!(
+                headers.get_all(name.clone()).collect::<Vec<_>>(),
+                values.iter().collect::<Vec<_>>()
+            );
+        }
+        let member = native::decode(&headers, Bytes::new()).unwrap().batch;
+        assert_eq!(member, Some(BatchMember { id: batch.id, size: 1 }));
+    }
+
+    #[test]
     fn answer_of_the_server_is_read() {
         let read = |text: &'static str| read_reply(&Bytes::from_static(text.as_bytes()));
         let stored = read(r#"{"stream":"j","seq":3,"batch":"b1","count":3}"#);
-        assert_eq!(stored.ok(), Some(3));
+        assert_eq!(stored.ok().and_then(|ack| ack.count), Some(3));
+        let alone = read(r#"{"stream":"j","seq":3}"#).unwrap();
+        assert_eq!((alone.count, alone.duplicate), (None, false));
+        assert!(read(r#"{"stream":"j","seq":3,"duplicate":true}"#).unwrap().duplicate);
         let refused = read(
             r#"{"error":{"code":400,"err_code":10201,"description":"d"},"stream":"j","seq":0}"#,
         );
-        assert!(is_repeat(&refused.unwrap_err().unwrap()));
+        let refused = refusal(None, refused.unwrap_err().unwrap());
+        assert!(matches!(refused, Refusal::Repeated), "{refused:?}");
         assert!(read("?").unwrap_err().is_none());
     }
 

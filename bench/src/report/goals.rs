@@ -34,7 +34,7 @@ const RATE_64: &str = "calls/s, 64 connections, 256 bytes";
 const RATE_256: &str = "calls/s, 256 connections, 256 bytes";
 
 /// All of them.
-pub const GOALS: [Goal; 17] = [
+pub const GOALS: [Goal; 22] = [
     goal(
         "gateway: calls/s, 64 connections",
         "gateway",
@@ -118,6 +118,41 @@ pub const GOALS: [Goal; 17] = [
         Bound::AtMost(0.0),
     ),
     goal("the same, JetStream writes", "operator", "10000", "JetStream writes", Bound::AtMost(0.0)),
+    goal(
+        "results: p50 from submit to the result of a function of 1 ms at 500 calls/s, ms",
+        "results",
+        "submit to result, Prefer: wait=5, 500/s",
+        "p50, ms",
+        Bound::AtMost(1.2),
+    ),
+    goal(
+        "results: p99 of the same, ms",
+        "results",
+        "submit to result, Prefer: wait=5, 500/s",
+        "p99, ms",
+        Bound::AtMost(10.0),
+    ),
+    goal(
+        "results: p50 of reading a kept result, ms",
+        "results",
+        "a kept result is read",
+        "p50, ms",
+        Bound::AtMost(0.3),
+    ),
+    goal(
+        "results: dispatch with results kept, of that without",
+        "results",
+        "results kept",
+        "of those without",
+        Bound::AtLeast(0.4),
+    ),
+    goal(
+        "results: dispatch where nothing is kept, of that without the feature",
+        "results",
+        "no results, spec.results set",
+        "of those without",
+        Bound::AtLeast(0.95),
+    ),
 ];
 
 impl Goal {

@@ -16,7 +16,8 @@ use crate::{
 
 /// Shows the status of a call
 ///
-/// Not available for a call without a callback that completed successfully.
+/// A call that is done and has neither a callback on its way nor a kept result is known for up to
+/// 10 minutes, and only while its worker runs.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kubectl aq status 01234567-89ab-7cde-8f01-23456789abcd")]
 pub(crate) struct StatusArgs {

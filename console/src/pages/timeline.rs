@@ -32,7 +32,11 @@ pub(super) fn timeline(
         events.extend(submitted_at.map(|at| event(Some(at), "Submitted")));
         events.extend(of_state(state, result.is_some()));
     }
-    events.extend(result.map(of_result));
+    let finished_at = status.and_then(|status| match status.state {
+        CallState::Done { finished_at, .. } => Some(finished_at),
+        _ => None,
+    });
+    events.extend(result.map(|result| of_result(result, finished_at)));
     for letter in letters {
         let what = match letter.kind {
             DeadLetterKind::Call => "Became a dead letter",
@@ -48,7 +52,7 @@ pub(super) fn timeline(
     events
 }
 
-fn of_result(result: &KeptResult) -> Event {
+fn of_result(result: &KeptResult, at: Option<Timestamp>) -> Event {
     let KeptResult { end, status, duration, attempt, max_attempts, .. } = result;
     let what = match end {
         EndState::Done => format!(
@@ -57,7 +61,7 @@ fn of_result(result: &KeptResult) -> Event {
         ),
         end => format!("Ended as {end}, status {status}"),
     };
-    event(None, what)
+    event(at, what)
 }
 
 fn of_state(state: &CallState, has_result: bool) -> Vec<Event> {
@@ -95,15 +99,16 @@ fn of_state(state: &CallState, has_result: bool) -> Vec<Event> {
             };
             vec![event(None, failed), event(Some(*next_attempt), "Next attempt is due")]
         }
-        CallState::Done { status, attempt, callback, .. } => {
+        CallState::Done { status, attempt, duration, finished_at, callback } => {
             let mut events = Vec::new();
             if !has_result {
-                events.push(event(None, format!("Done: attempt {attempt} answered {status}")));
+                let done = format!("Done: attempt {attempt} answered {status} after {duration}");
+                events.push(event(Some(*finished_at), done));
             }
-            events.push(match callback {
+            events.extend(callback.map(|callback| match callback {
                 CallbackState::Pending => event(None, "The callback is not delivered yet"),
                 CallbackState::Dead => event(None, "The callback was given up"),
-            });
+            }));
             events
         }
         // The dead letter says more.
@@ -119,7 +124,9 @@ fn of_state(state: &CallState, has_result: bool) -> Vec<Event> {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::call::AttemptFailure;
+    use std::time::Duration;
+
+    use asyncqueue::{GoDuration, call::AttemptFailure};
 
     use super::*;
 
@@ -160,10 +167,20 @@ mod tests {
 
     #[test]
     fn end_is_shown_with_its_callback() {
-        let done = |callback| CallState::Done { status: 200, attempt: 1, callback };
+        let done = |callback| CallState::Done {
+            status: 200,
+            attempt: 1,
+            duration: GoDuration(Duration::from_millis(5)),
+            finished_at: Timestamp::UNIX_EPOCH,
+            callback: Some(callback),
+        };
         assert_eq!(
             texts(done(CallbackState::Pending)),
-            ["Submitted", "Done: attempt 1 answered 200", "The callback is not delivered yet"]
+            [
+                "Submitted",
+                "Done: attempt 1 answered 200 after 5ms",
+                "The callback is not delivered yet"
+            ]
         );
         assert_eq!(texts(done(CallbackState::Dead))[2], "The callback was given up");
         let since = Timestamp::UNIX_EPOCH;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use asyncqueue::{
     CallId, Invocation,
     batch::{BatchId, BatchReport, OnFailure, find_batch},
-    cancel::{BatchCancelCounts, cancel_rest},
+    cancel::{BatchCancelCounts, cancel_batch},
     directory::QueueRoute,
     headers::X_ASYNC_DEPTH,
     message::dead_letter,
@@ -223,14 +223,7 @@ impl Service {
         let _permit = self.lookups.permit()?;
         let (js, timeout) = (self.lookups.context().clone(), self.lookups.cancel_timeout());
         let batch_id = id.clone();
-        let cancelling = tokio::spawn(async move {
-            match cancel_rest(&js, &batch_id, timeout).await? {
-                Some(counts) => Ok(Some(counts)),
-                None => find_batch(&js, &batch_id)
-                    .await
-                    .map(|found| found.map(|_| BatchCancelCounts::default())),
-            }
-        });
+        let cancelling = tokio::spawn(async move { cancel_batch(&js, &batch_id, timeout).await });
         let counts = cancelling.await.map_err(|_| Rejection::ShuttingDown)?;
         let counts = counts.map_err(Rejection::CancelFailed)?;
         let counts = counts.ok_or_else(|| Rejection::UnknownBatch(id.clone()))?;

@@ -101,6 +101,11 @@ fn possible_traces_are_explained() {
         &[CALLED_BACK, Accepted, Started, lease, BrokenOff, Started, DONE, done],
         &[CALLED_BACK, Accepted, Started, lease, Started, DONE, DONE, done],
         &[CALLED_BACK, Accepted, Started, FAILED, consumer, Started, FAILED, Started, DONE, done],
+        // A server that is killed has forgotten two deliveries.
+        &[
+            THRICE, Accepted, Started, FAILED, Started, lease, lease, FAILED, Started, FAILED,
+            Started, FAILED, Started, FAILED, LeftDead,
+        ],
         &[CALLED_BACK, Accepted, Started, DONE, Callback { end: None, is_taken: true }],
         &[CALLED_BACK, Accepted, expiry, callback(End::Expired)],
         &[PLAIN, Accepted, recreated],

@@ -39,8 +39,9 @@ pub struct ResultsSpec {
     /// Maximum number of bytes of kept results; beyond it, the oldest are dropped: a number, or one
     /// with k, M, G, Ki, Mi or Gi. Default: limited only by the storage of NATS.
     ///
-    /// NATS sets this much storage aside when the first result is kept. While NATS has no room,
-    /// calls end without a kept result. Example: 1Gi
+    /// Set it where results are larger than a few KB: 100000 results of 100 KB are 10 GB. NATS sets
+    /// this much storage aside when the first result is kept. While NATS has no room, calls end
+    /// without a kept result. Example: 1Gi
     #[schemars(schema_with = "schemas::size")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Size>,

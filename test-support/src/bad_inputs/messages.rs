@@ -278,7 +278,8 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "advisories_beyond_the_capacity_are_dropped",
     },
     Elsewhere {
-        input: "anything on `asyncqueue.cancel.<queue>` and `asyncqueue.status.<queue>`",
+        input: "anything else on `asyncqueue.cancel.<queue>`, `asyncqueue.status.<queue>` and \
+                `asyncqueue.end.<queue>`",
         answer: "no reply, and nothing changes",
         folder: "tests/nats",
         test: "invalid_status_question_is_not_answered",

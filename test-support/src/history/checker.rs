@@ -4,7 +4,9 @@
 //! none is lost; none starts after a confirmed cancellation; none runs twice unless a worker or its
 //! lease died under it. And what follows from that: a client that wants a callback gets one; what
 //! was refused does not run; what the gateway says about a call is true, and it never lets a client
-//! wait. A queue with a total of open invocations never exceeds it.
+//! wait for longer than it may. A result that a client asks for is what the function answered in
+//! the invocation that ended the call, and each client gets the same. A delayed call does not start
+//! before its time. A queue with a total of open invocations never exceeds it.
 //!
 //! The only excuses are the faults of the history, each of them once: see [`super::faults`].
 
@@ -21,13 +23,16 @@ use super::{
     faults::{self, Faults},
 };
 
+mod batches;
 mod call;
 mod callbacks;
 mod client;
 mod concurrency;
+mod delays;
 mod end;
 mod invocations;
 mod lateness;
+mod results;
 mod runs;
 mod status;
 
@@ -122,6 +127,8 @@ pub enum Rule {
     RanTooOften,
     /// It is dead though it had attempts left.
     DiedEarly,
+    /// It was delayed, and started before its time.
+    StartedEarly,
     /// It had to wait for too long before it started.
     HeldUp,
     /// It ran though the client was answered that it is not stored.
@@ -136,6 +143,28 @@ pub enum Rule {
     TooManyOpen,
     /// The gateway reported a state that it can't have been in.
     WrongStatus,
+    /// A client got a result that is not what the call ended with.
+    WrongResult,
+    /// Clients got two results.
+    TwoResults,
+    /// The client asked for the result to be kept, the call has ended, and there is no result.
+    ResultMissing,
+    /// The client waited, and the call had ended well before the answer without its result.
+    WaitMissed,
+    /// It started though a client had the result with which it is done.
+    StartedAfterResult,
+    /// Two reports of the end of its batch differ.
+    BatchTwoEnds,
+    /// The counts in a report of its batch are not those of its calls.
+    BatchMiscounted,
+    /// A report of its batch says of it what can't be.
+    BatchWrongEnd,
+    /// Its batch was answered 202, and its end is not reported.
+    BatchUnfinished,
+    /// The client wanted a callback for its batch, and none was taken.
+    BatchCallbackMissing,
+    /// The callback of its batch came again that had been taken, and no worker or lease had died.
+    BatchCallbackRepeated,
     /// The client had no answer in time.
     Hung,
     /// The client was refused for now, and did not learn when to try again.
@@ -154,17 +183,24 @@ pub fn check(history: &[Event], rules: &Rules) -> Report {
     let windows = faults::windows(history);
     let lateness = lateness::of(history);
     let mut of_queue = BTreeMap::new();
+    for steps in steps.values() {
+        let queue = call::queue(steps);
+        of_queue.entry(queue).or_insert_with(|| Faults::of(&windows, queue, rules.lease));
+    }
     let mut report = Report::default();
     let too_many = concurrency::exceeding(history, &steps, &lateness, rules);
     report.broken.extend(too_many.map(|call| Broken { call, rule: Rule::TooManyOpen }));
-    for (number, steps) in steps {
-        let queue = call::queue(&steps);
-        let faults =
-            of_queue.entry(queue).or_insert_with(|| Faults::of(&windows, queue, rules.lease));
-        let (tally, broken) = Call::new(steps, faults, &lateness, rules).check();
+    let calls = steps.into_iter().map(|(number, steps)| {
+        let faults = &of_queue[&call::queue(&steps)];
+        (number, Call::new(steps, faults, &lateness, rules))
+    });
+    let calls: BTreeMap<_, _> = calls.collect();
+    for (number, call) in &calls {
+        let (tally, broken) = call.check();
         report.tally.add(&tally);
-        report.broken.extend(broken.into_iter().map(|rule| Broken { call: number, rule }));
+        report.broken.extend(broken.into_iter().map(|rule| Broken { call: *number, rule }));
     }
+    report.broken.extend(batches::check(history, &calls));
     report
 }
 
@@ -201,6 +237,7 @@ impl fmt::Display for Rule {
             Self::RanAgain => "ran again though no run had failed and no worker or lease had died",
             Self::RanTooOften => "ran more often than it has attempts",
             Self::DiedEarly => "a dead letter though it had attempts left",
+            Self::StartedEarly => "started before the time until which it was delayed",
             Self::HeldUp => "held up: it did not start in time",
             Self::RanThoughRefused => "ran though it was refused",
             Self::CallbackMissing => "no callback was taken",
@@ -208,6 +245,17 @@ impl fmt::Display for Rule {
             Self::IdRefused => "refused since another call has its id",
             Self::TooManyOpen => "started while all that `concurrency` permits were open",
             Self::WrongStatus => "the gateway reported a state that it can't have been in",
+            Self::WrongResult => "a result that is not what it ended with",
+            Self::TwoResults => "two results",
+            Self::ResultMissing => "it has ended, and its result is not kept as its client asked",
+            Self::WaitMissed => "its client waited, and did not get the result that was there",
+            Self::StartedAfterResult => "started though a client had its result",
+            Self::BatchTwoEnds => "two reports of the end of its batch differ",
+            Self::BatchMiscounted => "the counts of its batch are not those of the calls",
+            Self::BatchWrongEnd => "the report of its batch says of it what can't be",
+            Self::BatchUnfinished => "its batch has no end",
+            Self::BatchCallbackMissing => "no callback of its batch was taken",
+            Self::BatchCallbackRepeated => "a callback of its batch came again",
             Self::Hung => "the gateway did not answer in time",
             Self::NoRetryAfter => "refused for now without saying when to try again",
         })

@@ -2,8 +2,13 @@
 
 use std::{fmt, time::Duration};
 
+use asyncqueue::{EndState, batch::BatchReport};
+
 /// The number of a call in its run. Not its id: several calls may share one.
 pub type CallNumber = u64;
+
+/// The number of a batch in its run.
+pub type BatchNumber = u64;
 
 /// The number of a queue in its run.
 pub type QueueNumber = usize;
@@ -26,6 +31,8 @@ pub struct Event {
 pub enum What {
     /// A step of one call.
     Step(CallNumber, Step),
+    /// A step of one batch.
+    Batch(BatchNumber, BatchStep),
     /// Something was done to the system.
     Fault {
         /// In words.
@@ -48,6 +55,31 @@ pub enum What {
     Late(Duration),
 }
 
+/// A step of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchStep {
+    /// The client sent it, or sent it again.
+    Submitted {
+        /// Its calls, in the order of the lines.
+        calls: Vec<CallNumber>,
+        /// Whether it wants a callback.
+        callback: bool,
+    },
+    /// The gateway answered with this status, or did not.
+    Answered(Option<u16>),
+    /// The gateway answered where its calls are.
+    Reported(BatchReport),
+    /// When all calls had left their queues, the gateway answered where they were.
+    ReportedLast(Option<BatchReport>),
+    /// The receiver of callbacks got the report.
+    CallbackReceived {
+        /// The report.
+        report: BatchReport,
+        /// Whether the receiver took it; where not, it is sent again.
+        taken: bool,
+    },
+}
+
 /// What a fault excuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
@@ -57,6 +89,9 @@ pub enum Excuse {
     Once,
     /// From here on, workers or their leases may die.
     Begins,
+    /// The same, since the only server is killed. It may have forgotten the deliveries of its last
+    /// moment.
+    BeginsKilled,
     /// The same, and nothing that the server does from here on may reach its disk: started again,
     /// it may have forgotten that a call has ended.
     BeginsUnwritten,
@@ -64,6 +99,9 @@ pub enum Excuse {
     Ends,
     /// The consumer was deleted, and with it what was delivered how often.
     Forgets,
+    /// From here on, other consumers may take the calls: what waits for its next attempt is queued
+    /// again, with its attempts.
+    BeginsRequeuing,
     /// The streams were deleted with what they held.
     Deletes,
 }
@@ -80,6 +118,13 @@ pub enum Step {
         /// Whether other calls have the same id.
         shares_id: bool,
     },
+    /// The client asks for its result to be kept.
+    ResultWanted,
+    /// The client wants it to run later.
+    Delayed {
+        /// It may not run before this time.
+        due: Duration,
+    },
     /// The gateway answered the client.
     Answered {
         /// 202: it is stored.
@@ -92,6 +137,14 @@ pub enum Step {
     Unanswered,
     /// The gateway let the client wait for longer than it may.
     Hung,
+    /// The client had asked to wait for its result, and the call is stored. Recorded after
+    /// [`Step::Answered`].
+    WaitAnswered {
+        /// When the client asked.
+        asked: Duration,
+        /// The result; `None`: the answer was 202.
+        result: Option<SeenResult>,
+    },
     /// The client asked for its cancellation.
     CancelSent,
     /// The gateway answered that: 202 is the promise that it does not start any more.
@@ -109,6 +162,15 @@ pub enum Step {
         asked: Duration,
         /// What the answer was.
         reported: Reported,
+    },
+    /// The gateway answered what the result is.
+    ResultRead {
+        /// When the client asked.
+        asked: Duration,
+        /// What the answer was.
+        read: ResultRead,
+        /// Whether all calls had left their queues before the client asked.
+        is_last: bool,
     },
     /// The function was called.
     Started {
@@ -157,6 +219,8 @@ pub enum Step {
 /// Where a call is, as the gateway answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
+    /// It is delayed, and not due.
+    Scheduled,
     /// It was not delivered yet.
     Queued,
     /// It was delivered, and no worker says more.
@@ -181,6 +245,45 @@ pub enum Reported {
     Other(u16),
 }
 
+/// What the gateway answered to `GET /async-function/ID/result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultRead {
+    /// 200: the result.
+    Kept(SeenResult),
+    /// 202: the call has not ended.
+    Pending,
+    /// 410: it has ended, and its result is not kept.
+    NotKept,
+    /// 404: nothing is known of it.
+    Unknown,
+    /// 503, or no answer at all.
+    Unavailable,
+    /// Another status.
+    Other(u16),
+}
+
+/// The result of a call, as its client got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenResult {
+    /// How the call ended.
+    pub end: EndState,
+    /// The status of the function.
+    pub status: u16,
+    /// Where the body is from.
+    pub body: SeenBody,
+}
+
+/// Where the body of a result is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeenBody {
+    /// The result has no body.
+    Empty,
+    /// It is what this invocation of the call answered.
+    OfRun(u64),
+    /// It is no response to this call.
+    Foreign,
+}
+
 // === impl Reported ===
 
 impl Reported {
@@ -195,6 +298,7 @@ impl Reported {
         }
         let call: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         match call["state"].as_str().unwrap_or_default() {
+            "scheduled" => Self::Scheduled,
             "queued" => Self::Queued,
             "delivered" => Self::Delivered,
             "running" => Self::Running,
@@ -212,7 +316,10 @@ impl Reported {
     /// Whether this says that the call has not ended.
     #[must_use]
     pub fn is_pending(self) -> bool {
-        matches!(self, Self::Queued | Self::Delivered | Self::Running | Self::Waiting)
+        matches!(
+            self,
+            Self::Scheduled | Self::Queued | Self::Delivered | Self::Running | Self::Waiting
+        )
     }
 }
 
@@ -220,6 +327,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Step(_, step) => step.fmt(f),
+            Self::Batch(batch, step) => write!(f, "-- batch {batch}: {step}"),
             Self::Fault { name, .. } => write!(f, "-- {name}"),
             Self::Concurrency { queue, total: Some(total) } => {
                 write!(f, "-- queue {queue} has at most {total} invocations open")
@@ -228,6 +336,25 @@ impl fmt::Display for What {
                 write!(f, "-- queue {queue} has no total of invocations")
             }
             Self::Late(by) => write!(f, "-- the recorder was late by {} ms", by.as_millis()),
+        }
+    }
+}
+
+impl fmt::Display for BatchStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let write = |f: &mut fmt::Formatter<'_>, report: &BatchReport| {
+            write!(f, "{}, {:?}", report.state, report.counts)
+        };
+        match self {
+            Self::Submitted { calls, .. } => write!(f, "submitted with the calls {calls:?}"),
+            Self::Answered(Some(status)) => write!(f, "answered {status}"),
+            Self::Answered(None) => f.write_str("not answered"),
+            Self::ReportedLast(None) => f.write_str("not known at last"),
+            Self::Reported(report) | Self::ReportedLast(Some(report)) => write(f, report),
+            Self::CallbackReceived { report, taken } => {
+                f.write_str(if *taken { "callback: " } else { "callback, not taken: " })?;
+                write(f, report)
+            }
         }
     }
 }
@@ -241,6 +368,19 @@ impl fmt::Display for Step {
                 f.write_str(if *shares_id { ", with a shared id" } else { "" })
             }
             Self::Answered { status, .. } => write!(f, "answered {status}"),
+            Self::ResultWanted => f.write_str("its result is to be kept"),
+            Self::Delayed { due } => write!(f, "not to run before {:.3} s", due.as_secs_f64()),
+            Self::WaitAnswered { asked, result } => {
+                write!(f, "waited since {:.3} s: ", asked.as_secs_f64())?;
+                match result {
+                    Some(result) => result.fmt(f),
+                    None => f.write_str("no result"),
+                }
+            }
+            Self::ResultRead { asked, read, is_last } => {
+                let when = if *is_last { "at last" } else { "" };
+                write!(f, "result asked {when} at {:.3} s: {read:?}", asked.as_secs_f64())
+            }
             Self::Unanswered => f.write_str("not answered: the connection broke"),
             Self::Hung => f.write_str("not answered in time"),
             Self::CancelSent => f.write_str("cancellation sent"),
@@ -272,6 +412,13 @@ impl fmt::Display for Step {
     }
 }
 
+impl fmt::Display for SeenResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { end, status, body } = self;
+        write!(f, "{end} with status {status}, body {body:?}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +432,7 @@ mod tests {
             Reported::Done(499)
         );
         assert_eq!(of(r#"{"state":"expired"}"#), Reported::Expired);
+        assert_eq!(of(r#"{"state":"scheduled","notBefore":"…"}"#), Reported::Scheduled);
         assert_eq!(of("no JSON"), Reported::Other(200));
         assert_eq!(Reported::of(404, b""), Reported::Unknown);
         assert_eq!(Reported::of(409, b""), Reported::Other(409));

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use super::event::{Event, Excuse, QueueNumber, What};
 
+/// How long before it is killed a server may not have written what it delivered. nats-server 2.15
+/// writes the progress of a consumer ten times a second, if it is not busy.
+pub const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// A fault, and the time over which it lasted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultWindow {
@@ -27,10 +31,15 @@ pub struct FaultWindow {
 pub enum FaultKind {
     /// A worker, or its lease, may have died.
     Lost,
+    /// The same, since the only server was killed. It may have forgotten what it delivered in the
+    /// [`LAST_MOMENT`].
+    Killed,
     /// The same, and what the server did was not written.
     Unwritten,
     /// The consumer was deleted, and with it what was delivered how often.
     Forgotten,
+    /// The consumers were replaced, after the attempts of what waited were recorded.
+    Requeued,
     /// The streams were deleted with what they held.
     Deleted,
 }
@@ -55,6 +64,8 @@ pub fn windows(history: &[Event]) -> Vec<FaultWindow> {
             Excuse::Forgets => windows.push(window(FaultKind::Forgotten)),
             Excuse::Deletes => windows.push(window(FaultKind::Deleted)),
             Excuse::Begins => begun.push(window(FaultKind::Lost)),
+            Excuse::BeginsKilled => begun.push(window(FaultKind::Killed)),
+            Excuse::BeginsRequeuing => begun.push(window(FaultKind::Requeued)),
             Excuse::BeginsUnwritten => begun.push(window(FaultKind::Unwritten)),
             Excuse::Ends => {
                 // The last one that began, of the same queue: faults of two queues may overlap.
@@ -71,26 +82,39 @@ pub fn windows(history: &[Event]) -> Vec<FaultWindow> {
     windows
 }
 
+/// Whether a time is in the last moment before a server was killed.
+#[must_use]
+pub fn is_in_last_moment(at: Duration, killed: Duration) -> bool {
+    at <= killed && killed <= at + LAST_MOMENT
+}
+
 /// The faults of one queue, one for each lease that they lasted: each excuses one repeat of a call.
 #[derive(Clone, Debug)]
 pub(super) struct Faults {
     /// Since when and until when, by the end.
     hits: Vec<(Duration, Duration)>,
+    killed: Vec<Duration>,
     unwritten: Vec<(Duration, Duration)>,
     forgotten: Vec<Duration>,
+    requeued: Vec<(Duration, Duration)>,
     deleted: Vec<Duration>,
 }
 
 impl Faults {
     pub(super) fn of(windows: &[FaultWindow], queue: QueueNumber, lease: Duration) -> Self {
-        let (mut hits, mut unwritten) = (Vec::new(), Vec::new());
-        let (mut forgotten, mut deleted) = (Vec::new(), Vec::new());
+        let (mut hits, mut killed, mut unwritten) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut forgotten, mut requeued, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
         for fault in windows.iter().filter(|fault| fault.queue.is_none_or(|only| only == queue)) {
             match fault.kind {
                 FaultKind::Lost => {}
+                FaultKind::Killed => killed.push(fault.since),
                 FaultKind::Unwritten => unwritten.push((fault.since, fault.until)),
                 FaultKind::Forgotten => {
                     forgotten.push(fault.since);
+                    continue;
+                }
+                FaultKind::Requeued => {
+                    requeued.push((fault.since, fault.until));
                     continue;
                 }
                 FaultKind::Deleted => {
@@ -107,7 +131,7 @@ impl Faults {
             hits.push((since, fault.until));
         }
         hits.sort_by_key(|(_, until)| *until);
-        Self { hits, unwritten, forgotten, deleted }
+        Self { hits, killed, unwritten, forgotten, requeued, deleted }
     }
 
     /// How many could hit what was in flight between these times, if they hit as long as `reaches`
@@ -135,6 +159,12 @@ impl Faults {
         self.hits.iter().filter(hits).count() as u64
     }
 
+    /// Whether one that lasts was there between these times.
+    pub(super) fn last_between(&self, since: Duration, until: Duration) -> bool {
+        let mut lasting = self.hits.iter().filter(|(begins, ends)| begins < ends);
+        lasting.any(|(begins, ends)| *begins <= until && since <= *ends)
+    }
+
     /// How many of these repeats have no fault of their own. Each repeat is a span of time in which
     /// a fault must have been.
     pub(super) fn unexcused(&self, mut repeats: Vec<(Duration, Duration)>) -> usize {
@@ -153,9 +183,19 @@ impl Faults {
         self.unwritten.iter().any(|(since, until)| *since <= at && at <= *until)
     }
 
+    /// Whether a server may have forgotten a delivery of that time.
+    pub(super) fn is_delivery_forgotten(&self, at: Duration) -> bool {
+        self.killed.iter().any(|killed| is_in_last_moment(at, *killed))
+    }
+
     /// Whether the attempts of a call that was in flight between these times were forgotten.
     pub(super) fn forgotten(&self, since: Duration, until: Duration) -> u64 {
         self.forgotten.iter().filter(|at| since <= **at && **at <= until).count() as u64
+    }
+
+    /// Whether the calls were queued again by a time, and no run has `started` since then.
+    pub(super) fn is_requeued(&self, time: Duration, started: impl Fn(Duration) -> bool) -> bool {
+        self.requeued.iter().any(|(since, until)| *since <= time && !started(*until))
     }
 
     /// Whether the stream was deleted after a time.

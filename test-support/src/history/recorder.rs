@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::event::{CallNumber, Event, Excuse, QueueNumber, REPLAYED, Step, What};
+use super::event::{
+    BatchNumber, BatchStep, CallNumber, Event, Excuse, QueueNumber, REPLAYED, Step, What,
+};
 
 /// The history of a run in the making. Clones write to the same.
 #[derive(Clone, Debug)]
@@ -35,6 +37,11 @@ impl Recorder {
         let mut history = self.lock();
         let call = if history.replayed.contains(&call) { call + REPLAYED } else { call };
         self.record(&mut history, What::Step(call, step));
+    }
+
+    /// Records a step of a batch, now.
+    pub fn batch(&self, batch: BatchNumber, step: BatchStep) {
+        self.record(&mut self.lock(), What::Batch(batch, step));
     }
 
     /// Records that a dead letter is about to be replayed, and returns whether that is its call's
@@ -86,6 +93,12 @@ impl Recorder {
     #[must_use]
     pub fn time_of(&self, date: SystemTime) -> Duration {
         date.duration_since(self.date).unwrap_or_default()
+    }
+
+    /// The date at a time since the beginning.
+    #[must_use]
+    pub fn date_at(&self, time: Duration) -> SystemTime {
+        self.date + time
     }
 
     /// What has been seen so far, in order.

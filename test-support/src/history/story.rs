@@ -56,7 +56,7 @@ fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
 
 fn is_worth_telling(what: &What) -> bool {
     match what {
-        What::Fault { .. } | What::Concurrency { .. } => true,
+        What::Fault { .. } | What::Concurrency { .. } | What::Batch(..) => true,
         What::Late(by) => *by >= WORTH_TELLING,
         What::Step(..) => false,
     }

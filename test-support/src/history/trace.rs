@@ -151,8 +151,14 @@ fn of(step: Step) -> Option<TraceStep> {
         Step::LeftResult => TraceStep::LeftResult,
         Step::DeadLetter { .. } => TraceStep::DeadLetter,
         Step::ResultDeadLetter => TraceStep::ResultDeadLetter,
-        // The model asks for no status, and a replay is another call.
-        Step::StatusAnswered { .. } | Step::Replayed => return None,
+        // The model asks for no status and no result, and a replay is another call. A delay is a
+        // time in which nothing is delivered.
+        Step::StatusAnswered { .. }
+        | Step::Delayed { .. }
+        | Step::ResultWanted
+        | Step::ResultRead { .. }
+        | Step::WaitAnswered { .. }
+        | Step::Replayed => return None,
     })
 }
 

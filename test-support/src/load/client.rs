@@ -8,37 +8,32 @@ use std::{
     time::Duration,
 };
 
+use asyncqueue::headers::{X_CALL_STATE, X_FUNCTION_STATUS};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Collected, Full};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use jiff::Timestamp;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
-    function,
-    plan::{Id, PlannedCall},
+    body, function,
+    plan::{Delay, Id, PlannedBatch, PlannedCall},
     receiver::Receiver,
 };
 use crate::history::{
-    event::{CallNumber, QueueNumber, Reported, Step},
+    call_ids,
+    event::{CallNumber, QueueNumber, Reported, ResultRead, SeenResult, Step},
     recorder::Recorder,
 };
 
-/// The first function of each queue.
-pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
-
-/// Returns the name of a function of a queue.
-#[must_use]
-pub fn function_name(queue: QueueNumber, function: u64) -> String {
-    let name = FUNCTIONS[queue];
-    if function == 0 { name.to_owned() } else { format!("{name}-{function}") }
-}
+mod batches;
 
 /// Before a client comes again that was refused for now. Sooner than Retry-After says: the more it
 /// is refused, the more is seen.
@@ -46,6 +41,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// For how long a client comes again and again.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long results are kept: longer than any scenario lasts.
+const KEEP: &str = "1h";
 
 /// A client. Clones know of the same calls.
 #[derive(Clone, Debug)]
@@ -65,6 +63,25 @@ struct Known {
     sharers: HashMap<String, Vec<CallNumber>>,
     /// The ids of calls to ask about when all is over.
     asked: Vec<(PlannedCall, String)>,
+    /// The batches to ask about when all is over.
+    batches: Vec<PlannedBatch>,
+}
+
+/// A call as its client submits it, each time the same.
+struct Submission<'a> {
+    call: &'a PlannedCall,
+    callback_url: Option<&'a str>,
+    /// The time before which it may not run.
+    due: Option<Duration>,
+}
+
+/// When a client reads the result of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// At any time.
+    Any,
+    /// When all calls have left their queues.
+    Last,
 }
 
 /// What the gateway said.
@@ -72,6 +89,10 @@ struct Answer {
     status: u16,
     call_id: Option<String>,
     retry_after: bool,
+    /// The result of the call, if this is one.
+    result: Option<SeenResult>,
+    /// Whether that is what the client waited for.
+    is_waited: bool,
     body: Bytes,
 }
 
@@ -111,29 +132,40 @@ impl Client {
     pub async fn ask_all(&self) {
         let asked = std::mem::take(&mut self.lock().asked);
         for (call, id) in asked {
-            self.ask_status(&call, &id).await;
+            if call.ask_after.is_some() {
+                self.ask_status(&call, &id).await;
+            }
+            if call.has_result() {
+                self.read_result(&call, &id, Moment::Last).await;
+            }
         }
+        self.ask_batches().await;
     }
 
     /// One call, from its first submission to its cancellation.
     async fn see_through(&self, call: &PlannedCall, callback_url: Option<&str>) {
         let own_id = match call.id {
             Id::Generated => None,
-            Id::Own => Some(format!("client-{}", call.number)),
+            Id::Own => Some(call_ids::own_id(call.number)),
             Id::Shared(id) => Some(shared_id(call.queue, id)),
         };
         if let (Id::Shared(_), Some(id)) = (call.id, &own_id) {
             self.lock().sharers.entry(id.clone()).or_default().push(call.number);
         }
-        let Some(id) = self.submit(call, own_id, callback_url).await else { return };
+        let due = call.delay.map(|delay| self.recorder.now() + delay.time());
+        let submission = Submission { call, callback_url, due };
+        let Some(id) = self.submit(&submission, own_id).await else { return };
         for _ in 0..call.repeats {
             // 202 again, or not known: the call is stored in any case.
-            let _ = self.submit_once(call, Some(&id), callback_url).await;
+            let _ = self.submit_once(&submission, Some(&id)).await;
         }
         let asking = async {
             if let Some(after) = call.ask_after {
                 sleep(after).await;
                 self.ask_status(call, &id).await;
+                if call.has_result() && !matches!(call.id, Id::Shared(_)) {
+                    self.read_result(call, &id, Moment::Any).await;
+                }
             }
         };
         let cancelling = async {
@@ -143,22 +175,22 @@ impl Client {
             }
         };
         tokio::join!(asking, cancelling);
-        if call.ask_after.is_some() && !matches!(call.id, Id::Shared(_)) {
+        let is_asked = call.ask_after.is_some() || call.has_result();
+        if is_asked && !matches!(call.id, Id::Shared(_)) {
             self.lock().asked.push((*call, id));
         }
     }
 
     /// Submits until the call is stored, or for certain is not; returns its id if it is.
-    async fn submit(
-        &self,
-        call: &PlannedCall,
-        mut id: Option<String>,
-        callback_url: Option<&str>,
-    ) -> Option<String> {
+    async fn submit(&self, submission: &Submission<'_>, mut id: Option<String>) -> Option<String> {
         let deadline = Instant::now() + WAIT_TIMEOUT;
         while Instant::now() < deadline {
-            match self.submit_once(call, id.as_deref(), callback_url).await {
-                Ok(Answer { status: 202, call_id, .. }) => return call_id,
+            match self.submit_once(submission, id.as_deref()).await {
+                Ok(
+                    Answer { is_waited: true, call_id, .. } | Answer { status: 202, call_id, .. },
+                ) => {
+                    return call_id;
+                }
                 // The id makes the repeat safe.
                 Ok(Answer { status: 429 | 503 | 507, call_id, .. }) => id = call_id.or(id),
                 Ok(_) => return None,
@@ -172,23 +204,44 @@ impl Client {
 
     async fn submit_once(
         &self,
-        call: &PlannedCall,
+        submission: &Submission<'_>,
         id: Option<&str>,
-        callback_url: Option<&str>,
     ) -> Result<Answer, NoAnswer> {
+        let Submission { call, callback_url, due } = *submission;
         let shares_id = matches!(call.id, Id::Shared(_));
         let submitted =
             Step::Submitted { callback: callback_url.is_some(), queue: call.queue, shares_id };
         self.recorder.step(call.number, submitted);
-        let name = function_name(call.queue, call.function);
+        if call.has_result() {
+            self.recorder.step(call.number, Step::ResultWanted);
+        }
+        if let Some(due) = due {
+            self.recorder.step(call.number, Step::Delayed { due });
+        }
+        let asked = self.recorder.now();
+        let name = function::function_name(call.queue, call.function);
         let target = format!("/async-function/{name}?{}", function::query(call.number));
         let large = (call.header_bytes > 0).then(|| "x".repeat(call.header_bytes));
-        let headers =
-            [("x-call-id", id), ("x-callback-url", callback_url), ("x-large", large.as_deref())];
-        let answer = self.send(call, Method::POST, &target, &headers, vec![b'x'; call.bytes]).await;
+        let wait = call.waits.map(|time| format!("wait={}", time.as_secs()));
+        let (delay, date) = self.delay_headers(call.delay, due);
+        let headers = [
+            ("x-call-id", id),
+            ("x-callback-url", callback_url),
+            ("x-large", large.as_deref()),
+            ("x-keep-result", call.keeps_result.then_some(KEEP)),
+            ("prefer", wait.as_deref()),
+            ("x-delay", delay.as_deref()),
+            ("x-not-before", date.as_deref()),
+        ];
+        let answer =
+            self.send(call.number, Method::POST, &target, &headers, vec![b'x'; call.bytes]).await;
         self.recorder.step(
             call.number,
             match &answer {
+                // Who waits learns that the call is stored when it has ended.
+                Ok(Answer { is_waited: true, .. }) => {
+                    Step::Answered { status: 202, retry_after: false }
+                }
                 Ok(answer) => {
                     Step::Answered { status: answer.status, retry_after: answer.retry_after }
                 }
@@ -196,7 +249,29 @@ impl Client {
                 Err(NoAnswer::Hung) => Step::Hung,
             },
         );
+        if call.waits.is_some()
+            && let Ok(Answer { result, is_waited, status, .. }) = &answer
+            && (*is_waited || *status == 202)
+        {
+            self.recorder.step(call.number, Step::WaitAnswered { asked, result: *result });
+        }
         answer
+    }
+
+    /// The values of X-Delay and X-Not-Before.
+    fn delay_headers(
+        &self,
+        delay: Option<Delay>,
+        due: Option<Duration>,
+    ) -> (Option<String>, Option<String>) {
+        match (delay, due) {
+            (Some(Delay::By(time)), _) => (Some(format!("{}ms", time.as_millis())), None),
+            (Some(Delay::Until(_)), Some(due)) => {
+                let date = Timestamp::try_from(self.recorder.date_at(due)).expect("a date");
+                (None, Some(date.to_string()))
+            }
+            _ => (None, None),
+        }
     }
 
     /// Cancels a call, as often as it takes to get an answer that lasts.
@@ -211,7 +286,7 @@ impl Client {
             let record = |step| meant.iter().for_each(|meant| self.recorder.step(*meant, step));
             record(Step::CancelSent);
             let target = format!("/async-function/{id}");
-            match self.send(call, Method::DELETE, &target, NO_HEADERS, Vec::new()).await {
+            match self.send(call.number, Method::DELETE, &target, NO_HEADERS, Vec::new()).await {
                 Ok(Answer { status, retry_after, .. }) => {
                     record(Step::CancelAnswered { status, retry_after });
                     if status != 503 {
@@ -227,7 +302,8 @@ impl Client {
 
     async fn ask_status(&self, call: &PlannedCall, id: &str) {
         let (asked, target) = (self.recorder.now(), format!("/async-function/{id}"));
-        let step = match self.send(call, Method::GET, &target, NO_HEADERS, Vec::new()).await {
+        let step = match self.send(call.number, Method::GET, &target, NO_HEADERS, Vec::new()).await
+        {
             Ok(answer) => {
                 Step::StatusAnswered { asked, reported: Reported::of(answer.status, &answer.body) }
             }
@@ -239,16 +315,33 @@ impl Client {
         self.recorder.step(call.number, step);
     }
 
+    async fn read_result(&self, call: &PlannedCall, id: &str, moment: Moment) {
+        let (asked, target) = (self.recorder.now(), format!("/async-function/{id}/result"));
+        let read = match self.send(call.number, Method::GET, &target, NO_HEADERS, Vec::new()).await
+        {
+            Ok(Answer { status: 200, result: Some(result), .. }) => ResultRead::Kept(result),
+            Ok(Answer { status: 202, .. }) => ResultRead::Pending,
+            Ok(Answer { status: 404, .. }) => ResultRead::Unknown,
+            Ok(Answer { status: 410, .. }) => ResultRead::NotKept,
+            Ok(Answer { status: 503, .. }) | Err(NoAnswer::Broken) => ResultRead::Unavailable,
+            Ok(Answer { status, .. }) => ResultRead::Other(status),
+            Err(NoAnswer::Hung) => return self.recorder.step(call.number, Step::Hung),
+        };
+        let is_last = moment == Moment::Last;
+        self.recorder.step(call.number, Step::ResultRead { asked, read, is_last });
+    }
+
+    /// Sends a request for a call or batch with this number.
     async fn send(
         &self,
-        call: &PlannedCall,
+        number: CallNumber,
         method: Method,
         target: &str,
         headers: &[(&str, Option<&str>)],
         body: Vec<u8>,
     ) -> Result<Answer, NoAnswer> {
         // Where one gateway is away, there may be another.
-        let first = usize::try_from(call.number).unwrap_or_default();
+        let first = usize::try_from(number).unwrap_or_default();
         for turn in 0..self.gateways.len() {
             let gateway = self.gateways[(first + turn) % self.gateways.len()];
             let mut request =
@@ -259,7 +352,7 @@ impl Client {
                 }
             }
             let request = request.body(Full::from(body.clone())).expect("a request");
-            match timeout(self.limit, self.exchange(request)).await {
+            match timeout(self.limit, self.exchange(number, request)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if error.is_connect() => {}
                 Ok(Err(_)) => return Err(NoAnswer::Broken),
@@ -271,21 +364,35 @@ impl Client {
 
     async fn exchange(
         &self,
+        call: CallNumber,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, hyper_util::client::legacy::Error> {
         let response = self.http.request(request).await?;
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let (status, retry_after) = (response.status().as_u16(), header("retry-after").is_some());
+        let (head, body) = response.into_parts();
+        let header = |name| text(&head.headers, name);
+        let (status, retry_after) = (head.status.as_u16(), header("retry-after").is_some());
         let call_id = header("x-call-id").map(str::to_owned);
+        let is_waited = header("preference-applied") == Some("wait");
         // An answer that breaks off is read as one that says nothing.
-        let body =
-            response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
-        Ok(Answer { status, call_id, retry_after, body })
+        let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+        let result = seen_result(call, &head.headers, &body);
+        Ok(Answer { status, call_id, retry_after, result, is_waited, body })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().expect("no client panicked")
     }
+}
+
+/// Reads the result of a call from an answer.
+fn seen_result(call: CallNumber, headers: &HeaderMap, body: &[u8]) -> Option<SeenResult> {
+    let end = text(headers, X_CALL_STATE.as_str())?.parse().ok()?;
+    let status = text(headers, X_FUNCTION_STATUS.as_str())?.parse().ok()?;
+    Some(SeenResult { end, status, body: body::read(call, body) })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
 fn shared_id(queue: QueueNumber, id: u64) -> String {

@@ -16,11 +16,12 @@ use hyper::body::{Frame, Incoming};
 use tokio::task::JoinSet;
 
 use super::{
+    body,
     listener::listen,
     plan::{Answer, Behaviour, Failure, PlannedCall},
 };
 use crate::history::{
-    event::{CallNumber, Step},
+    event::{CallNumber, QueueNumber, Step},
     recorder::Recorder,
 };
 
@@ -98,6 +99,16 @@ impl Function {
     }
 }
 
+/// The first function of each queue.
+pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
+
+/// Returns the name of a function of a queue.
+#[must_use]
+pub fn function_name(queue: QueueNumber, function: u64) -> String {
+    let name = FUNCTIONS[queue];
+    if function == 0 { name.to_owned() } else { format!("{name}-{function}") }
+}
+
 /// The number of a call, as the query that its client sends with it.
 #[must_use]
 pub fn query(number: CallNumber) -> String {
@@ -117,21 +128,22 @@ impl State {
         let behaviour = behaviour.expect("each call is planned");
         let mut run = self.begin(number);
         if request.into_body().collect().await.is_err() {
-            return whole(400, Answer::Short);
+            return whole(400, Bytes::new(), behaviour.answer);
         }
+        let text = body::of_run(number, run.number);
         tokio::time::sleep(behaviour.takes).await;
         if run.number > behaviour.fails {
             run.returns(200);
-            return whole(200, behaviour.answer);
+            return whole(200, text, behaviour.answer);
         }
         match behaviour.failure {
             Failure::Status(status) => {
                 run.returns(status);
-                whole(status, behaviour.answer)
+                whole(status, text, behaviour.answer)
             }
             Failure::TooMany(retry_after) => {
                 run.returns(429);
-                let mut answer = whole(429, behaviour.answer);
+                let mut answer = whole(429, text, behaviour.answer);
                 answer
                     .headers_mut()
                     .insert("retry-after", retry_after.parse().expect("a header's value"));
@@ -151,7 +163,7 @@ impl State {
             }
             Failure::Silent => {
                 tokio::time::sleep(HANG_TIME).await;
-                whole(200, Answer::Short)
+                whole(200, text, Answer::Short)
             }
         }
     }
@@ -188,10 +200,10 @@ impl Drop for Run<'_> {
     }
 }
 
-fn whole(status: u16, answer: Answer) -> Response<Body> {
+fn whole(status: u16, text: Bytes, answer: Answer) -> Response<Body> {
     let body = match answer {
         Answer::Long(bytes) => Bytes::from(vec![b'x'; bytes]),
-        Answer::Short | Answer::ManyHeaders | Answer::WideHeader => Bytes::from_static(b"ok"),
+        Answer::Short | Answer::ManyHeaders | Answer::WideHeader => text,
     };
     let body = Full::new(body).map_err(|never: Infallible| match never {});
     let mut response = Response::builder().status(status);

@@ -14,6 +14,13 @@ pub fn call_of(headers: &HeaderMap) -> Option<CallNumber> {
     function::number_in(call.query.as_deref())
 }
 
+/// Whether a result is the report of a batch.
+#[must_use]
+pub fn is_of_batch(headers: &HeaderMap) -> bool {
+    Callback::decode(headers, Bytes::new())
+        .is_ok_and(|result| receiver::batch_in(result.url.as_url().path()).is_some())
+}
+
 /// The number of the call that a result belongs to.
 #[must_use]
 pub fn call_of_result(headers: &HeaderMap) -> Option<CallNumber> {

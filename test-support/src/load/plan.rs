@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::history::event::{CallNumber, QueueNumber};
+use crate::history::event::{BatchNumber, CallNumber, QueueNumber};
 
 /// A call that will be submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,43 @@ pub struct PlannedCall {
     pub cancel_after: Option<Duration>,
     /// How long after its 202 the client asks where it is, and once more when all is over.
     pub ask_after: Option<Duration>,
+    /// Whether the client asks for its result to be kept, and reads it when all is over.
+    pub keeps_result: bool,
+    /// How long the client waits for its result when it submits the call, in whole seconds.
+    pub waits: Option<Duration>,
+    /// Since when it may run; `None`: at once.
+    pub delay: Option<Delay>,
     /// Bytes of its body.
     pub bytes: usize,
     /// Bytes of a header that its client sends; 0: none.
     pub header_bytes: usize,
+}
+
+/// A batch that will be submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedBatch {
+    /// Its number.
+    pub number: BatchNumber,
+    /// When the client sends it, since the beginning of the load.
+    pub at: Duration,
+    /// Its calls, all of one queue. When they are sent, repeated, cancelled or asked for is that of
+    /// the batch.
+    pub calls: Vec<PlannedCall>,
+    /// What the receiver of its callback does; `None`: the client wants none.
+    pub callback: Option<Reception>,
+    /// Whether the first failure cancels the rest.
+    pub cancels_rest: bool,
+    /// How often the client sends it again after its 202.
+    pub repeats: u32,
+}
+
+/// How a client delays a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delay {
+    /// By this time, in whole milliseconds, after the gateway has accepted it.
+    By(Duration),
+    /// Until the date that is so long after the client sends it.
+    Until(Duration),
 }
 
 /// Who gives a call its id.
@@ -79,7 +112,7 @@ pub enum Failure {
 /// What a whole answer of the function is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Two bytes.
+    /// A line.
     Short,
     /// 70 KB of headers, more than NATS takes in one message.
     ManyHeaders,
@@ -125,6 +158,16 @@ pub struct Mix {
     pub cancelled_at: CancelAt,
     /// Share of which the client asks where they are.
     pub asked: u32,
+    /// Share whose results are kept.
+    pub kept: u32,
+    /// Share whose clients wait for the result.
+    pub waiting: u32,
+    /// How long those wait.
+    pub waits: Duration,
+    /// Share that is delayed.
+    pub delayed: u32,
+    /// The longest delay.
+    pub longest_delay: Duration,
     /// Share of which at least one invocation fails.
     pub failing: u32,
     /// How many invocations of those fail.
@@ -143,6 +186,10 @@ pub struct Mix {
     pub callbacks: u32,
     /// What their receivers do.
     pub receptions: &'static [Reception],
+    /// How many batches there are besides the calls.
+    pub batches: u64,
+    /// The number of calls in a batch, from and to.
+    pub batch_calls: (u64, u64),
     /// The size of bodies, from and to.
     pub bytes: (usize, usize),
     /// The size of a header of the client's, from and to.
@@ -185,6 +232,11 @@ impl Default for Mix {
             cancelled: 10,
             cancelled_at: CancelAt::Within(Duration::from_secs(2)),
             asked: 30,
+            kept: 0,
+            waiting: 0,
+            waits: Duration::from_secs(5),
+            delayed: 0,
+            longest_delay: Duration::from_secs(5),
             failing: 20,
             // Some once, some twice, some to their end.
             fails: &[1, 2, ALWAYS],
@@ -195,9 +247,33 @@ impl Default for Mix {
             answers: &[Answer::Short],
             callbacks: 60,
             receptions: &[Reception::Prompt, Reception::Prompt, Reception::Refuses(1, 500)],
+            batches: 0,
+            batch_calls: (1, 12),
             bytes: (0, 4096),
             header_bytes: (0, 0),
         }
+    }
+}
+
+// === impl Delay ===
+
+impl Delay {
+    /// How long after the client sends it the call may not run.
+    #[must_use]
+    pub fn time(self) -> Duration {
+        match self {
+            Self::By(time) | Self::Until(time) => time,
+        }
+    }
+}
+
+// === impl PlannedCall ===
+
+impl PlannedCall {
+    /// Whether its result is kept for its client.
+    #[must_use]
+    pub fn has_result(&self) -> bool {
+        self.keeps_result || self.waits.is_some()
     }
 }
 
@@ -220,8 +296,49 @@ pub fn plan(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedCall> {
                 cancel_after: happens(mix.cancelled, rng)
                     .then(|| cancel_after(mix, behaviour, rng)),
                 ask_after: happens(mix.asked, rng).then(|| up_to(mix.slowest, rng)),
+                keeps_result: happens(mix.kept, rng),
+                waits: happens(mix.waiting, rng).then_some(mix.waits),
+                delay: happens(mix.delayed, rng).then(|| delay(mix, rng)),
                 bytes: rng.random_range(mix.bytes.0..=mix.bytes.1),
                 header_bytes: rng.random_range(mix.header_bytes.0..=mix.header_bytes.1),
+            }
+        })
+        .collect()
+}
+
+/// The batches of a load, in the order of their times.
+pub fn plan_batches(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedBatch> {
+    let step = mix.over / u32::try_from(mix.batches.max(1)).unwrap_or(u32::MAX);
+    let mut planned = 0;
+    (0..mix.batches)
+        .map(|number| {
+            let size = rng.random_range(mix.batch_calls.0..=mix.batch_calls.1);
+            let queue = rng.random_range(0..mix.queues);
+            let one = Mix { calls: size, ..mix.clone() };
+            let mut calls = plan(&one, rng);
+            for call in &mut calls {
+                *call = PlannedCall {
+                    number: call.number + planned,
+                    queue,
+                    id: Id::Own,
+                    callback: None,
+                    cancel_after: None,
+                    ask_after: None,
+                    keeps_result: false,
+                    waits: None,
+                    delay: None,
+                    ..*call
+                };
+            }
+            planned += size;
+            PlannedBatch {
+                number,
+                at: step * u32::try_from(number).unwrap_or(u32::MAX),
+                calls,
+                callback: happens(mix.callbacks, rng)
+                    .then(|| mix.receptions.choose(rng).copied().unwrap_or(Reception::Prompt)),
+                cancels_rest: happens(mix.cancelled, rng),
+                repeats: u32::from(happens(mix.repeated, rng)),
             }
         })
         .collect()
@@ -256,6 +373,12 @@ fn cancel_after(mix: &Mix, behaviour: Behaviour, rng: &mut StdRng) -> Duration {
     }
 }
 
+fn delay(mix: &Mix, rng: &mut StdRng) -> Delay {
+    let millis = up_to(mix.longest_delay, rng).as_millis().try_into().unwrap_or(u64::MAX);
+    let time = Duration::from_millis(millis);
+    if rng.random() { Delay::By(time) } else { Delay::Until(time) }
+}
+
 fn happens(percent: u32, rng: &mut StdRng) -> bool {
     rng.random_range(0..100) < percent
 }
@@ -281,7 +404,8 @@ mod tests {
 
     #[test]
     fn a_mix_has_some_of_each_kind_and_of_what_it_excludes_none() {
-        let calls = plan(&Mix::default(), &mut StdRng::seed_from_u64(1));
+        let mix = Mix { kept: 20, waiting: 20, delayed: 20, ..Mix::default() };
+        let calls = plan(&mix, &mut StdRng::seed_from_u64(1));
         assert_eq!(calls.len(), 200);
         let any = |is: fn(&PlannedCall) -> bool| calls.iter().any(is);
         assert!(any(|call| call.id == Id::Own) && any(|call| call.id == Id::Generated));
@@ -289,6 +413,9 @@ mod tests {
         assert!(any(|call| call.repeats > 0) && any(|call| call.cancel_after.is_some()));
         assert!(any(|call| call.ask_after.is_some()) && any(|call| call.behaviour.fails == ALWAYS));
         assert!(any(|call| call.callback == Some(Reception::Refuses(1, 500))));
+        assert!(any(|call| call.keeps_result) && any(|call| call.waits.is_some()));
+        assert!(any(|call| matches!(call.delay, Some(Delay::By(_)))));
+        assert!(any(|call| matches!(call.delay, Some(Delay::Until(_)))));
         let none = Mix {
             cancelled: 0,
             callbacks: 0,
@@ -303,8 +430,27 @@ mod tests {
                 && call.callback.is_none()
                 && call.behaviour.fails == 0
                 && call.ask_after.is_none()
+                && !call.keeps_result
+                && call.waits.is_none()
+                && call.delay.is_none()
                 && !matches!(call.id, Id::Shared(_))
         }));
+    }
+
+    #[test]
+    fn batches_have_calls_of_one_queue_with_numbers_of_their_own() {
+        let mix = Mix { batches: 30, cancelled: 30, ..Mix::default() };
+        let batches = plan_batches(&mix, &mut StdRng::seed_from_u64(1));
+        assert!(batches.iter().any(|batch| batch.cancels_rest && batch.callback.is_some()));
+        assert!(batches.iter().all(|batch| !batch.calls.is_empty()));
+        let queue_of = |batch: &PlannedBatch| batch.calls[0].queue;
+        let is_of_one = |batch: &PlannedBatch| {
+            batch.calls.iter().all(|call| call.queue == queue_of(batch) && call.id == Id::Own)
+        };
+        assert!(batches.iter().all(is_of_one));
+        assert!(batches.iter().any(|batch| queue_of(batch) == 1));
+        let numbers = batches.iter().flat_map(|batch| &batch.calls).map(|call| call.number);
+        assert!(numbers.eq(0..batches.iter().map(|batch| batch.calls.len() as u64).sum()));
     }
 
     #[test]

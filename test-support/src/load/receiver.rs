@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 
 use super::{
     listener::listen,
-    plan::{PlannedCall, Reception},
+    plan::{PlannedBatch, PlannedCall, Reception},
 };
 use crate::{
     history::{
-        event::{CallNumber, Step},
+        event::{BatchNumber, BatchStep, CallNumber, Step},
         recorder::Recorder,
     },
     loopback::free_port,
@@ -25,6 +25,9 @@ use crate::{
 
 /// The path of callbacks, before the number of the call.
 const PATH: &str = "/callback/";
+
+/// The path of callbacks of batches, before the number of the batch.
+const BATCH_PATH: &str = "/batch/";
 
 /// A receiver on loopback, ended when it is dropped.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ struct State {
     recorder: Recorder,
     receptions: Mutex<HashMap<CallNumber, Reception>>,
     refused: Mutex<HashMap<CallNumber, u64>>,
+    batch_receptions: Mutex<HashMap<BatchNumber, Reception>>,
+    batch_refused: Mutex<HashMap<BatchNumber, u64>>,
 }
 
 /// A callback that has no answer yet. Dropped so, it was not taken.
@@ -54,8 +59,13 @@ struct Receiving {
 impl Receiver {
     /// Starts a receiver that records what it gets.
     pub async fn start(recorder: Recorder) -> Self {
-        let state =
-            Arc::new(State { recorder, receptions: Mutex::default(), refused: Mutex::default() });
+        let state = Arc::new(State {
+            recorder,
+            receptions: Mutex::default(),
+            refused: Mutex::default(),
+            batch_receptions: Mutex::default(),
+            batch_refused: Mutex::default(),
+        });
         let answering = state.clone();
         let (port, running) = listen(move |request| {
             let state = answering.clone();
@@ -72,13 +82,30 @@ impl Receiver {
         receptions.extend(calls.iter().filter_map(|call| Some((call.number, call.callback?))));
     }
 
+    /// Sets what it does with the callbacks of batches.
+    pub fn expect_batches(&self, batches: &[PlannedBatch]) {
+        let mut receptions = self.state.batch_receptions.lock().expect("no handler panicked");
+        receptions.extend(batches.iter().filter_map(|batch| Some((batch.number, batch.callback?))));
+    }
+
+    /// The callback URL of a batch, if it has one.
+    #[must_use]
+    pub fn batch_url(&self, batch: &PlannedBatch) -> Option<String> {
+        let server = self.server(batch.callback?);
+        Some(format!("{server}{BATCH_PATH}{}", batch.number))
+    }
+
+    fn server(&self, reception: Reception) -> &str {
+        match reception {
+            Reception::Dead => &self.dead,
+            _ => &self.url,
+        }
+    }
+
     /// The callback URL of a call, if it has one.
     #[must_use]
     pub fn url(&self, call: &PlannedCall) -> Option<String> {
-        let server = match call.callback? {
-            Reception::Dead => &self.dead,
-            _ => &self.url,
-        };
+        let server = self.server(call.callback?);
         Some(format!("{server}{PATH}{}", call.number))
     }
 }
@@ -89,8 +116,17 @@ pub fn number_in(path: &str) -> Option<CallNumber> {
     path.strip_prefix(PATH)?.parse().ok()
 }
 
+/// The number of a batch in the path of its callback URL.
+#[must_use]
+pub fn batch_in(path: &str) -> Option<BatchNumber> {
+    path.strip_prefix(BATCH_PATH)?.parse().ok()
+}
+
 impl State {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if let Some(batch) = batch_in(request.uri().path()) {
+            return self.answer_batch(batch, request).await;
+        }
         let call =
             number_in(request.uri().path()).expect("each callback has the number of its call");
         let status =
@@ -103,25 +139,50 @@ impl State {
             return respond(400);
         }
         let reception = self.receptions.lock().expect("no handler panicked").get(&call).copied();
-        let answer = match reception.expect("each callback is planned") {
-            Reception::Slow(time) => {
-                tokio::time::sleep(time).await;
-                200
-            }
-            Reception::Refuses(times, status) if self.refuse(call, times) => status,
-            Reception::Prompt | Reception::Refuses(..) | Reception::Dead => 200,
-        };
+        let answer = receive(&self.refused, reception, call).await;
         receiving.taken = answer == 200;
         drop(receiving);
         respond(answer)
     }
 
-    fn refuse(&self, call: CallNumber, times: u64) -> bool {
-        let mut refused = self.refused.lock().expect("no handler panicked");
-        let count = refused.entry(call).or_default();
-        *count += 1;
-        *count <= times
+    /// A callback of a batch is not cut off in tests: its receiver answers it as a whole.
+    async fn answer_batch(
+        &self,
+        batch: BatchNumber,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        let Ok(body) = request.into_body().collect().await else { return respond(400) };
+        let report = serde_json::from_slice(&body.to_bytes()).expect("a report of a batch");
+        let reception =
+            self.batch_receptions.lock().expect("no handler panicked").get(&batch).copied();
+        let answer = receive(&self.batch_refused, reception, batch).await;
+        let step = BatchStep::CallbackReceived { report, taken: answer == 200 };
+        self.recorder.batch(batch, step);
+        respond(answer)
     }
+}
+
+/// Does with a callback what is planned for it, and returns the status of the answer.
+async fn receive(
+    refused: &Mutex<HashMap<u64, u64>>,
+    reception: Option<Reception>,
+    number: u64,
+) -> u16 {
+    match reception.expect("each callback is planned") {
+        Reception::Slow(time) => {
+            tokio::time::sleep(time).await;
+            200
+        }
+        Reception::Refuses(times, status) if refuse(refused, number, times) => status,
+        Reception::Prompt | Reception::Refuses(..) | Reception::Dead => 200,
+    }
+}
+
+fn refuse(refused: &Mutex<HashMap<u64, u64>>, number: u64, times: u64) -> bool {
+    let mut refused = refused.lock().expect("no handler panicked");
+    let count = refused.entry(number).or_default();
+    *count += 1;
+    *count <= times
 }
 
 impl Drop for Receiving {

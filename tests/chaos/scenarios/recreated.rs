@@ -81,6 +81,9 @@ fn calls(queue: usize, takes: Duration) -> Vec<PlannedCall> {
         repeats: 0,
         cancel_after: None,
         ask_after: None,
+        keeps_result: false,
+        waits: None,
+        delay: None,
         bytes: 16,
         header_bytes: 0,
     };

@@ -20,6 +20,7 @@ use tracing::{error, warn};
 use super::{
     Call,
     batch_ends::BatchEnds,
+    ended_calls::EndedCalls,
     result_keeper::ResultKeeper,
     status::{StatusGuard, blocked_reporter},
 };
@@ -48,6 +49,7 @@ pub(crate) struct ResultPublisher {
     pub(crate) dead_letters: DeadLetterWriter,
     pub(crate) batches: BatchEnds,
     pub(crate) keeper: ResultKeeper,
+    pub(crate) ended: EndedCalls,
 }
 
 /// Outcome of publishing a result.
@@ -60,8 +62,8 @@ pub(crate) enum ResultOutcome {
 }
 
 impl ResultPublisher {
-    /// Reports the end of a call to its client, and records it in the call's batch unless the call
-    /// has another end.
+    /// Reports the end of a call to its client. Records it in the call's batch, and remembers that
+    /// the call is done, unless the call has another end.
     pub(crate) async fn publish(
         &self,
         call: &Call,
@@ -71,9 +73,14 @@ impl ResultPublisher {
         status: Option<&StatusGuard>,
         permit: &mut InFlightPermit,
     ) -> ResultOutcome {
+        let duration = reply.duration;
         let outcome = self.publish_result(call, end, code, reply, status, permit).await;
         if outcome == ResultOutcome::Settled {
             self.batches.record(call, end, code, status, permit).await;
+            // Other ends have records.
+            if end == EndState::Done {
+                self.ended.remember(call, code, duration);
+            }
         }
         outcome
     }

@@ -58,11 +58,13 @@ impl<'a> Call<'a> {
     pub(super) fn check(&self) -> (Tally, BTreeSet<Rule>) {
         let (mut tally, mut broken) = (self.tally(), BTreeSet::new());
         self.check_end(&mut broken);
+        self.check_delay(&mut broken);
         self.check_invocations(&mut broken, &mut tally);
         self.check_cancellations(&mut broken);
         self.check_callbacks(&mut broken, &mut tally);
         self.check_client(&mut broken);
         self.check_status(&mut broken);
+        self.check_results(&mut broken);
         (tally, broken)
     }
 
@@ -97,6 +99,7 @@ impl<'a> Call<'a> {
                     | Step::ResultDeadLetter
                     | Step::Replayed
                     | Step::StatusAnswered { .. }
+                    | Step::ResultRead { .. }
             )
         });
         happened.map_or(self.submitted_at(), |(at, _)| *at)
@@ -175,6 +178,15 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Whether an invocation had answered this status before a time, and is not retried for it.
+    pub(super) fn has_succeeded_before(&self, time: Duration, status: u16) -> bool {
+        let mut done = self.runs.iter().filter(|run| self.succeeded(run));
+        done.any(|run| match run.end {
+            Some((at, RunEnd::Returned(returned))) => at <= time && returned == status,
+            _ => false,
+        })
+    }
+
     /// Whether an invocation had failed at a time, so that the next may follow it.
     pub(super) fn failed_before(&self, run: &Run, time: Duration) -> bool {
         match run.end {
@@ -197,6 +209,11 @@ impl<'a> Call<'a> {
     /// Whether something that was recorded at `time` surely happened after what was recorded at
     /// `before`, though another connection brought it.
     pub(super) fn is_after(&self, time: Duration, before: Duration) -> bool {
-        time > before + self.rules.skew + self.lateness.between(before, time)
+        time > before + self.rules.skew + self.lateness_between(before, time)
+    }
+
+    /// For how long the recorder was late between two times.
+    pub(super) fn lateness_between(&self, since: Duration, until: Duration) -> Duration {
+        self.lateness.between(since, until)
     }
 }

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Rule, Tally, call::Call, runs};
+use super::{
+    Rule, Tally,
+    call::Call,
+    runs::{self, Run},
+};
 
 impl Call<'_> {
     pub(super) fn check_invocations(&self, broken: &mut BTreeSet<Rule>, tally: &mut Tally) {
@@ -30,13 +34,18 @@ impl Call<'_> {
     }
 
     fn check_attempts(&self, broken: &mut BTreeSet<Rule>) {
-        let (since, over, lease) = (self.submitted_at(), self.over_at(), self.rules.lease);
+        // The attempts of a delayed call count from when it is due.
+        let since = self.due_at().unwrap_or_default().max(self.submitted_at());
+        let (over, lease) = (self.over_at(), self.rules.lease);
         let failed: Vec<_> = self.runs.iter().filter(|run| self.failed_before(run, over)).collect();
         let count = failed.len() as u64;
+        let is_forgotten = |run: &&&Run| self.faults.is_delivery_forgotten(run.started);
+        let forgotten = failed.iter().filter(is_forgotten).count() as u64;
         let hits = self.faults.between(since, over, lease);
         // A consumer that is made again counts from the beginning.
         let rounds = 1 + self.faults.forgotten(since, over);
-        if count > self.rules.attempts * rounds + hits + runs::resent(&self.runs) {
+        let attempts = self.rules.attempts * rounds;
+        if count > attempts + hits + forgotten + runs::resent(&self.runs) {
             broken.insert(Rule::RanTooOften);
         }
         // A delivery that was lost with its worker was an attempt too. One that comes while the

@@ -7,7 +7,7 @@ use crate::history::{event::Step, trace::RESENT_WITHIN};
 /// One invocation of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
-    number: u64,
+    pub(super) number: u64,
     pub(super) started: Duration,
     /// When and how it ended; `None` while nothing was seen of that.
     pub(super) end: Option<(Duration, RunEnd)>,

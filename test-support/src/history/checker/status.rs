@@ -6,6 +6,7 @@ use super::{
     Rule,
     call::{CANCELLED, Call},
     end::End,
+    runs::RunEnd,
 };
 use crate::history::event::{Reported, Step};
 
@@ -25,10 +26,18 @@ impl Call<'_> {
         }
     }
 
-    fn can_be(&self, reported: Reported, asked: Duration, answered: Duration) -> bool {
+    pub(super) fn can_be(&self, reported: Reported, asked: Duration, answered: Duration) -> bool {
         match reported {
+            // A little later it may still be with the worker that gives it back when it is due.
+            Reported::Scheduled => {
+                self.due_at().is_some_and(|due| asked < due + self.rules.lease)
+                    && !self.has_ended(asked)
+            }
             Reported::Queued => {
-                (!self.has_started(asked) || self.is_hit(asked)) && !self.has_ended(asked)
+                let may_be_queued = !self.has_started(asked)
+                    || self.is_hit(asked)
+                    || self.is_requeued(asked, answered);
+                may_be_queued && !self.has_ended(asked)
             }
             Reported::Waiting => {
                 (self.has_started(answered) || self.is_hit(answered)) && !self.has_ended(asked)
@@ -38,7 +47,8 @@ impl Call<'_> {
             Reported::Done(status) => {
                 (self.has_started(answered) || self.is_hit(answered))
                     && self.cancelled_at().is_none_or(|at| answered < at)
-                    && self.callbacks().all(|(_, other, _)| other == status)
+                    && (self.callbacks().all(|(_, other, _)| other == status)
+                        || self.ran_again_to(status))
             }
             Reported::Dead => {
                 let is_dead =
@@ -66,9 +76,24 @@ impl Call<'_> {
         }
     }
 
+    /// Whether it ran more than once, after a replay or a fault, and the function returned this
+    /// status: a worker may remember another invocation than the one of the callback.
+    fn ran_again_to(&self, status: u16) -> bool {
+        let mut ends = self.runs.iter().filter_map(|run| run.end);
+        self.runs.len() > 1 && ends.any(|(_, end)| end == RunEnd::Returned(status))
+    }
+
     /// Whether it was delivered before a time for certain.
     fn has_started(&self, time: Duration) -> bool {
         self.runs.first().is_some_and(|first| first.started <= time)
+    }
+
+    /// Whether its queue had other consumers by the time of the answer, and it had not been started
+    /// by one of them when the client asked.
+    fn is_requeued(&self, asked: Duration, answered: Duration) -> bool {
+        self.faults.is_requeued(answered, |since| {
+            self.runs.iter().any(|run| since < run.started && run.started <= asked)
+        })
     }
 
     /// Whether a fault may have hit it before a time, so that no server may know any more that it

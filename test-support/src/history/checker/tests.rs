@@ -275,8 +275,10 @@ fn a_call_that_is_too_old_expires_and_does_not_start_any_more() {
     with_callback().at(10_100, callback(504)).breaks(&[Rule::Lost]);
 }
 
+mod batches;
 mod cancellations;
 mod repeats;
+mod results;
 mod status;
 
 #[test]

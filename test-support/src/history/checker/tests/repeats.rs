@@ -77,6 +77,19 @@ fn attempts_are_bounded_by_the_faults_that_hit_the_call() {
 }
 
 #[test]
+fn a_killed_server_may_have_forgotten_the_attempts_of_its_last_moment() {
+    let two = |killed| {
+        let seen = accepted().run(1, 10, 20, 500).run(2, 30, 40, 500);
+        let seen = seen.fault(killed, Excuse::BeginsKilled).fault(killed + 500, Excuse::Ends);
+        let at = |after: u64| killed + after;
+        let seen = seen.run(3, at(600), at(610), 500).run(4, at(620), at(630), 500);
+        seen.run(5, at(640), at(650), 500)
+    };
+    two(50).dead(900).is_whole();
+    two(1200).dead(1900).breaks(&[Rule::RanTooOften]);
+}
+
+#[test]
 fn a_delivery_that_is_lost_is_an_attempt_but_not_under_a_run() {
     // Its worker died with it before it ran.
     let killed = accepted().fault(5, Excuse::Once).run(1, 3010, 3020, 500).run(2, 3030, 3040, 500);

@@ -28,6 +28,27 @@ fn a_call_is_not_queued_once_it_has_started() {
 }
 
 #[test]
+fn a_call_that_waits_is_queued_again_when_the_consumers_are_replaced() {
+    let replaced = || {
+        let failed = accepted().run(1, 10, 20, 500);
+        failed.fault(25, Excuse::BeginsRequeuing).fault(40, Excuse::Ends)
+    };
+    for asked in [26, 41] {
+        replaced().asked(asked, asked + 1, Reported::Queued).run(2, 60, 70, 200).is_whole();
+    }
+    replaced()
+        .run(2, 60, 70, 500)
+        .asked(80, 81, Reported::Queued)
+        .run(3, 90, 95, 200)
+        .breaks(WRONG);
+    let before = accepted().run(1, 10, 20, 500).asked(21, 22, Reported::Queued);
+    let replaced_later = before.fault(25, Excuse::BeginsRequeuing).fault(40, Excuse::Ends);
+    replaced_later.run(2, 60, 70, 200).breaks(WRONG);
+    // It excuses nothing else.
+    replaced().run(2, 60, 70, 200).run(3, 80, 90, 200).breaks(&[Rule::RanAgain]);
+}
+
+#[test]
 fn a_call_that_has_ended_is_not_pending_two_leases_later() {
     let done = || with_callback().run(1, 10, 20, 200).at(30, callback(200));
     done().asked(100, 110, Reported::Running).is_whole();
@@ -80,4 +101,14 @@ fn status_may_be_that_of_another_call_with_the_id() {
     let submitted = Step::Submitted { callback: false, queue: 0, shares_id: true };
     let shared = Seen::default().at(0, submitted).at(1, answered(202)).run(1, 10, 20, 200);
     shared.asked(30, 31, Reported::Queued).is_whole();
+}
+
+#[test]
+fn a_call_that_ran_again_may_be_done_with_its_last_status() {
+    let again = || {
+        let first = with_callback().run(1, 10, 20, 200).fault(21, Excuse::Once);
+        first.at(30, callback(200)).run(2, 40, 50, 404)
+    };
+    again().asked(60, 61, Reported::Done(404)).is_whole();
+    again().asked(60, 61, Reported::Done(500)).breaks(WRONG);
 }
