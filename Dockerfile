@@ -1,5 +1,6 @@
 # The image of AsyncQueue: all of its programs, and nothing else. Each container names its own as
-# its command: asyncqueue-operator, asyncqueue-gateway, asyncqueue-worker or kubectl-aq.
+# its command: asyncqueue-operator, asyncqueue-gateway, asyncqueue-worker, asyncqueue-console or
+# kubectl-aq.
 #
 #     docker build -t asyncqueue .       # from source; takes an engine, the network, and some minutes
 #     make image                         # from static binaries that are built outside, without any of these

@@ -7,7 +7,7 @@ shipped_images=(asyncqueue asyncqueue-example-function)
 # shipped_programs IMAGE: the programs in it, each a binary of the workspace.
 shipped_programs() {
     case $1 in
-        asyncqueue) echo asyncqueue-operator asyncqueue-gateway asyncqueue-worker kubectl-aq ;;
+        asyncqueue) echo asyncqueue-operator asyncqueue-gateway asyncqueue-worker asyncqueue-console kubectl-aq ;;
         asyncqueue-example-function) echo asyncqueue-example-function ;;
         *) die "there is no image $1; there are: ${shipped_images[*]}" ;;
     esac

@@ -19,7 +19,7 @@
 pub use crate::batch_member::{BatchId, BatchMember};
 pub use ends::{EndEffect, record_end};
 pub use record::{BatchRecord, BatchReport, CallEnd, Counts, EndRecord, MemberCall, OnFailure};
-pub use status::{BatchState, find_batch};
+pub use status::{BatchState, ListedBatches, find_batch, list_batches};
 pub use sweep::{SWEEP_INTERVAL, keep_sweeping, sweep, sweep_now};
 
 mod ends;

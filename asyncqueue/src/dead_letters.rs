@@ -42,6 +42,16 @@ pub enum Selection {
     Calls(Vec<CallId>),
 }
 
+/// Some of the dead letters of a queue, and where the next ones are.
+#[doc(hidden)]
+#[derive(Clone, Debug, Default)]
+pub struct LetterPage {
+    /// The letters, oldest first.
+    pub letters: Vec<DeadLetter>,
+    /// From which sequence on there are more letters; `None` at the end.
+    pub next: Option<u64>,
+}
+
 /// The dead letters of one queue.
 ///
 /// ```no_run

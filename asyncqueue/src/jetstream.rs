@@ -1,6 +1,8 @@
 //! Requests to JetStream that several modules have in common: they read and delete messages, and
 //! find streams.
 
+use std::collections::HashMap;
+
 use async_nats::{
     datetime::DateTime,
     jetstream::{
@@ -132,17 +134,23 @@ pub(crate) async fn count_messages(
     stream_name: &str,
     subject: &str,
 ) -> Result<u64, NatsError> {
-    let request = json!({ "subjects_filter": subject });
-    let answer: serde_json::Value = js
+    Ok(list_subjects(js, stream_name, subject).await?.values().sum())
+}
+
+/// Returns the subjects of a stream that match a filter, at most those of the server's first
+/// answer (100,000), and how many messages each has. Empty if the stream does not exist.
+pub(crate) async fn list_subjects(
+    js: &Context,
+    stream_name: &str,
+    filter: &str,
+) -> Result<HashMap<String, u64>, NatsError> {
+    let request = json!({ "subjects_filter": filter });
+    let mut answer: serde_json::Value = js
         .request(format!("STREAM.INFO.{stream_name}"), &request)
         .await
-        .map_err(NatsError::during("count the calls"))?;
-    let subjects = answer["state"]["subjects"].as_object();
-    Ok(subjects
-        .into_iter()
-        .flat_map(|subjects| subjects.values())
-        .filter_map(serde_json::Value::as_u64)
-        .sum())
+        .map_err(NatsError::during("list the subjects of a stream"))?;
+    let subjects = answer["state"]["subjects"].take();
+    Ok(serde_json::from_value(subjects).unwrap_or_default())
 }
 
 /// Returns the message of a stream at a sequence, as [`last_message`] does.

@@ -15,6 +15,7 @@ mod ensure;
 mod ensurer;
 mod names;
 mod plan;
+mod summary;
 mod sweep;
 
 pub(crate) use self::names::is_group;
@@ -28,5 +29,6 @@ pub use self::{
     ensurer::LaneEnsurer,
     names::{function_of_lane, is_lane, lane_name},
     plan::LaneCounts,
+    summary::{FunctionSummary, summarize_functions},
     sweep::{SWEEP_INTERVAL, Sweeper},
 };

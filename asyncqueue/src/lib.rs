@@ -193,6 +193,8 @@ pub mod hop_by_hop;
 #[doc(hidden)]
 pub mod idempotency;
 #[doc(hidden)]
+pub mod inventory;
+#[doc(hidden)]
 pub mod invocation;
 #[doc(hidden)]
 pub mod jetstream;

@@ -4,11 +4,10 @@ use async_nats::jetstream::Context;
 use asyncqueue::{
     CallId, QueueName,
     call::{CallQuery, CandidateQueues, Lookup, QueueLocation},
-    directory::{Directory, QueueEntry},
-    lookup::{self, find_call, remembered_end},
+    lookup::{find_call, remembered_end},
 };
 
-use crate::inventory::{self, QueueInventory};
+use crate::inventory;
 
 /// Looks up a call: on one queue, or on all that may have it. If nothing is stored of it, asks the
 /// workers that may remember it.
@@ -42,7 +41,7 @@ pub(crate) async fn candidate_places(
                 rest: Vec::new(),
             })
         }
-        None => Ok(inventory_places(&inventory::read(js).await?, query)),
+        None => Ok(inventory::read(js).await?.candidate_queues(query)),
     }
 }
 
@@ -59,43 +58,9 @@ pub(crate) fn not_found(call: &CallId, queue: Option<&QueueName>) -> anyhow::Err
     )
 }
 
-/// Returns the queues that may have a call.
-fn inventory_places(inventory: &QueueInventory, query: &CallQuery) -> CandidateQueues {
-    let none = CandidateQueues { named: Vec::new(), rest: Vec::new() };
-    let Some(any) = inventory.queues.keys().next() else { return none };
-    let queues = inventory
-        .queues
-        .iter()
-        // A deleted queue may still have dead letters.
-        .map(|(queue, entry)| {
-            (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::with_default_names(queue)))
-        })
-        .collect();
-    // The default queue would be searched too if it were not one of them.
-    lookup::candidate_queues(&Directory { queues, ..Directory::default() }, any, query)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn places(queues: &[&str], call: &CallId) -> Vec<String> {
-        let queues = queues.iter().map(|queue| (queue.parse().unwrap(), None)).collect();
-        let places =
-            inventory_places(&QueueInventory { queues, ..QueueInventory::default() }, &query(call));
-        let mut names: Vec<String> =
-            places.named.into_iter().map(|place| place.queue.to_string()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn id_selects_its_queue_or_all_queues() {
-        let generated = CallId::generate(&"slow".parse().unwrap());
-        assert_eq!(places(&["fast", "slow"], &generated), ["slow"]);
-        assert_eq!(places(&["fast", "slow"], &"own".parse().unwrap()), ["fast", "slow"]);
-        assert!(places(&[], &generated).is_empty());
-    }
 
     #[test]
     fn error_names_call_and_queue() {

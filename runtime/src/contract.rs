@@ -166,6 +166,12 @@ pub const GATEWAY_METRICS_PORT: u16 = 8082;
 /// The port of the operator for probes and metrics.
 pub const OPERATOR_PORT: u16 = 8083;
 
+/// The port of the console for its pages.
+pub const CONSOLE_PORT: u16 = 8084;
+
+/// The port of the console for probes and metrics.
+pub const CONSOLE_METRICS_PORT: u16 = 8085;
+
 /// The time that a worker has after SIGTERM in addition to the time limit of an invocation, for
 /// the callback and the last messages.
 pub const GRACE_MARGIN: Duration = Duration::from_secs(10);

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use test_support::{chart::Example, program};
 
-use crate::support::{Labels, helm_template, kustomize, kustomize_with, manifests, name, pods};
+use crate::support::{
+    Labels, helm_template, kustomize, kustomize_with, manifests, name, pods, the,
+};
 
 /// Keeps an object when its release is removed.
 const KEEP: &str = "helm.sh/resource-policy";
@@ -151,6 +153,18 @@ fn chart_with_network_policies_equals_base_with_component() {
 }
 
 #[test]
+fn chart_with_console_equals_base_with_component() {
+    let (policy, folder): (Vec<_>, Vec<_>) = kustomize_with("base", "console")
+        .into_iter()
+        .partition(|object| object["kind"] == "NetworkPolicy");
+    assert_same(&["--set=console.enabled=true"], folder);
+    let chart =
+        helm_template(&["--set=console.enabled=true", "--set=networkPolicies.enabled=true"]);
+    let of_chart = the(&chart, "NetworkPolicy", "asyncqueue-console");
+    assert_eq!(of_chart["spec"], policy[0]["spec"]);
+}
+
+#[test]
 fn chart_with_nats_secret_equals_external_nats() {
     assert_same(&["--set=nats.existingSecret.name=nats"], kustomize("external-nats"));
 }
@@ -200,9 +214,11 @@ fn chart_with_monitoring_equals_base_with_monitoring() {
 async fn the_schema_has_the_settings_of_the_programs() {
     let schema = std::fs::read_to_string(manifests().join("helm/values.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
-    for (program, definition) in
-        [("asyncqueue-operator", "operatorSettings"), ("asyncqueue-gateway", "gatewaySettings")]
-    {
+    for (program, definition) in [
+        ("asyncqueue-operator", "operatorSettings"),
+        ("asyncqueue-gateway", "gatewaySettings"),
+        ("asyncqueue-console", "consoleSettings"),
+    ] {
         let manual = program::run(program, &["--help"], &[]).await.text();
         let names = manual.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
         // The manual itself says how settings are listed.

@@ -14,6 +14,7 @@ mod chains;
 mod cli;
 mod cli_results;
 mod connections;
+mod console;
 mod creation_order;
 mod credentials;
 mod dashboard;

@@ -21,7 +21,7 @@ use super::{BatchId, BatchRecord, BatchReport, EndRecord, MAX_CONCURRENT, Member
 use crate::{
     buckets::{BATCH_COUNTERS, BATCHES, TOMBSTONES},
     call_id::CallId,
-    jetstream::{NatsError, find_stream, last_message, stored_at},
+    jetstream::{NatsError, find_stream, last_message, list_subjects, stored_at},
     kv::Bucket,
     publish_failure::PublishFailure,
     stream::is_name_taken,
@@ -192,16 +192,21 @@ pub(crate) async fn read_ends(
 /// Returns the ids of the batches that have not ended, at most as many as one answer of the server
 /// lists.
 pub(crate) async fn open_batches(js: &Context) -> Result<Vec<BatchId>, NatsError> {
-    let request = json!({ "subjects_filter": BATCHES.subject("*.open.record") });
-    let answer: Value = js
-        .request(format!("STREAM.INFO.{}", BATCHES.stream()), &request)
-        .await
-        .map_err(NatsError::during("list the batches"))?;
-    let subjects = answer["state"]["subjects"].as_object();
+    ids_with_key(js, "*.open.record").await
+}
+
+/// Returns the ids of the batches that have ended and are still known, at most as many as one
+/// answer of the server lists.
+pub(crate) async fn ended_batches(js: &Context) -> Result<Vec<BatchId>, NatsError> {
+    ids_with_key(js, "*.ended").await
+}
+
+/// Returns the ids of the batches that have an entry with such a key. Needs no consumer.
+async fn ids_with_key(js: &Context, key: &str) -> Result<Vec<BatchId>, NatsError> {
+    let subjects = list_subjects(js, &BATCHES.stream(), &BATCHES.subject(key)).await?;
     let prefix = BATCHES.subject("");
     let ids = subjects
-        .into_iter()
-        .flat_map(|subjects| subjects.keys())
+        .keys()
         .filter_map(|subject| subject.strip_prefix(&prefix)?.split('.').next()?.parse().ok());
     Ok(ids.collect())
 }

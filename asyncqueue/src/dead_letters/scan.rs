@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::iter};
 use tokio::time::{sleep, timeout};
 
-use super::DeadLetters;
+use super::{DeadLetters, LetterPage};
 use crate::{
     connection::Connection,
     jetstream::{NatsError, timestamp_from_server},
@@ -112,6 +112,30 @@ impl DeadLetters {
         // The server would delete it after a while anyway.
         let _ = self.stream.delete_consumer(&consumer.cached_info().name).await;
         Ok(letters)
+    }
+
+    /// Reads the letters from a sequence on, at most `max` and about `max_bytes`, on subjects that
+    /// match a filter. Needs no consumer, and so no permission to create one.
+    #[doc(hidden)]
+    pub async fn page(
+        &self,
+        filter: &str,
+        from: u64,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<LetterPage, NatsError> {
+        let stream = self.queue.dead_letter_stream();
+        let (mut page, mut bytes, mut next) = (LetterPage::default(), 0, from.max(1));
+        while let Some(message) = next_raw_message(&self.js, &stream, filter, next).await? {
+            if page.letters.len() >= max || bytes >= max_bytes {
+                page.next = Some(message.sequence);
+                break;
+            }
+            next = message.sequence + 1;
+            bytes += message.payload.len();
+            page.letters.push(self.read_raw(&message));
+        }
+        Ok(page)
     }
 
     async fn scan_one_by_one(&self, last: u64) -> Result<Vec<DeadLetter>, NatsError> {

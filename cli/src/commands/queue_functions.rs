@@ -1,58 +1,8 @@
 //! `kubectl aq queues --functions`
 
-use std::collections::BTreeMap;
-
-use async_nats::jetstream::consumer;
-use asyncqueue::{FunctionName, QueueName, lanes::function_of_lane, stats::LimitedFunction};
-use serde::Serialize;
+use asyncqueue::lanes::FunctionSummary;
 
 use crate::table;
-
-/// The current state of a function of a queue whose functions take turns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct FunctionSummary {
-    queue: QueueName,
-    function: FunctionName,
-    /// Calls that wait. `None` if the function shares its lane.
-    pending: Option<u64>,
-    /// Calls that run or wait for their next attempt. `None` if the function shares its lane.
-    unacknowledged: Option<usize>,
-    /// Maximum number of open invocations that the workers have learned, if the function has
-    /// refused calls in the last minutes.
-    limit: Option<u32>,
-    /// How many calls it has refused, if it has refused some in the last minutes.
-    refused: Option<u64>,
-}
-
-/// Computes the state of the functions of a queue, by name: of those with a lane of their own, and
-/// of those that refuse calls.
-pub(super) fn summarize(
-    queue: &QueueName,
-    consumers: &[consumer::Info],
-    limited: &[LimitedFunction],
-) -> Vec<FunctionSummary> {
-    let mut functions: BTreeMap<FunctionName, FunctionSummary> = BTreeMap::new();
-    let empty = |function: &FunctionName| FunctionSummary {
-        queue: queue.clone(),
-        function: function.clone(),
-        pending: None,
-        unacknowledged: None,
-        limit: None,
-        refused: None,
-    };
-    for info in consumers {
-        let Some(function) = function_of_lane(queue, &info.name) else { continue };
-        let summary = functions.entry(function.clone()).or_insert_with(|| empty(&function));
-        summary.pending = Some(info.num_pending);
-        summary.unacknowledged = Some(info.num_ack_pending);
-    }
-    for LimitedFunction { function, limit, refused } in limited {
-        let summary = functions.entry(function.clone()).or_insert_with(|| empty(function));
-        (summary.limit, summary.refused) = (Some(*limit), Some(*refused));
-    }
-    functions.into_values().collect()
-}
 
 pub(super) fn render(functions: &[FunctionSummary]) -> String {
     let heading = ["QUEUE", "FUNCTION", "PENDING", "UNACKNOWLEDGED", "LIMIT", "REFUSED"];
@@ -73,6 +23,9 @@ pub(super) fn render(functions: &[FunctionSummary]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::jetstream::consumer;
+    use asyncqueue::{FunctionName, lanes::summarize_functions, stats::LimitedFunction};
+
     use super::*;
 
     fn consumer(name: &str, pending: u64, unacknowledged: usize) -> consumer::Info {
@@ -103,8 +56,11 @@ mod tests {
             let function = FunctionName::new(name, "ns").unwrap();
             LimitedFunction { function, limit, refused }
         };
-        let functions =
-            summarize(&queue, &consumers, &[limited("b", 3, 12), limited("shares", 1, 5)]);
+        let functions = summarize_functions(
+            &queue,
+            &consumers,
+            &[limited("b", 3, 12), limited("shares", 1, 5)],
+        );
         let lines = render(&functions);
         let lines: Vec<Vec<&str>> =
             lines.lines().map(|line| line.split_whitespace().collect()).collect();

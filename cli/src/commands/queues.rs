@@ -120,7 +120,7 @@ pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Re
             .into_iter()
             .flat_map(|(queue, consumers)| {
                 let limited = workers.remove(&queue).unwrap_or_default().limited();
-                queue_functions::summarize(&queue, &consumers, &limited)
+                lanes::summarize_functions(&queue, &consumers, &limited)
             })
             .collect();
         match arguments.output {
@@ -187,8 +187,6 @@ fn summarize(
     now: Timestamp,
 ) -> QueueSummary {
     let calls = inventory.call_stream(queue);
-    let messages =
-        |stream: &str| inventory.streams.get(stream).map_or(0, |summary| summary.messages);
     let stored = calls.map_or(0, |summary| summary.messages);
     let age =
         |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default().as_secs();
@@ -207,8 +205,8 @@ fn summarize(
         scheduled: inflight.map(|_| scheduled),
         unacknowledged: consumer.map_or(0, |consumer| consumer.unacknowledged),
         redelivered: consumer.map_or(0, |consumer| consumer.redelivered),
-        callbacks: messages(&queue.callback_stream()),
-        dead_letters: messages(&queue.dead_letter_stream()),
+        callbacks: inventory.messages(&queue.callback_stream()),
+        dead_letters: inventory.messages(&queue.dead_letter_stream()),
         workers,
         lanes: consumer.and_then(|consumer| consumer.lanes),
         oldest_seconds: calls
@@ -265,10 +263,9 @@ fn render(queues: &[QueueSummary]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::{directory::QueueEntry, stats::WorkerStats};
+    use asyncqueue::{directory::QueueEntry, inventory::StreamSummary, stats::WorkerStats};
 
     use super::*;
-    use crate::inventory::StreamSummary;
 
     fn inventory() -> QueueInventory {
         let stream = |name: &str, messages| StreamSummary {

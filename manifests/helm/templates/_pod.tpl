@@ -1,4 +1,4 @@
-{{- /* What the pods of operator and gateway have in common. */}}
+{{- /* What the pods of all programs have in common. `volumes` and `mounts` are those of one program. */}}
 
 {{- define "asyncqueue.podMetadata" -}}
 {{- $values := index .root.Values .component -}}
@@ -40,7 +40,7 @@ topologySpreadConstraints:
   {{- list (merge (dict) . (dict "labelSelector" $selector)) | toYaml | nindent 2 }}
   {{- end }}
 {{- end }}
-{{- $volumes := concat (include "asyncqueue.natsVolumes" .root | fromYamlArray) $values.extraVolumes }}
+{{- $volumes := concat (include "asyncqueue.natsVolumes" .root | fromYamlArray) (default list .volumes) $values.extraVolumes }}
 {{- with $volumes }}
 volumes:
   {{- toYaml . | nindent 2 }}
@@ -69,7 +69,7 @@ resources:
 {{- end }}
 securityContext:
   {{- toYaml $values.securityContext | nindent 2 }}
-{{- $mounts := concat (include "asyncqueue.natsMounts" .root | fromYamlArray) $values.extraVolumeMounts }}
+{{- $mounts := concat (include "asyncqueue.natsMounts" .root | fromYamlArray) (default list .mounts) $values.extraVolumeMounts }}
 {{- with $mounts }}
 volumeMounts:
   {{- toYaml . | nindent 2 }}

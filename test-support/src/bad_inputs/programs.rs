@@ -20,6 +20,7 @@ pub struct Setting {
 const WORKER: &str = "asyncqueue-worker";
 const GATEWAY: &str = "asyncqueue-gateway";
 const OPERATOR: &str = "asyncqueue-operator";
+const CONSOLE: &str = "asyncqueue-console";
 
 const fn wrong(
     program: &'static str,
@@ -177,6 +178,14 @@ pub const SETTINGS: &[Setting] = &[
     ),
     wrong(OPERATOR, "function_namespaces", "Kube-System", "`Kube-System` are never called"),
     wrong(OPERATOR, "POD_IP", "operator-0", "invalid IP address syntax"),
+    wrong(CONSOLE, "http_addr", "0.0.0.0:8084", "set auth_file, auth_header with trusted_proxies"),
+    wrong(CONSOLE, "auth_header", "x-user", "auth_header needs trusted_proxies"),
+    wrong(CONSOLE, "auth_header", "x user", "invalid HTTP header name"),
+    wrong(CONSOLE, "trusted_proxies", "ingress", "`ingress` is not an IP address or network"),
+    wrong(CONSOLE, "show_payloads", "maybe", "use true or false (or 1 or 0)"),
+    wrong(CONSOLE, "sample_interval", "0s", "it must be more than 0"),
+    fails(CONSOLE, "auth_file", "/nowhere", "`/nowhere` can't be read"),
+    fails(CONSOLE, "auth_file", "/dev/null", "`/dev/null` is not valid: it has no users"),
 ];
 
 /// What takes more than a row.

@@ -1,0 +1,192 @@
+//! Which queues there are, from the directory and from the streams.
+//!
+//! The operator writes the directory. If there is no operator, or if a deleted queue has left
+//! streams behind, the streams themselves name their owner.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_nats::jetstream::stream;
+use jiff::Timestamp;
+
+use crate::{
+    call::{CallQuery, CandidateQueues},
+    directory::{Directory, QueueEntry},
+    lookup::candidate_queues,
+    names::QueueName,
+    stream::META_OWNER,
+    subject::stream_subjects,
+};
+
+/// The properties of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSummary {
+    /// Its name.
+    pub name: String,
+    /// Its subjects.
+    pub subjects: Vec<String>,
+    /// `namespace/name` of the `AsyncQueue`, or another text if no operator created the stream.
+    /// `None` if it is not a stream of AsyncQueue.
+    pub owner: Option<String>,
+    /// How many messages it stores.
+    pub messages: u64,
+    /// When the oldest message was stored. Undefined if there are no messages.
+    pub oldest: Timestamp,
+}
+
+/// All queues, and all streams by their names.
+#[derive(Clone, Debug, Default)]
+pub struct QueueInventory {
+    /// Where a queue's calls go. `None` if only dead letters of it are left.
+    pub queues: BTreeMap<QueueName, Option<QueueEntry>>,
+    /// By name.
+    pub streams: HashMap<String, StreamSummary>,
+}
+
+impl QueueInventory {
+    /// Returns all queues of the directory and of these streams. The directory takes precedence.
+    #[must_use]
+    pub fn new(
+        directory: impl IntoIterator<Item = (QueueName, QueueEntry)>,
+        streams: Vec<StreamSummary>,
+    ) -> Self {
+        let mut queues: BTreeMap<_, _> = streams
+            .iter()
+            .filter_map(StreamSummary::dead_letter_queue)
+            .map(|queue| (queue, None))
+            .collect();
+        let calls = streams.iter().filter_map(StreamSummary::call_queue);
+        queues.extend(calls.chain(directory).map(|(queue, entry)| (queue, Some(entry))));
+        let streams = streams.into_iter().map(|summary| (summary.name.clone(), summary)).collect();
+        Self { queues, streams }
+    }
+
+    /// Returns the stream of a queue's calls, if it exists.
+    #[must_use]
+    pub fn call_stream(&self, queue: &QueueName) -> Option<&StreamSummary> {
+        self.streams.get(&self.queues.get(queue)?.as_ref()?.stream)
+    }
+
+    /// Returns how many messages a stream stores; 0 if it does not exist.
+    #[must_use]
+    pub fn messages(&self, stream: &str) -> u64 {
+        self.streams.get(stream).map_or(0, |summary| summary.messages)
+    }
+
+    /// Returns the queues that may have a call.
+    #[must_use]
+    pub fn candidate_queues(&self, query: &CallQuery) -> CandidateQueues {
+        let none = CandidateQueues { named: Vec::new(), rest: Vec::new() };
+        let Some(any) = self.queues.keys().next() else { return none };
+        let queues = self
+            .queues
+            .iter()
+            // A deleted queue may still have dead letters.
+            .map(|(queue, entry)| {
+                let entry = entry.clone().unwrap_or_else(|| QueueEntry::with_default_names(queue));
+                (queue.clone(), entry)
+            })
+            .collect();
+        // The default queue would be searched too if it were not one of them.
+        candidate_queues(&Directory { queues, ..Directory::default() }, any, query)
+    }
+}
+
+impl StreamSummary {
+    /// Returns the properties that the server reports of a stream.
+    #[must_use]
+    pub fn from_info(info: stream::Info) -> Self {
+        let oldest = info.state.first_timestamp.unix_timestamp_nanos();
+        Self {
+            owner: info.config.metadata.get(META_OWNER).cloned(),
+            name: info.config.name,
+            subjects: info.config.subjects,
+            messages: info.state.messages,
+            oldest: Timestamp::from_nanosecond(oldest).unwrap_or_default(),
+        }
+    }
+
+    /// Returns the queue whose calls the stream stores, if it is a stream of AsyncQueue that stores
+    /// calls.
+    fn call_queue(&self) -> Option<(QueueName, QueueEntry)> {
+        let owner = self.owner.as_ref()?;
+        let subject =
+            self.subjects.first().filter(|first| self.subjects == stream_subjects(first))?;
+        // An AsyncQueue may give its stream another name. A stream that a worker created has the
+        // name of the queue.
+        let name = owner.split_once('/').map_or(self.name.as_str(), |(_, name)| name);
+        let entry = QueueEntry::new(&*self.name, &**subject);
+        Some((name.parse().ok()?, entry))
+    }
+
+    /// Returns the queue whose dead letters the stream stores, if it is a stream of AsyncQueue that
+    /// stores dead letters.
+    fn dead_letter_queue(&self) -> Option<QueueName> {
+        let queue: QueueName = self.name.strip_suffix("-dead")?.parse().ok()?;
+        let is_owned =
+            self.owner.is_some() && self.subjects == [format!("{}.>", queue.dead_letter_stream())];
+        is_owned.then_some(queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call_id::CallId;
+
+    fn summary(name: &str, owner: &str, subjects: &[&str]) -> StreamSummary {
+        StreamSummary {
+            name: name.to_owned(),
+            subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+            owner: Some(owner.to_owned()).filter(|owner| !owner.is_empty()),
+            messages: 0,
+            oldest: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn queues_come_from_the_directory_and_from_streams() {
+        let streams = [
+            summary("named", "ns/named", &["named", "named.>"]),
+            summary("OTHER", "ns/other", &["jobs.other", "jobs.other.>"]),
+            summary("alone", "standalone", &["alone", "alone.>"]),
+            summary("alone-callbacks", "standalone", &["alone-callbacks.>"]),
+            summary("alone-dead", "standalone", &["alone-dead.>"]),
+            summary("left-dead", "ns/left", &["left-dead.>"]),
+            summary("foreign", "", &["foreign", "foreign.>"]),
+            summary("foreign-dead", "", &["foreign-dead.>"]),
+        ];
+        let entry = |stream: &str, subject: &str| QueueEntry::new(stream, subject);
+        let directory = BTreeMap::from([("named".parse().unwrap(), entry("named", "set"))]);
+        let inventory = QueueInventory::new(directory, streams.to_vec());
+        let queues: Vec<_> =
+            inventory.queues.iter().map(|(queue, entry)| (queue.as_str(), entry.clone())).collect();
+        assert_eq!(
+            queues,
+            [
+                ("alone", Some(entry("alone", "alone"))),
+                ("left", None),
+                ("named", Some(entry("named", "set"))),
+                ("other", Some(entry("OTHER", "jobs.other"))),
+            ]
+        );
+    }
+
+    fn places(queues: &[&str], call: &CallId) -> Vec<String> {
+        let queues = queues.iter().map(|queue| (queue.parse().unwrap(), None)).collect();
+        let query = CallQuery { id: call.clone(), function: None };
+        let places =
+            QueueInventory { queues, ..QueueInventory::default() }.candidate_queues(&query);
+        let mut names: Vec<String> =
+            places.named.into_iter().map(|place| place.queue.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn id_selects_its_queue_or_all_queues() {
+        let generated = CallId::generate(&"slow".parse().unwrap());
+        assert_eq!(places(&["fast", "slow"], &generated), ["slow"]);
+        assert_eq!(places(&["fast", "slow"], &"own".parse().unwrap()), ["fast", "slow"]);
+        assert!(places(&[], &generated).is_empty());
+    }
+}

@@ -1,0 +1,89 @@
+//! The page of one batch.
+
+use std::sync::Arc;
+
+use asyncqueue::batch::{BatchId, BatchReport, find_batch};
+use axum::{
+    extract::{Path, Query, State},
+    response::IntoResponse,
+};
+use maud::{Markup, html};
+
+use super::{Answer, App, batches::Selection, error::PageError, layout};
+use crate::paging::Page;
+
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(selection): Query<Selection>,
+) -> Answer {
+    let id: BatchId = id.parse().map_err(PageError::id(&id))?;
+    let Some(state) = find_batch(&app.js, &id).await? else {
+        return Err(PageError::NotFound {
+            what: format!("There is no batch {id}."),
+            remedy: "A batch is known until a day after its last call has ended.",
+        });
+    };
+    Ok(render(&state.into_report(), selection).into_response())
+}
+
+pub(super) fn render(report: &BatchReport, selection: Selection) -> Markup {
+    let BatchReport { batch_id, queue, state, total, counts, submitted_at, calls } = report;
+    let calls = calls.as_deref().unwrap_or_default();
+    let page = Page::new(selection.page, calls.len());
+    let path = |number: usize| format!("/batches/{batch_id}?page={number}");
+    let ends = [
+        ("pending", counts.pending),
+        ("done", counts.done),
+        ("failed", counts.failed),
+        ("dead", counts.dead),
+        ("cancelled", counts.cancelled),
+        ("expired", counts.expired),
+        ("unknown", counts.unknown),
+    ];
+    let content = html! {
+        h1 { "Batch " (batch_id) }
+        (layout::fields(&[
+            ("State", html! { span.state { (state) } }),
+            ("Queue", html! { a href=(format!("/queues/{queue}")) { (queue) } }),
+            ("Submitted", layout::time(*submitted_at)),
+            ("Calls", html! {
+                (total) ": "
+                @for (name, count) in ends.iter().filter(|(_, count)| *count > 0) {
+                    (count) " " (name) " "
+                }
+            }),
+        ]))
+        @if calls.is_empty() {
+            p { "The calls are not listed: they do not fit into the report of the batch." }
+        } @else {
+            div.table tabindex="0" role="region" aria-label="Calls" {
+                table {
+                    caption { (calls.len()) " calls" }
+                    thead { tr {
+                        th scope="col" { "Call" }
+                        th scope="col" { "Function" }
+                        th scope="col" { "State" }
+                        th scope="col" .number { "Status" }
+                    } }
+                    tbody {
+                        @for call in page.select(calls) {
+                            tr {
+                                th scope="row" {
+                                    a href=(format!("/calls/{}", call.call.call_id)) {
+                                        (call.call.call_id)
+                                    }
+                                }
+                                td { (call.call.function) }
+                                td { (call.state) }
+                                td.number { (layout::known(call.status)) }
+                            }
+                        }
+                    }
+                }
+            }
+            (layout::pages(page, path))
+        }
+    };
+    layout::live(&format!("Batch {batch_id}"), &path(page.number), &content)
+}

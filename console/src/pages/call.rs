@@ -1,0 +1,219 @@
+//! The page of one call.
+
+use std::sync::Arc;
+
+use asyncqueue::{
+    CallId, Invocation,
+    call::{CallQuery, CallStatus, CandidateQueues, Lookup},
+    dead_letters::{DeadLetter, DeadLetterContent, DeadLetterKind, DeadLetters, OpenError},
+    lookup::{ResultLookup, find_call, find_result},
+    message::{kept_result::KeptResult, native},
+    status::status_of_pending,
+};
+use axum::{
+    extract::{Path, State},
+    response::IntoResponse,
+};
+use bytes::Bytes;
+use http::HeaderMap;
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use super::{Answer, App, error::PageError, layout, timeline::timeline};
+use crate::mask::{self, ShownBody};
+
+/// Maximum number of dead letters of one call that are shown, and about the maximum of their bytes.
+const MAX_LETTERS: usize = 20;
+const MAX_LETTER_BYTES: usize = 8 * 1024 * 1024;
+
+/// What is known of a call.
+#[derive(Debug)]
+pub(super) struct CallDetails {
+    /// `None` if only its result is known.
+    pub(super) status: Option<CallStatus>,
+    /// Its request, while it is stored.
+    pub(super) request: Option<Invocation>,
+    pub(super) result: Option<KeptResult>,
+    pub(super) letters: Vec<DeadLetter>,
+}
+
+pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    let id: CallId = id.parse().map_err(PageError::id(&id))?;
+    let Some(overview) = app.samples.overview() else {
+        return Err(PageError::NoSample(app.samples.failure()));
+    };
+    let query = CallQuery { id: id.clone(), function: None };
+    let queues = overview.inventory.candidate_queues(&query);
+    let details = read(&app, &queues, &query).await?;
+    if details.status.is_none() && details.result.is_none() {
+        return Err(PageError::NotFound {
+            what: format!("Call {id} is not known."),
+            remedy: "Check the id. A call that ended well is known only while its callback is not \
+                     delivered, or its result is kept (X-Keep-Result). A cancelled or dead call is \
+                     known for a day, and for as long as its dead letter is kept.",
+        });
+    }
+    Ok(render(&id, &details, app.show_payloads).into_response())
+}
+
+async fn read(
+    app: &App,
+    queues: &CandidateQueues,
+    query: &CallQuery,
+) -> Result<CallDetails, PageError> {
+    let (mut status, mut request) = (None, None);
+    match find_call(&app.js, queues, query).await? {
+        Lookup::Pending { newest, others } => {
+            let pending = status_of_pending(&app.js, query, &newest).await?;
+            status = Some(CallStatus { others: Some(others).filter(|o| *o > 0), ..pending });
+            request = native::decode(&newest.message.headers, newest.message.payload.clone()).ok();
+        }
+        Lookup::Ended(ended) | Lookup::Cancelling(ended) => status = Some(ended),
+        Lookup::NotFound => {}
+    }
+    let result = match find_result(&app.js, queues, query).await? {
+        ResultLookup::Kept(result) => Some(*result),
+        ResultLookup::Pending | ResultLookup::NotKept | ResultLookup::NotFound => None,
+    };
+    let mut letters = Vec::new();
+    if let Some(status) = &status
+        && request.is_none()
+    {
+        (letters, request) = read_letters(app, status, &query.id).await?;
+    }
+    Ok(CallDetails { status, request, result, letters })
+}
+
+/// Reads the dead letters of a call, and the request of the last one.
+async fn read_letters(
+    app: &App,
+    status: &CallStatus,
+    id: &CallId,
+) -> Result<(Vec<DeadLetter>, Option<Invocation>), PageError> {
+    let queue = &status.queue;
+    let opened = match DeadLetters::open(&app.js, queue, &app.namespace).await {
+        Ok(opened) => opened,
+        Err(OpenError::NoStream { .. }) => return Ok((Vec::new(), None)),
+        Err(OpenError::Nats(error)) => return Err(error.into()),
+    };
+    let filter = format!("{}.*.*.{id}", queue.dead_letter_stream());
+    let letters = opened.page(&filter, 0, MAX_LETTERS, MAX_LETTER_BYTES).await?.letters;
+    let last = letters.iter().rev().find(|letter| letter.kind == DeadLetterKind::Call);
+    let request = match last {
+        Some(letter) if app.show_payloads => match opened.content(letter).await? {
+            Some(DeadLetterContent::Call(request)) => Some(*request),
+            _ => None,
+        },
+        _ => None,
+    };
+    Ok((letters, request))
+}
+
+pub(super) fn render(id: &CallId, details: &CallDetails, show_payloads: bool) -> Markup {
+    let CallDetails { status, request, result, letters } = details;
+    let content = html! {
+        h1 { "Call " (id) }
+        @match status {
+            Some(status) => (layout::fields(&status_fields(status))),
+            None => p { "The call has ended, and only its result is kept." },
+        }
+        h2 { "Timeline" }
+        ol {
+            @for event in timeline(status.as_ref(), result.as_ref(), letters) {
+                li {
+                    @if let Some(at) = event.at { (layout::time(at)) " " }
+                    (event.what)
+                }
+            }
+        }
+        @if let Some(result) = result { (result_section(result, show_payloads)) }
+        @if let Some(request) = request { (request_section(request, show_payloads)) }
+        @if !letters.is_empty() {
+            @if let Some(status) = status {
+                p { "To run it again: " code { "kubectl aq dead replay " (status.queue) " " (id) } }
+            }
+        }
+    };
+    layout::live(&format!("Call {id}"), &format!("/calls/{id}"), &content)
+}
+
+fn status_fields(status: &CallStatus) -> Vec<(&'static str, Markup)> {
+    let CallStatus { function, queue, state, submitted_at, others, .. } = status;
+    let mut fields = vec![("State", html! { span.state { (state) } })];
+    fields.extend(function.as_ref().map(|function| ("Function", html! { (function) })));
+    fields.push(("Queue", html! { a href=(format!("/queues/{queue}")) { (queue) } }));
+    fields.extend(submitted_at.map(|at| ("Submitted", layout::time_and_age(at, Timestamp::now()))));
+    fields.extend(
+        others.map(|others| ("Others", html! { (others) " more calls with this id are stored" })),
+    );
+    fields
+}
+
+fn result_section(result: &KeptResult, show_payloads: bool) -> Markup {
+    html! {
+        h2 { "Result" }
+        (layout::fields(&[
+            ("End", html! { (result.end) }),
+            ("Function", html! { (result.function) }),
+            ("Status", html! { (result.status) }),
+            ("Duration", html! { (asyncqueue::Rounded(result.duration)) }),
+            ("Attempts", html! { (result.attempt) " of " (result.max_attempts) }),
+        ]))
+        (content(&result.headers, &result.body, show_payloads))
+    }
+}
+
+fn request_section(request: &Invocation, show_payloads: bool) -> Markup {
+    let callback = request.callback_url.as_ref().map(asyncqueue::CallbackUrl::as_url);
+    let (target, callback) = if show_payloads {
+        let target = mask::path(&request.path, request.query.as_deref());
+        (target, callback.map(|url| mask::url(url.as_str())))
+    } else {
+        let host = callback.map(|url| url.host_str().unwrap_or("-").to_owned());
+        ("not shown".to_owned(), host)
+    };
+    html! {
+        h2 { "Request" }
+        (layout::fields(&[
+            ("Method", html! { (request.method) }),
+            ("Path", html! { (target) }),
+            ("Callback", html! { (layout::known(callback)) }),
+            ("Batch", html! {
+                @match &request.batch {
+                    Some(batch) => a href=(format!("/batches/{}", batch.id)) { (batch.id) },
+                    None => "-",
+                }
+            }),
+        ]))
+        (content(&request.headers, &request.body, show_payloads))
+    }
+}
+
+/// Renders headers and body, if the settings allow it.
+fn content(headers: &HeaderMap, body: &Bytes, show_payloads: bool) -> Markup {
+    html! {
+        @if show_payloads {
+            div.table tabindex="0" role="region" aria-label="Headers" {
+                table {
+                    caption { "Headers. Credentials are not shown." }
+                    tbody {
+                        @for (name, value) in mask::headers(headers) {
+                            tr { th scope="row" { (name) } td { (value) } }
+                        }
+                    }
+                }
+            }
+            @match mask::body(body) {
+                ShownBody::Empty => p.note { "No body." },
+                ShownBody::Binary(bytes) => p.note { (bytes) " bytes that are not text." },
+                ShownBody::Text(text, omitted) => {
+                    pre tabindex="0" { (text) }
+                    @if omitted > 0 { p.note { (omitted) " more bytes are not shown." } }
+                }
+            }
+        } @else {
+            p.note { (headers.len()) " headers and " (body.len()) " bytes of body are not shown: "
+                "the console runs without show_payloads=true." }
+        }
+    }
+}
