@@ -76,7 +76,7 @@ impl Guard {
             Self::ChangeChecksAgain => ("asyncqueue/src/fairness_change.rs", "step"),
             Self::ChangeRemovesLeftovers => ("asyncqueue/src/fairness_change.rs", "must_replace"),
             Self::WaitSubscribesFirst => ("gateway/src/service.rs", "begin_wait"),
-            Self::WaitKeepsOwn => ("gateway/src/wait.rs", "next"),
+            Self::WaitKeepsOwn => ("asyncqueue/src/lookup/wait.rs", "next"),
             Self::WaitReadsAtTheEnd => ("gateway/src/service.rs", "wait_for"),
             Self::KeptResultFirstWins => ("asyncqueue/src/kept_results.rs", "store"),
             Self::KeptResultBeforeAck => ("worker/src/call/results.rs", "publish_result"),
