@@ -15,7 +15,7 @@ async fn result_is_kept_as_the_spec_says() {
     let queue = Queue::ready("results", "{results: {retention: 1h}}").await;
     queue.deploy_functions(&["fast"]).await;
     let gateway = Gateway::connect();
-    let target = format!("/async-function/fast.{}?status=404&echo=request", queue.name());
+    let target = format!("/async-function/fast.{}?echo=request", queue.name());
     let call = gateway.request("POST", &target, &[], "hello").await;
     assert_eq!(call.status, 202, "{call:?}");
     let target = format!("/async-function/{}/result", call.call_id);
@@ -66,7 +66,7 @@ async fn delayed_call_is_counted_and_runs_when_it_is_due() {
     assert!(status.body.contains(r#""state":"scheduled""#), "{}", status.body);
     gateway.callback(queue.name(), &call.call_id).await;
     assert!(submitted.elapsed() >= DELAY, "it ran too early");
-    queue.is("no scheduled call", |queue| number(queue, "scheduled") == Some(0)).await;
+    queue.is("no scheduled call", |queue| number(queue, "scheduled").is_none_or(|n| n == 0)).await;
 }
 
 #[tokio::test]
