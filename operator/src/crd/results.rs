@@ -14,7 +14,7 @@ pub struct ResultsSpec {
     /// How long the result of a call is kept whose client did not send X-Keep-Result. Default: 0s,
     /// which keeps results only for clients that ask for them.
     ///
-    /// A duration from 0s to 87600h, rounded up to whole seconds. A kept result takes about 0.9 KB
+    /// A duration from 0s to 87600h, rounded up to whole seconds. A kept result takes about 0.6 KB
     /// of memory of NATS, and its body takes room on disk. Example: 10m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::retention())]
