@@ -1,6 +1,6 @@
 //! What programs of other versions have written: messages and entries of version 1 as they were, in
-//! `versions/1`, and with what a later one may add. The files stay as they are when the library
-//! changes.
+//! `versions/1`, those with the headers that version 0.2 added, in `versions/2`, and with what a
+//! later one may add. The files stay as they are when the library changes.
 
 use asyncqueue::{buckets, directory::store::DirectoryStore};
 use test_support::{
@@ -17,6 +17,9 @@ const CALL: &[u8] = include_bytes!("versions/1/call");
 const RESULT: &[u8] = include_bytes!("versions/1/result");
 const DEAD_LETTER: &[u8] = include_bytes!("versions/1/dead-letter");
 const OPENFAAS: &[u8] = include_bytes!("versions/1/openfaas");
+const CALL_2: &[u8] = include_bytes!("versions/2/call");
+const DELAYED_CALL_2: &[u8] = include_bytes!("versions/2/delayed-call");
+const KEPT_RESULT_2: &[u8] = include_bytes!("versions/2/kept-result");
 const FUNCTION: &[u8] = include_bytes!("versions/1/directory-function.json");
 const QUEUE: &[u8] = include_bytes!("versions/1/directory-queue.json");
 
@@ -127,6 +130,35 @@ async fn messages_of_version_1_are_run_shown_and_replayed() {
     assert_eq!((again.header("x-call-id"), &again.body[..]), ("order-4", &b"dead"[..]));
     queue.empties().await;
     queue.holds("jobs-dead", 0).await;
+}
+
+#[tokio::test]
+async fn messages_with_the_headers_of_version_2_keep_their_meaning() {
+    let stage = Stage::set(HttpServer::answering(|_| respond(202, "made")).await, |entry| entry);
+    let stage = stage.await;
+    let Stage { queue, function, .. } = &stage;
+    stage.publish("jobs.openfaas-fn.figlet.order-10", DELAYED_CALL_2, "").await;
+    stage.publish("jobs.openfaas-fn.figlet.order-9", CALL_2, "").await;
+    let _worker = queue.worker(function, &[("function_url", "http://127.0.0.1:1")]);
+    let call = function.receives(1).await.remove(0);
+    assert_eq!((call.header("x-call-id"), &call.body[..]), ("order-9", &b"hi"[..]));
+    // The other call stays, and is not due for a hundred years.
+    queue.holds("jobs", 1).await;
+    queue.holds("jobs-results", 1).await;
+    stage.publish("jobs-results.openfaas-fn.figlet.order-8.7", KEPT_RESULT_2, "").await;
+    queue.holds("jobs-results", 2).await;
+
+    let aq = async |arguments: &[&str]| {
+        program::run("kubectl-aq", arguments, &[("nats_url", &queue.nats.url())]).await
+    };
+    let shown = aq(&["status", "order-10", "-o", "json"]).await.text();
+    assert!(shown.contains(r#""state": "scheduled""#) && shown.contains("2126-11-24"), "{shown}");
+    for (id, status) in [("order-9", 202), ("order-8", 201)] {
+        let result = aq(&["result", id]).await;
+        let said = format!("call {id} is done, status {status}");
+        assert!(result.stderr.contains(&said), "{}", result.stderr);
+        assert_eq!((result.code, result.text().as_str()), (Some(0), "made"));
+    }
 }
 
 #[tokio::test]
