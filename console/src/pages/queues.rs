@@ -77,7 +77,7 @@ pub(super) fn render(overview: &Overview, selection: &Selection, failure: Option
                     thead { tr {
                         @for (sort, name, title) in COLUMNS {
                             th scope="col" .number[sort != SortBy::Name]
-                                aria-sort=[(sort == selection.sort).then_some("other")] {
+                                aria-sort=[(sort == selection.sort).then_some(order(sort))] {
                                 a href=(link(selection, name, None)) { (title) }
                             }
                         }
@@ -106,6 +106,12 @@ pub(super) fn stale(overview: &Overview, failure: Option<&str>) -> Markup {
             }
         }
     }
+}
+
+/// Returns the order of a column that is sorted by: names from A on, numbers and ages from the
+/// largest on.
+fn order(sort: SortBy) -> &'static str {
+    if sort == SortBy::Name { "ascending" } else { "descending" }
 }
 
 fn row(queue: &QueueName, state: &QueueState, now: Timestamp) -> Markup {
