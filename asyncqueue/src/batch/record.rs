@@ -1,5 +1,7 @@
 //! What is stored of a batch, and what follows from it. Pure.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -195,6 +197,25 @@ impl Counts {
             Some(CallEnd::Unknown) => &mut self.unknown,
         };
         *count += 1;
+    }
+}
+
+/// The numbers that are not 0, in one line, for people.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pending, done, failed, dead, cancelled, expired, unknown } = *self;
+        let counts = [
+            (pending, "pending"),
+            (done, CallEnd::Done.as_str()),
+            (failed, CallEnd::Failed.as_str()),
+            (dead, CallEnd::Dead.as_str()),
+            (cancelled, CallEnd::Cancelled.as_str()),
+            (expired, CallEnd::Expired.as_str()),
+            (unknown, CallEnd::Unknown.as_str()),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let texts: Vec<_> = counts.map(|(count, state)| format!("{count} {state}")).collect();
+        f.write_str(&texts.join(", "))
     }
 }
 

@@ -153,23 +153,11 @@ pub(super) fn not_found(batch_id: &BatchId) -> anyhow::Error {
 }
 
 fn render(report: &BatchReport) -> String {
-    let counts = &report.counts;
-    let counts = [
-        ("pending", counts.pending),
-        ("done", counts.done),
-        ("failed", counts.failed),
-        ("dead", counts.dead),
-        ("cancelled", counts.cancelled),
-        ("expired", counts.expired),
-        ("unknown", counts.unknown),
-    ];
-    let counts = counts.iter().filter(|(_, count)| *count > 0);
-    let counts: Vec<_> = counts.map(|(state, count)| format!("{count} {state}")).collect();
     let fields = table::fields(&[
         ("Batch ID", report.batch_id.clone()),
         ("Queue", report.queue.to_string()),
         ("State", report.state.clone()),
-        ("Calls", format!("{}: {}", report.total, counts.join(", "))),
+        ("Calls", format!("{}: {}", report.total, report.counts)),
         ("Submitted", format!("{:.0}", report.submitted_at)),
     ]);
     let Some(calls) = &report.calls else { return fields };

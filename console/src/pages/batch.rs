@@ -32,27 +32,13 @@ pub(super) fn render(report: &BatchReport, selection: Selection) -> Markup {
     let calls = calls.as_deref().unwrap_or_default();
     let page = Page::new(selection.page, calls.len());
     let path = |number: usize| format!("/batches/{batch_id}?page={number}");
-    let ends = [
-        ("pending", counts.pending),
-        ("done", counts.done),
-        ("failed", counts.failed),
-        ("dead", counts.dead),
-        ("cancelled", counts.cancelled),
-        ("expired", counts.expired),
-        ("unknown", counts.unknown),
-    ];
     let content = html! {
         h1 { "Batch " (batch_id) }
         (layout::fields(&[
             ("State", html! { span.state { (state) } }),
             ("Queue", html! { a href=(format!("/queues/{queue}")) { (queue) } }),
             ("Submitted", layout::time(*submitted_at)),
-            ("Calls", html! {
-                (total) ": "
-                @for (name, count) in ends.iter().filter(|(_, count)| *count > 0) {
-                    (count) " " (name) " "
-                }
-            }),
+            ("Calls", html! { (total) ": " (counts) }),
         ]))
         @if calls.is_empty() {
             p { "The calls are not listed: they do not fit into the report of the batch." }
