@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use async_nats::jetstream::stream;
+use async_nats::jetstream::{Context, context::StreamsError, stream};
+use futures::TryStreamExt;
 use jiff::Timestamp;
 
 use crate::{
@@ -92,9 +93,14 @@ impl QueueInventory {
 }
 
 impl StreamSummary {
+    /// Reads the properties of all streams, 256 with one request.
+    pub async fn read_all(js: &Context) -> Result<Vec<Self>, StreamsError> {
+        js.streams().map_ok(Self::from_info).try_collect().await
+    }
+
     /// Returns the properties that the server reports of a stream.
     #[must_use]
-    pub fn from_info(info: stream::Info) -> Self {
+    fn from_info(info: stream::Info) -> Self {
         let oldest = info.state.first_timestamp.unix_timestamp_nanos();
         Self {
             owner: info.config.metadata.get(META_OWNER).cloned(),

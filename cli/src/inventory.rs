@@ -25,12 +25,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads all queues and streams.
 pub(crate) async fn read(js: &Context) -> anyhow::Result<QueueInventory> {
-    let streams: Vec<StreamSummary> = js
-        .streams()
-        .map_ok(StreamSummary::from_info)
-        .try_collect()
-        .await
-        .context("failed to list the streams")?;
+    let streams = StreamSummary::read_all(js).await.context("failed to list the streams")?;
     let directory = timeout(LIST_TIMEOUT, read_directory(js))
         .await
         .context("failed to read the directory")??;

@@ -8,7 +8,7 @@ use asyncqueue::{
     QueueName,
     buckets::DIRECTORY,
     delay::DelayLimits,
-    directory::{Directory, QueueEntry, QueueRoute, ResultsSettings, watch::watch},
+    directory::{Directory, QueueEntry, QueueRoute, watch::watch},
     message::dead_letter,
     submission::Submission,
 };
@@ -99,14 +99,8 @@ impl Router {
         }
         submission.check_dead_letter(dead_letter::max_target(self.max_payload))?;
         let submission = submission.scheduled(now, &route)?;
-        submission.check_keep_result(self.results(&route.queue))?;
+        submission.check_keep_result(&route.results)?;
         Ok((submission, route))
-    }
-
-    /// Returns which results of a queue are kept.
-    pub(crate) fn results(&self, queue: &QueueName) -> &ResultsSettings {
-        let own = self.override_queue.as_ref().filter(|(own, _)| own == queue);
-        ResultsSettings::of(own.map(|(_, entry)| entry).or(self.directory.queues.get(queue)))
     }
 }
 

@@ -13,7 +13,6 @@ use asyncqueue::{
     stats::request_stats,
 };
 use asyncqueue_runtime::{error::error_chain, health::Health};
-use futures::TryStreamExt;
 use jiff::Timestamp;
 use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
@@ -97,12 +96,7 @@ impl Samples {
     }
 
     async fn sample(&self, js: &Context) -> anyhow::Result<Overview> {
-        let streams: Vec<StreamSummary> = js
-            .streams()
-            .map_ok(StreamSummary::from_info)
-            .try_collect()
-            .await
-            .context("failed to list the streams")?;
+        let streams = StreamSummary::read_all(js).await.context("failed to list the streams")?;
         let directory = self.directory();
         let entries = directory.queues.iter().map(|(queue, entry)| (queue.clone(), entry.clone()));
         let inventory = QueueInventory::new(entries, streams);

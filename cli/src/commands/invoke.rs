@@ -125,7 +125,7 @@ pub(crate) async fn run(session: &Session, arguments: &InvokeArgs) -> anyhow::Re
     let router = Router::open(&session.js, &arguments.routing).await?;
     let (mut submission, route) = router.admit(submission, now, body.len())?;
     if arguments.wait.is_some() {
-        submission = submission.with_result_kept(router.results(&route.queue));
+        submission = submission.with_result_kept(&route.results);
     }
     let naming = match (&key, &client_id) {
         (Some(key), _) => ClientNaming::Key(key),
