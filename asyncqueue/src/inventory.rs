@@ -3,7 +3,10 @@
 //! The operator writes the directory. If there is no operator, or if a deleted queue has left
 //! streams behind, the streams themselves name their owner.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use async_nats::jetstream::{Context, context::StreamsError, stream};
 use futures::TryStreamExt;
@@ -17,6 +20,19 @@ use crate::{
     stream::META_OWNER,
     subject::stream_subjects,
 };
+
+/// By how much each listed stream extends the pause until the next listing at least: 30,000 streams
+/// are listed twice a minute.
+const PAUSE_OF_STREAM: Duration = Duration::from_millis(1);
+
+/// Returns how long a program that lists all streams again and again waits after a listing of this
+/// many. It depends on the work that a listing is, and not on how long it took: after a listing
+/// that waited for a server, the counts would be old for minutes.
+#[must_use]
+pub fn listing_pause(interval: Duration, streams: usize) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    interval.max(PAUSE_OF_STREAM.saturating_mul(streams))
+}
 
 /// The properties of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +162,14 @@ mod tests {
             owner: Some(owner.to_owned()).filter(|owner| !owner.is_empty()),
             messages: 0,
             oldest: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn the_pause_grows_with_the_streams_alone() {
+        let (interval, seconds) = (Duration::from_secs(5), Duration::from_secs);
+        for (streams, expected) in [(0, 5), (5_000, 5), (30_000, 30), (100_000, 100)] {
+            assert_eq!(listing_pause(interval, streams), seconds(expected), "{streams}");
         }
     }
 

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use async_nats::jetstream::Context;
 use asyncqueue::{
     directory::{Directory, watch::watch},
-    inventory::{QueueInventory, StreamSummary},
+    inventory::{QueueInventory, StreamSummary, listing_pause},
     stats::request_stats,
 };
 use asyncqueue_runtime::{error::error_chain, health::Health};
@@ -28,10 +28,6 @@ const CONDITION: &str = "queues";
 
 /// Maximum time for one sample.
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How much longer the pause after a sample is than the sample itself, so that many queues do not
-/// keep the server busy.
-const PAUSE_FACTOR: u32 = 10;
 
 /// What the sampler knows. Pages read it.
 #[derive(Debug)]
@@ -90,8 +86,9 @@ impl Samples {
             let sampled = timeout(SAMPLE_TIMEOUT, self.sample(js)).await;
             let sampled = sampled.context("it took too long").and_then(|sampled| sampled);
             metrics.sampled(sampled.is_ok(), began.elapsed());
+            let streams = sampled.as_ref().map_or(0, |overview| overview.inventory.streams.len());
             self.apply(sampled, health);
-            tokio::time::sleep(interval.max(began.elapsed() * PAUSE_FACTOR)).await;
+            tokio::time::sleep(listing_pause(interval, streams)).await;
         }
     }
 

@@ -84,8 +84,7 @@ pub struct Settings {
     )]
     pub show_payloads: bool,
 
-    /// Interval between two samples of all queues. If reading them takes longer than a tenth of
-    /// it, the interval is extended
+    /// Pause between two samples of all queues. With many streams it is longer: 1 ms for each
     #[arg(
         long,
         env = "sample_interval",

@@ -258,3 +258,19 @@ async fn consumers_of_a_stream_are_summed_to_its_depth() {
     assert_eq!(depth, Depth { waiting: 3, running: 1, retrying: 1, scheduled: 0 });
     drop(held);
 }
+
+#[tokio::test]
+async fn counts_are_recent_soon_after_a_server_that_stood_still() {
+    let queue = Queue::standalone().await;
+    let operator = Operator::start(&queue.nats, json!({})).await;
+    operator.counts(0, 0, 0).await;
+    queue.nats.pause().await;
+    // Longer than a request waits.
+    until("the counts are old", async || {
+        operator.get(PATH).await.is_some_and(|answer| answer.status == 503).then_some(())
+    })
+    .await;
+    queue.nats.resume();
+    submit(&queue, "waiting").await;
+    operator.counts(1, 0, 0).await;
+}

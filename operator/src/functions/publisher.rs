@@ -103,6 +103,8 @@ impl DirectoryPublisher {
             let started = Instant::now();
             let (functions, queues) = (self.sources.index(), self.queues.all());
             let Computed { directory, counts, issues } = self.compute(&functions, &queues);
+            // Only work counts, not what waits for a server.
+            let debounce = DEBOUNCE.max(started.elapsed() * MIN_IDLE_FACTOR);
             reporter.report(&functions, issues).await;
             drop(functions);
             let endpoints =
@@ -110,7 +112,6 @@ impl DirectoryPublisher {
             self.pool.close_unused(&endpoints).await;
             let replicas = max_replicas(queues.iter().map(AsRef::as_ref));
             drop(queues);
-            let debounce = DEBOUNCE.max(started.elapsed() * MIN_IDLE_FACTOR);
             let is_published = self.publish(&mut bucket, &directory, replicas).await;
             // The status has a function when gateways can know it. At the start, while NATS is
             // unavailable, it keeps its number.

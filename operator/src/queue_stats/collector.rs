@@ -10,6 +10,7 @@ use async_nats::jetstream;
 use asyncqueue::{
     QueueName,
     depth::{ConsumerTotals, Depth},
+    inventory::listing_pause,
     stream::QueueSpec,
 };
 use futures::StreamExt;
@@ -33,12 +34,9 @@ use crate::{
     trigger::ReconcileTrigger,
 };
 
-/// Interval of listings, so the maximum age of the counts that `kubectl get aq` shows.
+/// Minimum interval of listings. With less than 5,000 streams, so the maximum age of the counts that
+/// `kubectl get aq` shows.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The pause is this many times as long as the work, if that is longer than the interval. With tens
-/// of thousands of streams, the collector then does not keep NATS and the API server busy.
-const MIN_IDLE_FACTOR: u32 = 20;
 
 /// Maximum time for listing one server's streams, so that a server that never finishes does not
 /// delay the others.
@@ -68,16 +66,16 @@ impl StatsCollector {
         self.depth.set_leading(self.context.queues.clone(), REFRESH_INTERVAL);
         let mut connected = ConnectionStates::new();
         loop {
-            let started = Instant::now();
-            self.refresh(&mut connected).await;
-            let interval = REFRESH_INTERVAL.max(started.elapsed() * MIN_IDLE_FACTOR);
+            let listed = self.refresh(&mut connected).await;
+            let interval = listing_pause(REFRESH_INTERVAL, listed);
             let queues = self.context.queues.all();
             self.depth.end_round(queues.iter().map(AsRef::as_ref), interval);
             sleep(interval).await;
         }
     }
 
-    async fn refresh(&self, connected: &mut ConnectionStates) {
+    /// Updates the counts of all queues. Returns how many streams were listed.
+    async fn refresh(&self, connected: &mut ConnectionStates) -> usize {
         let queues = self.context.queues.all();
         self.context.metrics.queues(queues.iter().map(AsRef::as_ref));
         let lanes = &self.context.lanes;
@@ -87,6 +85,7 @@ impl StatsCollector {
             servers.entry(NatsEndpoint::from_queue(&queue)).or_default().push(queue);
         }
         connected.retain(|endpoint, _| servers.contains_key(endpoint));
+        let mut listed = 0;
         for (endpoint, queues) in servers {
             // The queue's status reports an endpoint that can't be used.
             let Ok(connection) = self.context.nats_pool.get(endpoint.clone()).await else {
@@ -102,20 +101,23 @@ impl StatsCollector {
                     self.triggers.enqueue(queue);
                 }
             }
-            self.refresh_server(is_connected.then_some(&*connection), queues).await;
+            listed += self.refresh_server(is_connected.then_some(&*connection), queues).await;
         }
+        listed
     }
 
-    /// Updates the counts of the queues on one NATS server; `None` if it is unavailable.
+    /// Updates the counts of the queues on one NATS server; `None` if it is unavailable. Returns
+    /// how many streams were listed.
     async fn refresh_server(
         &self,
         connection: Option<&NatsConnection>,
         queues: Vec<Arc<AsyncQueue>>,
-    ) {
+    ) -> usize {
         let (owned, others): (Vec<_>, Vec<_>) =
             queues.into_iter().partition(|queue| has_stream(queue));
         let mut counts: Vec<(Arc<AsyncQueue>, QueueCounts)> =
             others.into_iter().map(|queue| (queue, QueueCounts::default())).collect();
+        let mut listed = 0;
         match connection {
             None => counts.extend(owned.into_iter().map(|queue| {
                 let functions = self.functions(&queue);
@@ -125,7 +127,8 @@ impl StatsCollector {
                 let asked_at = Instant::now();
                 let listing = StreamListing::new(owned).list(&connection.js);
                 match timeout(LIST_TIMEOUT, listing).await {
-                    Ok(Ok(observed)) => {
+                    Ok(Ok((observed, streams))) => {
+                        listed = streams;
                         counts.extend(self.count(connection, observed, asked_at).await);
                     }
                     // The known counts stay; the connection shows an outage.
@@ -137,6 +140,7 @@ impl StatsCollector {
             }
         }
         self.write(counts).await;
+        listed
     }
 
     /// Adds the counts that a listing does not show. Triggers the reconciliation of queues that are

@@ -55,13 +55,17 @@ impl StreamListing {
         listing
     }
 
-    /// Lists all streams: one request for each 256 of them.
-    pub(super) async fn list(mut self, js: &Context) -> Result<Vec<ObservedQueue>, StreamsError> {
-        let mut streams = js.streams();
+    /// Lists all streams: one request for each 256 of them. Also returns how many there are.
+    pub(super) async fn list(
+        mut self,
+        js: &Context,
+    ) -> Result<(Vec<ObservedQueue>, usize), StreamsError> {
+        let (mut streams, mut listed) = (js.streams(), 0);
         while let Some(info) = streams.try_next().await? {
             self.add(&info);
+            listed += 1;
         }
-        Ok(self.queues)
+        Ok((self.queues, listed))
     }
 
     /// Adds the info of one stream.
