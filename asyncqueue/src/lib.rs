@@ -158,7 +158,7 @@ pub use end_state::{EndState, EndStateError};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use invocation::{CallbackUrl, CallbackUrlError, Invocation};
 pub use jetstream::NatsError;
-pub use names::{FunctionName, NameError, QueueName};
+pub use names::{FunctionName, NameError, QUEUE_LABEL, QueueName};
 pub use retry::RetryOverrides;
 
 // For the programs of this workspace only: these modules change without notice.

@@ -7,6 +7,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+/// The Kubernetes label with the name of the queue. Every object of a queue has it, and it
+/// distinguishes the workers of one queue from all others.
+pub const QUEUE_LABEL: &str = "asyncqueue.io/queue";
+
 /// Maximum length of a queue name. With the longest suffix that is added (`-worker` and the hash of
 /// a pod), the names of pods stay within the 63 characters of a DNS label.
 pub(crate) const MAX_QUEUE_NAME: usize = 40;

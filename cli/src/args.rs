@@ -5,7 +5,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     cluster::ClusterArgs,
-    commands::{batch, cancel, check, dead, drain, fairness, invoke, queues, result, status},
+    commands::{
+        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queues, result,
+        status,
+    },
 };
 
 /// Calls functions, inspects the queues of AsyncQueue, cancels calls, replays dead letters, and
@@ -41,11 +44,20 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    OnNats(Box<NatsCommand>),
+    Completion(completion::CompletionArgs),
+}
+
+/// A command that needs a connection to NATS.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NatsCommand {
     Queues(queues::QueuesArgs),
     #[command(subcommand)]
     Dead(dead::Command),
     Invoke(invoke::InvokeArgs),
     Status(status::StatusArgs),
+    Logs(logs::LogsArgs),
     Result(result::ResultArgs),
     Cancel(cancel::CancelArgs),
     Batch(batch::BatchArgs),
@@ -65,7 +77,7 @@ pub(crate) fn parse() -> Cli {
 
 /// Creates the parser. The options of NATS are accepted before and after a command, and `--help`
 /// lists them after the options of the command.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     Cli::command().mut_args(|argument| argument.global(true).help_heading("NATS"))
 }
 

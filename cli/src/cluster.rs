@@ -75,7 +75,7 @@ impl ClusterArgs {
         let mut command = Command::new("kubectl");
         command
             .arg("port-forward")
-            .args(self.kubectl_options())
+            .args(self.kubectl_options(self.namespace.as_deref()))
             .arg("--address=127.0.0.1")
             .arg(format!("pod/{}", self.nats_pod))
             .arg(format!(":{NATS_PORT}"))
@@ -101,8 +101,9 @@ impl ClusterArgs {
         Ok(Some((settings, PortForward { _kubectl: kubectl })))
     }
 
-    fn kubectl_options(&self) -> Vec<String> {
-        let namespace = self.namespace.as_ref().map(|name| format!("--namespace={name}"));
+    /// Returns the options of kubectl for a namespace. `None` is that of the context.
+    pub(crate) fn kubectl_options(&self, namespace: Option<&str>) -> Vec<String> {
+        let namespace = namespace.map(|name| format!("--namespace={name}"));
         let context = self.context.as_ref().map(|name| format!("--context={name}"));
         let kubeconfig =
             self.kubeconfig.as_ref().map(|path| format!("--kubeconfig={}", path.display()));
@@ -191,6 +192,6 @@ mod tests {
             assert!(text.contains(remedy) && text.contains("--nats-url"), "{text}");
         }
         assert!(arguments.remedy(remedies[0].0).contains("`openfaas`"));
-        assert_eq!(arguments.kubectl_options(), ["--namespace=openfaas"]);
+        assert_eq!(arguments.kubectl_options(Some("openfaas")), ["--namespace=openfaas"]);
     }
 }

@@ -3,10 +3,12 @@
 pub(crate) mod batch;
 pub(crate) mod cancel;
 pub(crate) mod check;
+pub(crate) mod completion;
 pub(crate) mod dead;
 pub(crate) mod drain;
 pub(crate) mod fairness;
 pub(crate) mod invoke;
+pub(crate) mod logs;
 mod queue_functions;
 pub(crate) mod queues;
 pub(crate) mod result;

@@ -18,6 +18,8 @@ pub(crate) enum ResultFormat {
     Body,
     /// JSON, with status, headers and body.
     Json,
+    /// YAML, with the fields of JSON.
+    Yaml,
 }
 
 /// A result as JSON.
@@ -54,6 +56,7 @@ pub(crate) fn print(result: &KeptResult, format: ResultFormat) -> anyhow::Result
             output::print_bytes(&result.body)?;
         }
         ResultFormat::Json => output::print_json(&json(result))?,
+        ResultFormat::Yaml => output::print_yaml(&json(result))?,
     }
     ResultError::of(result).map_or(Ok(()), |error| Err(error.into()))
 }

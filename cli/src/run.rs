@@ -6,8 +6,12 @@ use anyhow::Context;
 use asyncqueue_runtime::{error, program::UsageError};
 
 use crate::{
-    args::{Cli, Command},
-    commands::{batch, cancel, check, dead, drain, fairness, invoke, queues, result, status},
+    args::{self, Cli, Command, NatsCommand},
+    cluster::ClusterArgs,
+    commands::{
+        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queues, result,
+        status,
+    },
     exit::ResultError,
     output,
     session::Session,
@@ -32,7 +36,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 fn try_run(cli: Cli) -> anyhow::Result<()> {
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    if let Command::Drain(command) = &cli.command {
+    let command = match cli.command {
+        Command::OnNats(command) => command,
+        Command::Completion(arguments) => return completion::run(&arguments, args::command()),
+    };
+    if let NatsCommand::Drain(command) = &*command {
         command.install_log()?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -41,22 +49,31 @@ fn try_run(cli: Cli) -> anyhow::Result<()> {
         .context("failed to start the runtime")?;
     let result = runtime.block_on(async {
         let session = Session::open(&cli.nats, &cli.cluster).await?;
-        match cli.command {
-            Command::Queues(arguments) => queues::run(&session, &arguments).await,
-            Command::Dead(command) => dead::run(&session, command).await,
-            Command::Invoke(arguments) => Box::pin(invoke::run(&session, &arguments)).await,
-            Command::Status(arguments) => status::run(&session, &arguments).await,
-            Command::Result(arguments) => result::run(&session, &arguments).await,
-            Command::Cancel(arguments) => cancel::run(&session, &arguments).await,
-            Command::Batch(arguments) => Box::pin(batch::run(&session, &arguments)).await,
-            Command::Check(arguments) => check::run(&session, &arguments).await,
-            Command::Fairness(arguments) => fairness::run(&session, &arguments).await,
-            Command::Drain(command) => Box::pin(drain::run(&session, command)).await,
-        }
+        run_on_nats(&session, &cli.cluster, *command).await
     });
     // Does not wait for a DNS lookup that may hang in the system's resolver.
     runtime.shutdown_background();
     result
+}
+
+async fn run_on_nats(
+    session: &Session,
+    cluster: &ClusterArgs,
+    command: NatsCommand,
+) -> anyhow::Result<()> {
+    match command {
+        NatsCommand::Queues(arguments) => queues::run(session, &arguments).await,
+        NatsCommand::Dead(command) => dead::run(session, command).await,
+        NatsCommand::Invoke(arguments) => Box::pin(invoke::run(session, &arguments)).await,
+        NatsCommand::Status(arguments) => status::run(session, &arguments).await,
+        NatsCommand::Logs(arguments) => logs::run(session, cluster, &arguments).await,
+        NatsCommand::Result(arguments) => result::run(session, &arguments).await,
+        NatsCommand::Cancel(arguments) => cancel::run(session, &arguments).await,
+        NatsCommand::Batch(arguments) => Box::pin(batch::run(session, &arguments)).await,
+        NatsCommand::Check(arguments) => check::run(session, &arguments).await,
+        NatsCommand::Fairness(arguments) => fairness::run(session, &arguments).await,
+        NatsCommand::Drain(command) => Box::pin(drain::run(session, command)).await,
+    }
 }
 
 /// Returns whether the output could not be written because its reader has closed it.

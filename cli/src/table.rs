@@ -19,6 +19,15 @@ pub(crate) fn render<const COLUMNS: usize>(
     heading: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
 ) -> String {
+    render_first(COLUMNS, heading, rows)
+}
+
+/// The same, with only the first columns.
+pub(crate) fn render_first<const COLUMNS: usize>(
+    shown: usize,
+    heading: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
     let mut lines = vec![heading.map(str::to_owned)];
     lines.extend(rows.into_iter().map(|row| row.map(|cell| printable(&cell))));
     let mut widths = [0; COLUMNS];
@@ -27,7 +36,7 @@ pub(crate) fn render<const COLUMNS: usize>(
             *width = (*width).max(cell.chars().count());
         }
     }
-    lines.iter().map(|line| aligned(line.iter().zip(widths))).collect()
+    lines.iter().map(|line| aligned(line.iter().zip(widths).take(shown))).collect()
 }
 
 /// Formats names and values, one pair a line.
@@ -81,6 +90,8 @@ mod tests {
         let table = render(["NAME", "N", "WHY"], rows);
         assert_eq!(table, "NAME    N    WHY\na       1    x\ngröße   22\n");
         assert_eq!(render(["A", "B"], []), "A   B\n");
+        let rows = [["1", "2"].map(str::to_owned)];
+        assert_eq!(render_first(1, ["A", "B"], rows), "A\n1\n");
     }
 
     #[test]

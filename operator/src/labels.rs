@@ -11,9 +11,9 @@ pub(crate) const STATUS_FIELD_MANAGER: &str = "asyncqueue-operator/status";
 /// The finalizer that keeps an `AsyncQueue` until its stream is deleted or released.
 pub(crate) const FINALIZER: &str = "asyncqueue.io/stream";
 
-/// The label that distinguishes the workers of one queue from all others. A Deployment whose
-/// selector also matches another one's pods would take them over. Every object of a queue has it.
-pub(crate) const QUEUE_LABEL: &str = "asyncqueue.io/queue";
+/// A Deployment whose selector also matches another one's pods would take them over, so that of a
+/// queue has this label.
+pub(crate) use asyncqueue::QUEUE_LABEL;
 
 /// The labels that Kubernetes recommends:
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>.

@@ -181,7 +181,11 @@ mod tests {
 
     #[test]
     fn the_document_shows_what_is_tested() {
-        crate::documents::assert_generated("docs/bad-inputs.md", &document(), "bad_inputs");
+        crate::documents::assert_generated(
+            "docs/bad-inputs.md",
+            &document(),
+            "--package=test-support bad_inputs",
+        );
     }
 
     #[test]

@@ -280,7 +280,11 @@ mod tests {
 
     #[test]
     fn the_reference_shows_the_definition() {
-        crate::documents::assert_generated("docs/crd.md", &document(), "crd_reference");
+        crate::documents::assert_generated(
+            "docs/crd.md",
+            &document(),
+            "--package=test-support crd_reference",
+        );
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn files_in(folder: &str) -> Vec<String> {
 }
 
 /// Panics if a document is not this text. With the variable `WRITE_DOCUMENT`, writes it first.
-/// `test` is a part of the name of the calling test, which is in this crate.
+/// `test` selects the calling test for `cargo test`.
 pub fn assert_generated(document: &str, expected: &str, test: &str) {
     let file = repository().join(document);
     if env::var_os("WRITE_DOCUMENT").is_some() {
@@ -56,7 +56,7 @@ pub fn assert_generated(document: &str, expected: &str, test: &str) {
     assert!(
         written == expected,
         "{document} is not what this test would write: \
-         WRITE_DOCUMENT=1 cargo test --package=test-support {test}"
+         WRITE_DOCUMENT=1 cargo test {test}"
     );
 }
 

@@ -4,8 +4,9 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 use test_support::{
-    cluster::{self, Namespace, apply, kubectl},
+    cluster::{self, Namespace, PODS, apply, is_true, kubectl, object_is},
     program,
+    wait::until_in,
 };
 
 /// Where NATS runs.
@@ -78,6 +79,40 @@ impl Drop for User {
         let name = &self.namespace.name;
         let _ = kubectl(&["delete", "role,rolebinding", name, "-n", NATS_NAMESPACE]);
     }
+}
+
+#[tokio::test]
+async fn plugin_shows_the_log_of_a_call() {
+    let (namespace, run) = (Namespace::create("logs"), |arguments: &[&str]| {
+        let plugin = program::path("kubectl-aq");
+        cluster::command(plugin.to_str().unwrap())
+            .args(["-n", NATS_NAMESPACE])
+            .args(arguments)
+            .output()
+            .unwrap()
+    });
+    let queue = &namespace.name;
+    apply(&format!(
+        "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, metadata: {{namespace: {queue}, \
+         name: {queue}}}, spec: {{}}}}"
+    ));
+    object_is(queue, &format!("asyncqueue/{queue}"), "ready", |queue| is_true(queue, "Ready"))
+        .await;
+    for id in ["log-1", "log-2"] {
+        let invoked = run(&["invoke", "not-there", "--queue", queue, "--id", id]);
+        assert!(invoked.status.success(), "{}", String::from_utf8_lossy(&invoked.stderr));
+    }
+    let logs = until_in(PODS, "the log has the call", async || {
+        let logs = run(&["logs", "log-1", "--queue", queue]);
+        logs.status.success().then(|| String::from_utf8(logs.stdout).unwrap())
+    })
+    .await;
+    assert!(logs.lines().all(|line| line.contains("log-1")), "{logs}");
+    let all = String::from_utf8(run(&["logs", queue]).stdout).unwrap();
+    assert!(all.lines().count() > logs.lines().count(), "{all}");
+    let unknown = run(&["logs", "unknown"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no queue and no call `unknown`"));
 }
 
 #[test]

@@ -91,11 +91,7 @@ pub(crate) async fn run(session: &Session, arguments: &BatchArgs) -> anyhow::Res
 async fn show(session: &Session, id: &BatchId, format: Format) -> anyhow::Result<()> {
     let found = find_batch(&session.js, id).await?;
     let report = found.ok_or_else(|| not_found(id))?.into_report();
-    match format {
-        Format::Table => output::print(&render(&report))?,
-        Format::Json => output::print_json(&report)?,
-    }
-    Ok(())
+    output::print_value(format, &report, || render(&report))
 }
 
 /// Stores the calls of a batch with the checks of a gateway.
@@ -138,13 +134,8 @@ async fn submit(
     if is_duplicate {
         output::print_error(&format!("batch `{id}` was stored before: nothing is stored"));
     }
-    match format {
-        Format::Table => output::print(&format!("{id}\n"))?,
-        Format::Json => {
-            output::print_json(&StoredJson { batch_id: id.as_str(), calls: &calls })?;
-        }
-    }
-    Ok(())
+    let stored = StoredJson { batch_id: id.as_str(), calls: &calls };
+    output::print_value(format, &stored, || format!("{id}\n"))
 }
 
 /// Returns the error for a batch that is not found.

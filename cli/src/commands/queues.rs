@@ -124,14 +124,13 @@ pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Re
                 lanes::summarize_functions(&queue, &consumers, &limited)
             })
             .collect();
-        match arguments.output {
-            Format::Table if functions.is_empty() => {
-                output::print_error("no functions: no queue has lanes");
-            }
-            Format::Table => output::print(&queue_functions::render(&functions))?,
-            Format::Json => output::print_json(&functions)?,
+        if functions.is_empty() && arguments.output.is_table() {
+            output::print_error("no functions: no queue has lanes");
+            return Ok(());
         }
-        return Ok(());
+        return output::print_value(arguments.output, &functions, || {
+            queue_functions::render(&functions)
+        });
     }
     let queues: Vec<QueueSummary> = consumers
         .into_iter()
@@ -141,15 +140,13 @@ pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Re
             summarize(&inventory, &queue, summary, &workers, now)
         })
         .collect();
-    match arguments.output {
-        Format::Table if queues.is_empty() => output::print_error("no queues"),
-        Format::Table => {
-            output::print(&render(&queues))?;
-            if let Some(note) = idle_note(&queues) {
-                output::print_error(&note);
-            }
-        }
-        Format::Json => output::print_json(&queues)?,
+    if !arguments.output.is_table() || !queues.is_empty() {
+        output::print_value(arguments.output, &queues, || render(&queues, arguments.output))?;
+    }
+    if arguments.output.is_table()
+        && let Some(remark) = remark(&queues)
+    {
+        output::print_error(&remark);
     }
     Ok(())
 }
@@ -215,6 +212,11 @@ fn summarize(
     }
 }
 
+/// Returns what is printed next to the table.
+fn remark(queues: &[QueueSummary]) -> Option<String> {
+    if queues.is_empty() { Some("no queues".to_owned()) } else { idle_note(queues) }
+}
+
 /// Lists the queues with calls or results that wait while no worker is connected.
 fn idle_note(queues: &[QueueSummary]) -> Option<String> {
     let is_idle = |queue: &&QueueSummary| {
@@ -225,7 +227,10 @@ fn idle_note(queues: &[QueueSummary]) -> Option<String> {
         .then(|| format!("calls are waiting but no worker is connected: {}", idle.join(", ")))
 }
 
-fn render(queues: &[QueueSummary]) -> String {
+/// Number of columns of a table that is not wide.
+const COLUMNS: usize = 11;
+
+fn render(queues: &[QueueSummary], format: Format) -> String {
     let heading = [
         "QUEUE",
         "PENDING",
@@ -238,8 +243,11 @@ fn render(queues: &[QueueSummary]) -> String {
         "WORKERS",
         "LANES",
         "OLDEST",
+        "UNACKNOWLEDGED",
+        "STREAM",
     ];
-    table::render(
+    table::render_first(
+        format.columns(COLUMNS),
         heading,
         queues.iter().map(|queue| {
             [
@@ -256,6 +264,8 @@ fn render(queues: &[QueueSummary]) -> String {
                 table::cell_or_empty(
                     queue.oldest_seconds.map(|seconds| table::age(Duration::from_secs(seconds))),
                 ),
+                queue.unacknowledged.to_string(),
+                table::cell_or_empty(queue.stream.clone()),
             ]
         }),
     )
@@ -317,7 +327,10 @@ mod tests {
             &WorkerReplies::None,
             Timestamp::UNIX_EPOCH,
         );
-        let lines = render(&[jobs.clone(), left]);
+        let both = [jobs.clone(), left];
+        let wide = render(&both, Format::Wide);
+        assert!(wide.contains("  3                JOBS\n"), "{wide}");
+        let lines = render(&both, Format::Table);
         let lines: Vec<Vec<&str>> =
             lines.lines().map(|line| line.split_whitespace().collect()).collect();
         // Of five stored calls, two run, and one of the others was delivered before.

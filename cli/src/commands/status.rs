@@ -46,11 +46,7 @@ pub(crate) async fn run(session: &Session, arguments: &StatusArgs) -> anyhow::Re
         Lookup::Ended(ended) | Lookup::Cancelling(ended) => ended,
         Lookup::NotFound => return Err(lookup::not_found(call_id, queue.as_ref())),
     };
-    match output {
-        Format::Table => output::print(&render(&status))?,
-        Format::Json => output::print_json(&status)?,
-    }
-    Ok(())
+    output::print_value(*output, &status, || render(&status))
 }
 
 fn render(status: &CallStatus) -> String {

@@ -59,15 +59,12 @@ pub(super) async fn run(session: &Session, arguments: &ListArgs) -> anyhow::Resu
     };
     let mut letters = queue_args.open(session).await?.list(&selection).await?;
     letters.retain(|letter| kind.matches(letter));
-    match output {
-        Format::Table if letters.is_empty() => output::print_error("no dead letters"),
-        Format::Table => output::print(&render(&letters))?,
-        Format::Json => {
-            let items: Vec<_> = letters.iter().map(Item::from_dead_letter).collect();
-            output::print_json(&items)?;
-        }
+    if letters.is_empty() && output.is_table() {
+        output::print_error("no dead letters");
+        return Ok(());
     }
-    Ok(())
+    let items: Vec<_> = letters.iter().map(Item::from_dead_letter).collect();
+    output::print_value(*output, &items, || render(&letters, *output))
 }
 
 impl<'a> Item<'a> {
@@ -87,11 +84,17 @@ impl<'a> Item<'a> {
     }
 }
 
-fn render(letters: &[DeadLetter]) -> String {
-    let heading =
-        ["CALL ID", "FUNCTION", "KIND", "ATTEMPTS", "STATUS", "DIED AT", "SIZE", "REASON"];
+/// Number of columns of a table that is not wide.
+const COLUMNS: usize = 8;
+
+fn render(letters: &[DeadLetter], format: Format) -> String {
+    let heading = [
+        "CALL ID", "FUNCTION", "KIND", "ATTEMPTS", "STATUS", "DIED AT", "SIZE", "REASON", "WORKER",
+        "SEQUENCE",
+    ];
     let cell_or_empty = |text: Option<String>| text.unwrap_or_else(|| table::EMPTY_CELL.to_owned());
-    table::render(
+    table::render_first(
+        format.columns(COLUMNS),
         heading,
         letters.iter().map(|letter| {
             [
@@ -103,6 +106,8 @@ fn render(letters: &[DeadLetter]) -> String {
                 format!("{:.0}", letter.died_at),
                 table::size(letter.size),
                 letter.death.reason.clone(),
+                letter.worker.clone(),
+                letter.sequence.to_string(),
             ]
         }),
     )
@@ -118,7 +123,8 @@ mod tests {
     fn dead_letter_is_one_line() {
         let mut unknown = letter("seq-3", DeadLetterKind::Call);
         (unknown.function, unknown.death.status) = (None, None);
-        let table = render(&[letter("a", DeadLetterKind::Callback), unknown]);
+        let letters = [letter("a", DeadLetterKind::Callback), unknown];
+        let table = render(&letters, Format::Table);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].starts_with("CALL ID   FUNCTION"), "{table}");
         assert_eq!(
@@ -127,6 +133,8 @@ mod tests {
         );
         assert!(lines[2].contains(" -  "), "{table}");
         assert!(lines[2].ends_with("the function answered 500"), "{table}");
+        let wide = render(&letters, Format::Wide);
+        assert!(wide.lines().all(|line| line.ends_with("   7") || line.ends_with("SEQUENCE")));
     }
 
     #[test]
