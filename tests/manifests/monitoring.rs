@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::{
     cluster::repository,
-    documents::{paths, read},
+    documents::{paths, read, section},
     monitoring::{Panel, alerts, dashboard, dashboard_expressions},
     promql::{Limit, limits, used},
     tools::{self, output},
@@ -189,8 +189,8 @@ fn no_query_mixes_the_total_of_a_queue_with_its_functions() {
 
 #[test]
 fn every_alert_says_what_is_wrong_and_what_to_do() {
-    let page = fs::read_to_string(repository().join("docs/alerts.md")).unwrap();
-    let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let text = read("docs/alerts.md");
+    let sections: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let alerts = alerts();
     assert_eq!(sections.len(), alerts.len(), "docs/alerts.md has a section of each alert");
     for alert in alerts {
@@ -202,15 +202,23 @@ fn every_alert_says_what_is_wrong_and_what_to_do() {
         let (page, anchor) =
             runbook.as_str().unwrap_or_default().split_once('#').expect("a section");
         assert!(page.ends_with("/docs/alerts.md"), "{alert}");
-        let section = sections.iter().find(|section| section.to_lowercase() == anchor);
+        let found = sections.iter().find(|section| section.to_lowercase() == anchor);
         assert_eq!(
-            section,
+            found,
             Some(&name.as_str().unwrap()),
             "docs/alerts.md has a section of each alert"
         );
-        assert!(
-            ["warning", "critical"].contains(&alert["labels"]["severity"].as_str().unwrap()),
-            "{alert}"
-        );
+        let severity = alert["labels"]["severity"].as_str().unwrap();
+        assert!(["warning", "critical"].contains(&severity), "{alert}");
+        let name = name.as_str().unwrap();
+        let text = section(&text, &format!("## {name}"));
+        let begins = text.trim_start().to_lowercase();
+        assert!(begins.starts_with(&format!("{severity}: ")), "{name} says how bad it is");
+        let steps: Vec<_> =
+            text.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).collect();
+        assert!((1..=3).contains(&steps.len()), "{name} has up to three commands: {steps:?}");
+        assert!(steps.iter().all(|step| step.contains(". `kubectl ")), "{name}: {steps:?}");
+        assert!(text.contains("| you see | cause | remedy |"), "{name} has a table of causes");
+        assert!(text.contains("\nIt is over "), "{name} says when it is over");
     }
 }
