@@ -17,6 +17,8 @@ pub(crate) struct Overview {
     pub(crate) inventory: QueueInventory,
     /// The state of each queue.
     pub(crate) queues: BTreeMap<QueueName, QueueState>,
+    /// What the workers of each queue replied.
+    pub(crate) workers: HashMap<QueueName, WorkerReplies>,
     /// When the sample was taken.
     pub(crate) at: Timestamp,
 }
@@ -62,7 +64,7 @@ impl Overview {
     /// Computes the state of all queues.
     pub(crate) fn new(
         inventory: QueueInventory,
-        workers: &HashMap<QueueName, WorkerReplies>,
+        workers: HashMap<QueueName, WorkerReplies>,
         at: Timestamp,
     ) -> Self {
         let none = WorkerReplies::default();
@@ -71,7 +73,7 @@ impl Overview {
             (queue.clone(), QueueState::new(&inventory, queue, replies))
         };
         let queues = inventory.queues.keys().map(state).collect();
-        Self { inventory, queues, at }
+        Self { inventory, queues, workers, at }
     }
 
     /// Returns the queues whose names contain a text, sorted. By number, the highest is first; by
@@ -192,7 +194,7 @@ mod tests {
             ("c".parse().unwrap(), WorkerReplies::NoReply),
         ]);
         let at = "2026-11-24T10:06:00Z".parse().unwrap();
-        Overview::new(QueueInventory::new(directory, streams), &replies, at)
+        Overview::new(QueueInventory::new(directory, streams), replies, at)
     }
 
     fn names(rows: Vec<(&QueueName, &QueueState)>) -> Vec<String> {

@@ -99,7 +99,7 @@ impl Samples {
         let inventory = QueueInventory::new(entries, streams);
         let names: Vec<_> = inventory.queues.keys().cloned().collect();
         let workers = request_stats(&js.client(), &names).await?;
-        Ok(Overview::new(inventory, &workers, Timestamp::now()))
+        Ok(Overview::new(inventory, workers, Timestamp::now()))
     }
 
     fn apply(&self, sampled: anyhow::Result<Overview>, health: &Health) {
