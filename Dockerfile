@@ -15,7 +15,7 @@ ENV PATH=/bin
 # A number, because without an /etc/passwd there are no names, and runAsNonRoot wants to see one.
 USER 65532:65532
 
-# The programs that build/programs has made: with --target=prebuilt, as build/image does. What is tested is what ships.
+# The programs that build/programs has made: with --target=prebuilt, as build/image does. Nightly, what is tested is what ships.
 FROM base AS prebuilt
 COPY target/image/asyncqueue/ /bin/
 

@@ -13,6 +13,7 @@ use async_nats::{
         stream::{DeleteStatus, Info, RawMessageError, RawMessageErrorKind, Stream},
     },
 };
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -66,6 +67,29 @@ pub(crate) async fn find_consumer(
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Returns the consumers of a stream: one request for each 256 of them. None if the stream does not
+/// exist, as one that was listed may be gone now.
+///
+/// # Errors
+///
+/// Fails if NATS does not answer.
+pub async fn list_consumers(
+    js: &Context,
+    stream_name: &str,
+) -> Result<Vec<consumer::Info>, NatsError> {
+    let listed = stream(js, stream_name).await?.consumers().try_collect().await;
+    match listed {
+        Err(error) if is_caused_by_missing_stream(&error) => Ok(Vec::new()),
+        listed => listed.map_err(NatsError::during("list the consumers")),
+    }
+}
+
+fn is_caused_by_missing_stream(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|cause| cause.downcast_ref::<async_nats::jetstream::Error>())
+        .any(|cause| cause.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// Returns a handle of a stream, whether the stream exists or not.

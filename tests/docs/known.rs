@@ -452,7 +452,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "make demo-local",
         Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind"),
     ),
-    ("cargo build --release --bin", Script("build/programs", "build --release")),
+    ("cargo build --release --bin", Script("build/programs", "build --profile=")),
     (
         "docker build",
         Not("no container engine and no registry here; build/image makes the image from the same \

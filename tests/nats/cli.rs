@@ -7,6 +7,7 @@ use asyncqueue::{
     CallId, FunctionName,
     dead_letters::{DeadLetters, ReplayOutcome, Selection},
     directory::{Directory, QueueEntry, store::DirectoryStore},
+    jetstream::list_consumers,
     message::native,
 };
 use serde_json::Value;
@@ -658,4 +659,15 @@ async fn check_asks_nats_and_a_gateway() {
     let url = other.url();
     let ended = aq(&queue, &["check", "--gateway-url", &url, "--timeout=1s"]).await;
     assert!(ended.stderr.contains("503") && ended.stderr.contains("not connected"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_gone_since_it_was_listed_has_no_consumers() {
+    let queue = Queue::start().await;
+    let _ = submit(&queue, "echo").await;
+    let function = HttpServer::answering(|_| respond(200, "")).await;
+    let _worker = queue.worker(&function, &[]);
+    queue.empties().await;
+    assert_eq!(list_consumers(&queue.js, "jobs").await.unwrap().len(), 1);
+    assert!(list_consumers(&queue.js, "gone").await.unwrap().is_empty());
 }

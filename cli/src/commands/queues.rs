@@ -7,6 +7,7 @@ use async_nats::jetstream::{Context, consumer};
 use asyncqueue::{
     QueueName,
     depth::ConsumerTotals,
+    jetstream::list_consumers,
     lanes::{self, LaneCounts},
     stats::{self, WorkerReplies},
 };
@@ -161,9 +162,8 @@ async fn read_consumers(
 ) -> anyhow::Result<Vec<consumer::Info>> {
     let Some(stream) = inventory.call_stream(queue) else { return Ok(Vec::new()) };
     let name = &stream.name;
-    let failed = || format!("failed to read the consumer of stream {name}");
-    let stream = js.get_stream_no_info(name).await.with_context(failed)?;
-    stream.consumers().try_collect().await.with_context(failed)
+    let consumers = list_consumers(js, name).await;
+    consumers.with_context(|| format!("failed to read the consumers of stream {name}"))
 }
 
 /// Returns the sum of the consumers of a queue's calls.

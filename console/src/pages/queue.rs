@@ -7,6 +7,7 @@ use asyncqueue::{
     FunctionName, QueueName,
     depth::{ConsumerTotals, Depth},
     directory::{Directory, FunctionEntry, QueueSettings, Rate},
+    jetstream::list_consumers,
     lanes::{FunctionSummary, has_lanes, summarize_functions},
     stats::WorkerReplies,
 };
@@ -14,7 +15,6 @@ use axum::{
     extract::{Path, State},
     response::IntoResponse,
 };
-use futures::TryStreamExt;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
@@ -57,8 +57,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(name): Path<String>) -
         });
     };
     let consumers = match overview.inventory.call_stream(&queue) {
-        // A queue that was deleted a moment ago has no consumers.
-        Some(stream) => read_consumers(&app, &stream.name).await.unwrap_or_default(),
+        Some(stream) => list_consumers(&app.js, &stream.name).await?,
         None => Vec::new(),
     };
     let directory = app.samples.directory();
@@ -71,10 +70,6 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(name): Path<String>) -
         functions: functions(&directory, &queue),
     };
     Ok(render(&queue, &details, &overview, failure.as_deref()).into_response())
-}
-
-async fn read_consumers(app: &App, stream: &str) -> anyhow::Result<Vec<consumer::Info>> {
-    Ok(app.js.get_stream_no_info(stream).await?.consumers().try_collect().await?)
 }
 
 fn settings(directory: &Directory, queue: &QueueName) -> Result<QueueSettings, String> {

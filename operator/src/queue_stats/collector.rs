@@ -34,8 +34,8 @@ use crate::{
     trigger::ReconcileTrigger,
 };
 
-/// Minimum interval of listings. With less than 5,000 streams, so the maximum age of the counts that
-/// `kubectl get aq` shows.
+/// Minimum interval of listings. With less than 5,000 streams, also the maximum age of the counts
+/// that `kubectl get aq` shows.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Maximum time for listing one server's streams, so that a server that never finishes does not

@@ -75,10 +75,13 @@ impl Drop for Release {
 
 /// Makes parts of a release in a folder, with these settings of `build/release`.
 fn make(folder: &Path, parts: &[&str], settings: &[(&str, &str)]) {
+    // That of tests/cluster/images/build.
+    let profile = std::env::var("BUILD_PROFILE").unwrap_or_else(|_| "quick".to_owned());
     let _ = output(
         Command::new(repository().join("build/release"))
             .args(parts)
             .env("RELEASE_FOLDER", folder)
+            .env("BUILD_PROFILE", profile)
             .envs(settings.iter().copied()),
     );
 }
