@@ -107,7 +107,7 @@ impl Samples {
         match sampled {
             Ok(overview) => {
                 let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-                history.add(overview.samples());
+                history.add(overview.samples(state.overview.as_deref()));
                 if state.failure.take().is_some() || state.overview.is_none() {
                     info!(queues = overview.queues.len(), "read the queues");
                 }

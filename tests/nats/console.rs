@@ -131,6 +131,8 @@ async fn all_pages_work_with_the_permissions_to_read() {
     let queue = console.page("/queues/jobs").await;
     assert!(queue.contains("No worker is connected") && queue.contains("<svg"), "{queue}");
     assert!(queue.contains("Sampled at"), "{queue}");
+    assert!(queue.contains("<title>Waiting calls</title>"), "{queue}");
+    console.shows("/queues/jobs", "now 0 per minute").await;
     let waiting = console.page(&format!("/calls/{call}")).await;
     assert!(waiting.contains("Waits in the queue"), "{waiting}");
     assert!(waiting.contains("&lt;script&gt;") && !waiting.contains(HOSTILE), "{waiting}");

@@ -106,6 +106,9 @@ pub(super) fn render(
             (chart::line("Age of the oldest call", " s", &values(samples, |sample| {
                 Some(sample.oldest_seconds)
             })))
+            (chart::line("Calls that left the queue", " per minute", &values(samples, |sample| {
+                sample.left_per_minute
+            })))
         }
         h2 { "Limits" }
         @match settings {
