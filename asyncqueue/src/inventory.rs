@@ -46,6 +46,8 @@ pub struct StreamSummary {
     pub owner: Option<String>,
     /// How many messages it stores.
     pub messages: u64,
+    /// The sequence of the last message that was stored.
+    pub last_sequence: u64,
     /// When the oldest message was stored. Undefined if there are no messages.
     pub oldest: Timestamp,
 }
@@ -123,6 +125,7 @@ impl StreamSummary {
             name: info.config.name,
             subjects: info.config.subjects,
             messages: info.state.messages,
+            last_sequence: info.state.last_sequence,
             oldest: Timestamp::from_nanosecond(oldest).unwrap_or_default(),
         }
     }
@@ -161,6 +164,7 @@ mod tests {
             subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
             owner: Some(owner.to_owned()).filter(|owner| !owner.is_empty()),
             messages: 0,
+            last_sequence: 0,
             oldest: Timestamp::UNIX_EPOCH,
         }
     }

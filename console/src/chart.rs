@@ -15,9 +15,10 @@ pub(crate) fn line(title: &str, unit: &str, values: &[Option<u32>]) -> Markup {
             figcaption { (title) }
             @if let (Some(max), true) = (max, values.len() > 1) {
                 @let text = describe(last, max, unit);
-                svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(
-                    format!("{title}: {text}")
-                ) preserveAspectRatio="none" {
+                svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img"
+                    preserveAspectRatio="none" {
+                    title { (title) }
+                    desc { (text) }
                     @for part in lines(values, max) {
                         polyline points=(part) fill="none" vector-effect="non-scaling-stroke" {}
                     }
@@ -72,7 +73,8 @@ mod tests {
     #[test]
     fn chart_has_a_text_for_those_who_do_not_see_it() {
         let chart = line("Waiting", " s", &[Some(3), Some(1)]).into_string();
-        assert!(chart.contains(r#"aria-label="Waiting: now 1 s, at most 3 s""#), "{chart}");
+        assert!(chart.contains(r#"role="img""#), "{chart}");
+        assert!(chart.contains("<title>Waiting</title><desc>now 1 s, at most 3 s</desc>"));
         assert!(line("Waiting", "", &[None, None]).into_string().contains("No samples yet."));
     }
 }

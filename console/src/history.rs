@@ -7,7 +7,7 @@ use asyncqueue::QueueName;
 /// Number of samples of each queue: ten minutes at the default interval.
 const MAX_SAMPLES: usize = 120;
 
-/// Maximum number of queues with samples. With all of them, that is about 20 MB.
+/// Maximum number of queues with samples. With all of them, that is about 30 MB.
 const MAX_QUEUES: usize = 10_000;
 
 /// A queue at one time. Numbers above the maximum of `u32` are shown as that.
@@ -19,6 +19,8 @@ pub(crate) struct Sample {
     pub(crate) running: Option<u32>,
     /// Age of the oldest call that has not ended, in seconds.
     pub(crate) oldest_seconds: u32,
+    /// Calls that left the queue since the sample before, for each minute. `None`: not known.
+    pub(crate) left_per_minute: Option<u32>,
 }
 
 /// The samples of all queues.
@@ -54,7 +56,7 @@ mod tests {
     use super::*;
 
     fn sample(waiting: u32) -> Sample {
-        Sample { waiting, running: None, oldest_seconds: 0 }
+        Sample { waiting, running: None, oldest_seconds: 0, left_per_minute: None }
     }
 
     #[test]

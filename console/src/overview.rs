@@ -17,6 +17,8 @@ pub(crate) struct Overview {
     pub(crate) inventory: QueueInventory,
     /// The state of each queue.
     pub(crate) queues: BTreeMap<QueueName, QueueState>,
+    /// What the workers of each queue replied.
+    pub(crate) workers: HashMap<QueueName, WorkerReplies>,
     /// When the sample was taken.
     pub(crate) at: Timestamp,
 }
@@ -62,7 +64,7 @@ impl Overview {
     /// Computes the state of all queues.
     pub(crate) fn new(
         inventory: QueueInventory,
-        workers: &HashMap<QueueName, WorkerReplies>,
+        workers: HashMap<QueueName, WorkerReplies>,
         at: Timestamp,
     ) -> Self {
         let none = WorkerReplies::default();
@@ -71,7 +73,7 @@ impl Overview {
             (queue.clone(), QueueState::new(&inventory, queue, replies))
         };
         let queues = inventory.queues.keys().map(state).collect();
-        Self { inventory, queues, at }
+        Self { inventory, queues, workers, at }
     }
 
     /// Returns the queues whose names contain a text, sorted. By number, the highest is first; by
@@ -94,17 +96,32 @@ impl Overview {
         rows
     }
 
-    /// Returns a sample of each queue for the history.
-    pub(crate) fn samples(&self) -> impl Iterator<Item = (QueueName, Sample)> {
+    /// Returns a sample of each queue for the history. `before` is the sample before this one.
+    pub(crate) fn samples(
+        &self,
+        before: Option<&Self>,
+    ) -> impl Iterator<Item = (QueueName, Sample)> {
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         self.queues.iter().map(move |(queue, state)| {
             let sample = Sample {
                 waiting: small(state.waiting),
                 running: state.running.map(small),
                 oldest_seconds: small(state.oldest.map_or(0, |oldest| seconds(oldest, self.at))),
+                left_per_minute: before.and_then(|before| self.left_per_minute(before, queue)),
             };
             (queue.clone(), sample)
         })
+    }
+
+    /// Returns how many calls left the queue for each minute since a sample before. `None` if no
+    /// time has passed, or if the stream is another one.
+    fn left_per_minute(&self, before: &Self, queue: &QueueName) -> Option<u32> {
+        let (old, new) = (before.inventory.call_stream(queue)?, self.inventory.call_stream(queue)?);
+        let stored = new.last_sequence.checked_sub(old.last_sequence)?;
+        let left = old.messages.checked_add(stored)?.checked_sub(new.messages)?;
+        let millis = u64::try_from(self.at.duration_since(before.at).as_millis()).ok()?;
+        let per_minute = left.saturating_mul(60_000).checked_div(millis)?;
+        Some(u32::try_from(per_minute).unwrap_or(u32::MAX))
     }
 }
 
@@ -170,6 +187,7 @@ mod tests {
             subjects: Vec::new(),
             owner: None,
             messages,
+            last_sequence: 100,
             oldest: oldest.parse().unwrap(),
         }
     }
@@ -192,7 +210,7 @@ mod tests {
             ("c".parse().unwrap(), WorkerReplies::NoReply),
         ]);
         let at = "2026-11-24T10:06:00Z".parse().unwrap();
-        Overview::new(QueueInventory::new(directory, streams), &replies, at)
+        Overview::new(QueueInventory::new(directory, streams), replies, at)
     }
 
     fn names(rows: Vec<(&QueueName, &QueueState)>) -> Vec<String> {
@@ -229,8 +247,28 @@ mod tests {
 
     #[test]
     fn samples_hold_the_age_of_the_oldest_call() {
-        let samples: Vec<_> = overview().samples().map(|(_, sample)| sample).collect();
+        let samples: Vec<_> = overview().samples(None).map(|(_, sample)| sample).collect();
         let ages: Vec<_> = samples.iter().map(|sample| sample.oldest_seconds).collect();
         assert_eq!(ages, [60, 360, 0]);
+    }
+
+    #[test]
+    fn calls_that_left_are_computed_from_sequences() {
+        let before = overview();
+        let queue = "a".parse().unwrap();
+        let left = |seconds: i64, stored: u64, messages: u64| {
+            let mut after = before.clone();
+            after.at = before.at + jiff::SignedDuration::from_secs(seconds);
+            let stream = after.inventory.streams.get_mut("a").unwrap();
+            (stream.last_sequence, stream.messages) = (stored, messages);
+            after.left_per_minute(&before, &queue)
+        };
+        assert_eq!(left(30, 100, 9), Some(0));
+        assert_eq!(left(30, 110, 9), Some(20), "10 were stored, and as many left");
+        assert_eq!(left(60, 100, 0), Some(9), "all of them left");
+        assert_eq!(left(60, 110, 19), Some(0), "10 were stored and none left");
+        assert_eq!(left(0, 110, 9), None, "no time has passed");
+        assert_eq!(left(60, 5, 5), None, "the stream was recreated");
+        assert_eq!(overview().samples(None).find_map(|(_, sample)| sample.left_per_minute), None);
     }
 }

@@ -99,7 +99,7 @@ impl Samples {
         let inventory = QueueInventory::new(entries, streams);
         let names: Vec<_> = inventory.queues.keys().cloned().collect();
         let workers = request_stats(&js.client(), &names).await?;
-        Ok(Overview::new(inventory, &workers, Timestamp::now()))
+        Ok(Overview::new(inventory, workers, Timestamp::now()))
     }
 
     fn apply(&self, sampled: anyhow::Result<Overview>, health: &Health) {
@@ -107,7 +107,7 @@ impl Samples {
         match sampled {
             Ok(overview) => {
                 let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-                history.add(overview.samples());
+                history.add(overview.samples(state.overview.as_deref()));
                 if state.failure.take().is_some() || state.overview.is_none() {
                     info!(queues = overview.queues.len(), "read the queues");
                 }

@@ -125,10 +125,14 @@ async fn all_pages_work_with_the_permissions_to_read() {
     let secret = [("authorization", "Bearer topsecret"), ("x-keep-result", "1h")];
     let call = stage.gateway.submit(&secret, HOSTILE).await;
     let failing = stage.gateway.submit(&[], "fail").await;
+    let plain = stage.gateway.submit(&[], "plain").await;
 
     console.shows("/", "no worker is connected").await;
     let queue = console.page("/queues/jobs").await;
     assert!(queue.contains("No worker is connected") && queue.contains("<svg"), "{queue}");
+    assert!(queue.contains("Sampled at"), "{queue}");
+    assert!(queue.contains("<title>Waiting calls</title>"), "{queue}");
+    console.shows("/queues/jobs", "now 0 per minute").await;
     let waiting = console.page(&format!("/calls/{call}")).await;
     assert!(waiting.contains("Waits in the queue"), "{waiting}");
     assert!(waiting.contains("&lt;script&gt;") && !waiting.contains(HOSTILE), "{waiting}");
@@ -142,11 +146,14 @@ async fn all_pages_work_with_the_permissions_to_read() {
     let dead = console.shows("/queues/jobs/dead", "figlet.openfaas-fn").await;
     assert!(dead.contains("500") && dead.contains(&format!("/calls/{failing}")), "{dead}");
     let dead = console.page(&format!("/calls/{failing}")).await;
-    assert!(dead.contains("Became a dead letter after 1 attempts, status 500"), "{dead}");
+    assert!(dead.contains("Became a dead letter after 1 attempt, status 500"), "{dead}");
     let done = console.page(&format!("/calls/{call}")).await;
     assert!(done.contains("Done: attempt 1 of 1 answered 200"), "{done}");
     assert!(done.contains("&lt;script&gt;"), "{done}");
     assert!(!done.contains(HOSTILE) && !done.contains("topsecret"), "{done}");
+    let remembered = console.page(&format!("/calls/{plain}")).await;
+    assert!(remembered.contains("Done: attempt 1 answered 200"), "{remembered}");
+    console.shows("/queues/jobs", "1 worker<").await;
     console.shows("/batches/batch-7", "2 done").await;
     let found = console.get(&format!("/search?id={call}")).await;
     assert_eq!((found.status, found.header("location")), (303, &*format!("/calls/{call}")));

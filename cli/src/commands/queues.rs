@@ -283,6 +283,7 @@ mod tests {
             subjects: Vec::new(),
             owner: None,
             messages,
+            last_sequence: messages,
             oldest: "2026-11-24T10:00:00Z".parse().unwrap(),
         };
         let streams = [stream("JOBS", 5), stream("jobs-callbacks", 2), stream("jobs-dead", 3)];

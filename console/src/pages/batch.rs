@@ -45,7 +45,7 @@ pub(super) fn render(report: &BatchReport, selection: Selection) -> Markup {
         } @else {
             div.table tabindex="0" role="region" aria-label="Calls" {
                 table {
-                    caption { (calls.len()) " calls" }
+                    caption { (layout::count(calls.len(), "call")) }
                     thead { tr {
                         th scope="col" { "Call" }
                         th scope="col" { "Function" }

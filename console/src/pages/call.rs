@@ -6,7 +6,7 @@ use asyncqueue::{
     CallId, Invocation,
     call::{CallQuery, CallStatus, CandidateQueues, Lookup},
     dead_letters::{DeadLetter, DeadLetterContent, DeadLetterKind, DeadLetters, OpenError},
-    lookup::{ResultLookup, find_call, find_result},
+    lookup::{ResultLookup, find_call, find_result, remembered_end},
     message::{kept_result::KeptResult, native},
     status::status_of_pending,
 };
@@ -19,7 +19,12 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{Answer, App, error::PageError, layout, timeline::timeline};
+use super::{
+    Answer, App,
+    error::PageError,
+    layout::{self, count},
+    timeline::timeline,
+};
 use crate::mask::{self, ShownBody};
 
 /// Maximum number of dead letters of one call that are shown, and about the maximum of their bytes.
@@ -48,9 +53,10 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
     if details.status.is_none() && details.result.is_none() {
         return Err(PageError::NotFound {
             what: format!("Call {id} is not known."),
-            remedy: "Check the id. A call that ended well is known only while its callback is not \
-                     delivered, or its result is kept (X-Keep-Result). A cancelled or dead call is \
-                     known for a day, and for as long as its dead letter is kept.",
+            remedy: "Check the id. A done call is known while its callback is not delivered, while \
+                     its result is kept (X-Keep-Result), and else for up to 10 minutes, by the \
+                     worker that ran it. A cancelled, expired or dead call is known for a day, and \
+                     for as long as its dead letter is kept.",
         });
     }
     Ok(render(&id, &details, app.show_payloads).into_response())
@@ -75,6 +81,9 @@ async fn read(
         ResultLookup::Kept(result) => Some(*result),
         ResultLookup::Pending | ResultLookup::NotKept | ResultLookup::NotFound => None,
     };
+    if status.is_none() && result.is_none() {
+        status = remembered_end(&app.js, queues, query).await?;
+    }
     let mut letters = Vec::new();
     if let Some(status) = &status
         && request.is_none()
@@ -143,9 +152,9 @@ fn status_fields(status: &CallStatus) -> Vec<(&'static str, Markup)> {
     fields.extend(function.as_ref().map(|function| ("Function", html! { (function) })));
     fields.push(("Queue", html! { a href=(format!("/queues/{queue}")) { (queue) } }));
     fields.extend(submitted_at.map(|at| ("Submitted", layout::time_and_age(at, Timestamp::now()))));
-    fields.extend(
-        others.map(|others| ("Others", html! { (others) " more calls with this id are stored" })),
-    );
+    fields.extend(others.map(|others| {
+        ("Others", html! { "stored with the same id: " (count(others, "more call")) })
+    }));
     fields
 }
 
@@ -205,14 +214,16 @@ fn content(headers: &HeaderMap, body: &Bytes, show_payloads: bool) -> Markup {
             }
             @match mask::body(body) {
                 ShownBody::Empty => p.note { "No body." },
-                ShownBody::Binary(bytes) => p.note { (bytes) " bytes that are not text." },
+                ShownBody::Binary(bytes) => p.note { "Not text: " (count(bytes, "byte")) "." },
                 ShownBody::Text(text, omitted) => {
                     pre tabindex="0" { (text) }
-                    @if omitted > 0 { p.note { (omitted) " more bytes are not shown." } }
+                    @if omitted > 0 { p.note { "Not shown: " (count(omitted, "more byte")) "." } }
                 }
             }
         } @else {
-            p.note { (headers.len()) " headers and " (body.len()) " bytes of body are not shown: "
+            p.note {
+                "Not shown: " (count(headers.len(), "header")) " and "
+                (count(body.len(), "byte")) " of body, since "
                 "the console runs without show_payloads=true." }
         }
     }

@@ -15,7 +15,11 @@ use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::{Answer, App, error::PageError, layout};
+use super::{
+    Answer, App,
+    error::PageError,
+    layout::{self, count},
+};
 
 /// Maximum number of letters that are read for a page, and about the maximum of their bytes: the
 /// server sends each with its content.
@@ -118,7 +122,7 @@ pub(super) fn render(
                 @if selection.from > 0 { " from here on" }
                 ". A call becomes one when its attempts are exhausted." }
         } @else {
-            p { (total) " dead letters. "
+            p { (count(total, "dead letter")) ". "
                 @if next.is_some() || selection.from > 0 {
                     "This page groups " (letters.len()) " of them, beginning with the oldest. "
                 }
@@ -179,7 +183,7 @@ fn letter_table(letters: &[&DeadLetter]) -> Markup {
         div.table tabindex="0" role="region" aria-label="Calls" {
             table {
                 caption {
-                    (letters.len()) " calls"
+                    (count(letters.len(), "call"))
                     @if letters.len() > MAX_LISTED { ", of which " (MAX_LISTED) " are shown" }
                 }
                 thead { tr {

@@ -1,6 +1,6 @@
 //! What all pages have in common.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use asyncqueue::Rounded;
 use jiff::Timestamp;
@@ -116,6 +116,12 @@ pub(crate) fn known(number: Option<impl ToString>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
+/// Returns a number and its noun, which gets an `s` unless the number is 1.
+pub(crate) fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+    let ending = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {noun}{ending}")
+}
+
 /// Renders a list of names and values.
 pub(crate) fn fields(fields: &[(&str, Markup)]) -> Markup {
     html! {
@@ -155,6 +161,13 @@ mod tests {
             time(at).into_string(),
             r#"<time datetime="2026-11-24T10:00:00.123Z">2026-11-24T10:00:00Z</time>"#
         );
+    }
+
+    #[test]
+    fn noun_is_plural_unless_the_number_is_one() {
+        assert_eq!(count(0_usize, "worker"), "0 workers");
+        assert_eq!(count(1_u64, "dead letter"), "1 dead letter");
+        assert_eq!(count(2_u32, "dead letter"), "2 dead letters");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use asyncqueue::{
     directory::{Directory, FunctionEntry, QueueSettings, Rate},
     jetstream::list_consumers,
     lanes::{FunctionSummary, has_lanes, summarize_functions},
-    stats::{WorkerReplies, request_stats},
+    stats::WorkerReplies,
 };
 use axum::{
     extract::{Path, State},
@@ -21,7 +21,7 @@ use maud::{Markup, html};
 use super::{
     Answer, App,
     error::PageError,
-    layout::{self, known},
+    layout::{self, count, known},
     queues::stale,
 };
 use crate::{
@@ -38,6 +38,7 @@ const MAX_ROWS: usize = 200;
 pub(super) struct QueueDetails {
     pub(super) state: QueueState,
     pub(super) consumers: Vec<consumer::Info>,
+    /// What the workers replied to the last sample.
     pub(super) replies: WorkerReplies,
     pub(super) settings: Result<QueueSettings, String>,
     pub(super) samples: Vec<Sample>,
@@ -59,12 +60,11 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(name): Path<String>) -
         Some(stream) => list_consumers(&app.js, &stream.name).await?,
         None => Vec::new(),
     };
-    let replies = request_stats(&app.js.client(), std::slice::from_ref(&queue)).await?;
     let directory = app.samples.directory();
     let details = QueueDetails {
         state: state.clone(),
         consumers,
-        replies: replies.into_values().next().unwrap_or_default(),
+        replies: overview.workers.get(&queue).cloned().unwrap_or_default(),
         settings: settings(&directory, &queue),
         samples: app.samples.history(&queue),
         functions: functions(&directory, &queue),
@@ -99,11 +99,15 @@ pub(super) fn render(
         (stale(overview, failure))
         @if let Some(problem) = state.problem() { p.problem role="status" { (problem) } }
         (layout::fields(&counts(queue, state, consumers, replies, now)))
+        p.note { "Sampled at " (layout::time_and_age(overview.at, now)) "." }
         div.charts {
             (chart::line("Waiting calls", "", &values(samples, |sample| Some(sample.waiting))))
             (chart::line("Running calls", "", &values(samples, |sample| sample.running)))
             (chart::line("Age of the oldest call", " s", &values(samples, |sample| {
                 Some(sample.oldest_seconds)
+            })))
+            (chart::line("Calls that left the queue", " per minute", &values(samples, |sample| {
+                sample.left_per_minute
             })))
         }
         h2 { "Limits" }
@@ -190,7 +194,7 @@ fn workers(replies: &WorkerReplies) -> Markup {
     html! {
         div.table tabindex="0" role="region" aria-label="Workers" {
             table {
-                caption { (all.len()) " workers" (more(all.len())) }
+                caption { (count(all.len(), "worker")) (more(all.len())) }
                 thead { tr {
                     th scope="col" { "Worker" }
                     th scope="col" .number { "Running" }
@@ -205,7 +209,7 @@ fn workers(replies: &WorkerReplies) -> Markup {
                             td.number { (worker.max_inflight) }
                             td {
                                 @for blocked in &worker.blocked {
-                                    (blocked.record) " of " (blocked.calls) " calls: "
+                                    (blocked.record) " of " (count(blocked.calls, "call")) ": "
                                     (blocked.reason) " "
                                 }
                             }
@@ -234,7 +238,7 @@ fn function_table(
         } @else {
             div.table tabindex="0" role="region" aria-label="Functions" {
                 table {
-                    caption { (rows.len()) " functions" (more(rows.len())) }
+                    caption { (count(rows.len(), "function")) (more(rows.len())) }
                     thead { tr {
                         th scope="col" { "Function" }
                         th scope="col" .number { "Waiting" }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{
     Answer, App,
     error::PageError,
-    layout::{self, age, known},
+    layout::{self, age, count, known},
 };
 use crate::{
     overview::{Overview, QueueState, SortBy},
@@ -73,7 +73,7 @@ pub(super) fn render(overview: &Overview, selection: &Selection, failure: Option
         } @else {
             div.table tabindex="0" role="region" aria-label="Queues" {
                 table {
-                    caption { (page.rows) " queues, at " (layout::time(overview.at)) }
+                    caption { (count(page.rows, "queue")) ", at " (layout::time(overview.at)) }
                     thead { tr {
                         @for (sort, name, title) in COLUMNS {
                             th scope="col" .number[sort != SortBy::Name]

@@ -8,6 +8,8 @@ use asyncqueue::{
 };
 use jiff::Timestamp;
 
+use super::layout::count;
+
 /// Something that has happened to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
@@ -46,7 +48,7 @@ pub(super) fn timeline(
         let status = death.status.map(|status| format!(", status {status}")).unwrap_or_default();
         events.push(event(
             Some(letter.died_at),
-            format!("{what} after {} attempts{status}: {}", death.attempts, death.reason),
+            format!("{what} after {}{status}: {}", count(death.attempts, "attempt"), death.reason),
         ));
     }
     events
@@ -68,7 +70,10 @@ fn of_state(state: &CallState, has_result: bool) -> Vec<Event> {
     match state {
         CallState::Queued { position: None } => vec![event(None, "Waits in the queue")],
         CallState::Queued { position: Some(position) } => {
-            vec![event(None, format!("Waits in the queue, at most {position} calls before it"))]
+            vec![event(
+                None,
+                format!("Waits in the queue, at most {} before it", count(*position, "call")),
+            )]
         }
         CallState::Scheduled { not_before } => {
             vec![event(Some(*not_before), "Is due, and does not run before")]
