@@ -13,8 +13,11 @@ use crate::{
     call_id::queue_hash,
     consumer_progress,
     directory::{Directory, QueueEntry},
+    invocation::Invocation,
     jetstream::{NatsError, count_messages, last_message},
+    message::native,
     names::QueueName,
+    raw_message::next_raw_message,
     subject::call_filter,
     tombstone::{self, Mark, Tombstone},
 };
@@ -78,6 +81,26 @@ pub fn candidate_queues(
         false if of_function.is_some() => CandidateQueues { named, rest: Vec::new() },
         false => CandidateQueues { named, rest },
     }
+}
+
+/// Returns the request of a call that was found, with all of its headers; `None` if it has ended
+/// since, or can't be read. The message that a search returns has only the last of several headers
+/// with one name, as the HTTP headers of a call are.
+///
+/// # Errors
+///
+/// Fails if NATS does not answer.
+pub async fn find_request(
+    js: &Context,
+    call: &PendingCall,
+) -> Result<Option<Invocation>, NatsError> {
+    let PendingCall { location, message } = call;
+    let (stream, sequence) = (&location.entry.stream, message.sequence);
+    let stored = next_raw_message(js, stream, &message.subject, sequence).await?;
+    let stored = stored.filter(|stored| stored.sequence == sequence);
+    Ok(stored.and_then(|stored| {
+        native::decode(&stored.read_headers().ok()?, stored.payload.clone()).ok()
+    }))
 }
 
 /// Searches these queues for a call.

@@ -46,13 +46,24 @@ fn is_secret(name: &str) -> bool {
     name != PUBLIC_NAME && SECRET_NAMES.iter().any(|part| name.contains(part))
 }
 
+/// Returns a text in which each character is seen: those that control a terminal, or the order of
+/// the text around them, are replaced.
+fn visible(text: &str) -> String {
+    let is_hidden = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.replace(is_hidden, "\u{fffd}")
+}
+
 /// Returns the headers, sorted by name, with credentials hidden.
 pub(crate) fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
     let show = |(name, value): (&HeaderName, &http::HeaderValue)| {
         let value = if is_secret(name.as_str()) {
             HIDDEN.to_owned()
         } else {
-            String::from_utf8_lossy(value.as_bytes()).into_owned()
+            visible(&String::from_utf8_lossy(value.as_bytes()))
         };
         (name.to_string(), value)
     };
@@ -96,10 +107,10 @@ pub(crate) fn body(body: &[u8]) -> ShownBody {
     let shown = &body[..body.len().min(MAX_SHOWN_BODY)];
     match std::str::from_utf8(shown) {
         Ok("") => ShownBody::Empty,
-        Ok(text) => ShownBody::Text(text.to_owned(), body.len() - shown.len()),
+        Ok(text) => ShownBody::Text(visible(text), body.len() - shown.len()),
         // The last character may be cut.
         Err(error) if shown.len() < body.len() && error.valid_up_to() + 4 > shown.len() => {
-            let text = String::from_utf8_lossy(&shown[..error.valid_up_to()]).into_owned();
+            let text = visible(&String::from_utf8_lossy(&shown[..error.valid_up_to()]));
             ShownBody::Text(text, body.len() - error.valid_up_to())
         }
         Err(_) => ShownBody::Binary(body.len()),
@@ -109,6 +120,13 @@ pub(crate) fn body(body: &[u8]) -> ShownBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn characters_that_hide_or_reorder_a_text_are_seen() {
+        let text = "a\u{202e}b\u{1b}[31m\u{0}\u{2066}c\n\td";
+        let seen = "a\u{fffd}b\u{fffd}[31m\u{fffd}\u{fffd}c\n\td";
+        assert_eq!(body(text.as_bytes()), ShownBody::Text(seen.to_owned(), 0));
+    }
 
     #[test]
     fn credentials_in_headers_are_hidden() {

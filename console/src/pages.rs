@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_nats::jetstream::Context;
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
@@ -19,6 +19,7 @@ mod call;
 mod dead_letters;
 mod error;
 mod layout;
+mod parameters;
 mod queue;
 mod queues;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod tests;
 mod timeline;
 
 pub(crate) use error::{PageError, refusal};
+use parameters::Parameters;
 
 /// What the pages are rendered from.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ enum SearchKind {
 }
 
 /// Leads to the call or the batch with an id.
-async fn search(State(_): State<Arc<App>>, Query(search): Query<Search>) -> Answer {
+async fn search(State(_): State<Arc<App>>, Parameters(search): Parameters<Search>) -> Answer {
     let id = search.id.trim();
     let _: asyncqueue::CallId = id.parse().map_err(PageError::id(id))?;
     let folder = match search.kind {

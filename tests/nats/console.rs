@@ -29,22 +29,22 @@ const VIEWER: &str = "ada:$2b$04$abcdefghijklmnopqrstuuFmEfrkTQnczNzw475xE2VhDrK
 const HOSTILE: &str = "<script>alert(1)</script>";
 
 /// A queue on a nats-server that gives the console its permissions, and a gateway.
-struct Stage {
-    queue: Queue,
-    gateway: Gateway,
-    function: HttpServer,
+pub(crate) struct Stage {
+    pub(crate) queue: Queue,
+    pub(crate) gateway: Gateway,
+    pub(crate) function: HttpServer,
     folder: tempfile::TempDir,
 }
 
 /// A console on loopback.
-struct Console {
+pub(crate) struct Console {
     program: Program,
     addr: SocketAddr,
     metrics_addr: SocketAddr,
 }
 
 impl Stage {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("nats.conf");
         let users = format!(
@@ -70,7 +70,7 @@ impl Stage {
     }
 
     /// A console that has read the queues.
-    async fn console(&self, settings: &[(&str, &str)]) -> Console {
+    pub(crate) async fn console(&self, settings: &[(&str, &str)]) -> Console {
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (addr, metrics_addr, url) = (address(), address(), self.console_url());
         let (http, metrics) = (addr.to_string(), metrics_addr.to_string());
@@ -93,19 +93,19 @@ impl Stage {
 }
 
 impl Console {
-    async fn get(&self, target: &str) -> RawResponse {
+    pub(crate) async fn get(&self, target: &str) -> RawResponse {
         raw::request(self.addr, "GET", target, &[], b"").await
     }
 
     /// Returns a page that is there.
-    async fn page(&self, target: &str) -> String {
+    pub(crate) async fn page(&self, target: &str) -> String {
         let response = self.get(target).await;
         assert_eq!(response.status, 200, "{target}: {}", response.text());
         response.text()
     }
 
     /// Waits until a page has a text, and returns it.
-    async fn shows(&self, target: &str, text: &str) -> String {
+    pub(crate) async fn shows(&self, target: &str, text: &str) -> String {
         until(&format!("{target} shows `{text}`"), async || {
             let page = self.get(target).await;
             (page.status == 200).then(|| page.text()).filter(|page| page.contains(text))

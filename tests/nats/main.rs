@@ -15,6 +15,7 @@ mod cli;
 mod cli_results;
 mod connections;
 mod console;
+mod console_text;
 mod creation_order;
 mod credentials;
 mod dashboard;

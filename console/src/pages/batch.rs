@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use asyncqueue::batch::{BatchId, BatchReport, find_batch};
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::IntoResponse,
 };
 use maud::{Markup, html};
 
-use super::{Answer, App, batches::Selection, error::PageError, layout};
+use super::{Answer, App, batches::Selection, error::PageError, layout, parameters::Parameters};
 use crate::paging::Page;
 
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    Query(selection): Query<Selection>,
+    Parameters(selection): Parameters<Selection>,
 ) -> Answer {
     let id: BatchId = id.parse().map_err(PageError::id(&id))?;
     let Some(state) = find_batch(&app.js, &id).await? else {

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use asyncqueue::batch::{BatchId, ListedBatches, list_batches};
-use axum::{
-    extract::{Query, State},
-    response::IntoResponse,
-};
+use axum::{extract::State, response::IntoResponse};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{Answer, App, layout};
+use super::{Answer, App, layout, parameters::Parameters};
 use crate::paging::Page;
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -18,7 +15,10 @@ pub(super) struct Selection {
     pub(super) page: Option<usize>,
 }
 
-pub(super) async fn get(State(app): State<Arc<App>>, Query(selection): Query<Selection>) -> Answer {
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Parameters(selection): Parameters<Selection>,
+) -> Answer {
     Ok(render(&list_batches(&app.js).await?, selection).into_response())
 }
 

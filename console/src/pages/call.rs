@@ -6,8 +6,8 @@ use asyncqueue::{
     CallId, Invocation,
     call::{CallQuery, CallStatus, CandidateQueues, Lookup},
     dead_letters::{DeadLetter, DeadLetterContent, DeadLetterKind, DeadLetters, OpenError},
-    lookup::{ResultLookup, find_call, find_result, remembered_end},
-    message::{kept_result::KeptResult, native},
+    lookup::{ResultLookup, find_call, find_request, find_result, remembered_end},
+    message::kept_result::KeptResult,
     status::status_of_pending,
 };
 use axum::{
@@ -72,7 +72,7 @@ async fn read(
         Lookup::Pending { newest, others } => {
             let pending = status_of_pending(&app.js, query, &newest).await?;
             status = Some(CallStatus { others: Some(others).filter(|o| *o > 0), ..pending });
-            request = native::decode(&newest.message.headers, newest.message.payload.clone()).ok();
+            request = find_request(&app.js, &newest).await?;
         }
         Lookup::Ended(ended) | Lookup::Cancelling(ended) => status = Some(ended),
         Lookup::NotFound => {}

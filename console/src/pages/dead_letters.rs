@@ -7,7 +7,7 @@ use asyncqueue::{
     dead_letters::{DeadLetter, DeadLetterKind, DeadLetters, LetterPage, OpenError},
 };
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::IntoResponse,
 };
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use super::{
     Answer, App,
     error::PageError,
     layout::{self, count},
+    parameters::Parameters,
 };
 
 /// Maximum number of letters that are read for a page, and about the maximum of their bytes: the
@@ -55,7 +56,7 @@ pub(super) struct Group {
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Query(selection): Query<Selection>,
+    Parameters(selection): Parameters<Selection>,
 ) -> Answer {
     let queue: QueueName = name.parse().map_err(|error| PageError::name(&error))?;
     let letters = match DeadLetters::open(&app.js, &queue, &app.namespace).await {

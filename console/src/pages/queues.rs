@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use asyncqueue::QueueName;
 use axum::{
-    extract::{Query, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use super::{
     Answer, App,
     error::PageError,
     layout::{self, age, count, known},
+    parameters::Parameters,
 };
 use crate::{
     overview::{Overview, QueueState, SortBy},
@@ -42,7 +43,10 @@ const COLUMNS: [(SortBy, &str, &str); 7] = [
     (SortBy::Oldest, "oldest", "Oldest call"),
 ];
 
-pub(super) async fn get(State(app): State<Arc<App>>, Query(selection): Query<Selection>) -> Answer {
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Parameters(selection): Parameters<Selection>,
+) -> Answer {
     let failure = app.samples.failure();
     let Some(overview) = app.samples.overview() else { return Err(PageError::NoSample(failure)) };
     Ok(answer(&overview, &selection, failure.as_deref()))
