@@ -10,7 +10,7 @@ use std::{
 };
 
 use asyncqueue::{
-    CallId, FunctionName,
+    CallId, FunctionName, Invocation,
     message::{
         dead_letter::{self, DeathInfo},
         native,
@@ -18,6 +18,7 @@ use asyncqueue::{
     stream::{Owner, QueueSpec, ensure_queue},
 };
 use asyncqueue_bench::{QUEUE, Queue, call, free_addr, megabytes, percentile};
+use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use test_support::{
@@ -115,7 +116,11 @@ async fn create_queues(queue: &Queue, queues: usize) -> Result<(), Error> {
 
 /// Stores dead letters, and returns the call of the last one.
 async fn fill_dead_letters(queue: &Queue, letters: usize) -> Result<CallId, Error> {
-    let calls: Vec<_> = (0..letters).map(|_| call("x".repeat(BODY_BYTES).into())).collect();
+    let body = Bytes::from("x".repeat(BODY_BYTES));
+    // As a gateway names them, so that an id names its queue.
+    let name =
+        |call: Invocation| Invocation { call_id: CallId::generate(&queue.spec.queue), ..call };
+    let calls: Vec<_> = (0..letters).map(|_| name(call(body.clone()))).collect();
     let last = calls.last().map(|call| call.call_id.clone()).ok_or("bench_letters is 0")?;
     futures::stream::iter(calls.into_iter().enumerate().map(Ok::<_, Error>))
         .try_for_each_concurrent(FILLING, async |(number, mut call)| {

@@ -23,7 +23,8 @@ const USER: &str = "console";
 const PASSWORD: &str = "readonly";
 
 /// A line of `auth_file`: the user `ada` with the password `right`.
-const VIEWER: &str = "ada:$2b$04$abcdefghijklmnopqrstuuFmEfrkTQnczNzw475xE2VhDrK1uwJiC\n";
+pub(crate) const VIEWER: &str =
+    "ada:$2b$04$abcdefghijklmnopqrstuuFmEfrkTQnczNzw475xE2VhDrK1uwJiC\n";
 
 /// A text that a function sends.
 const HOSTILE: &str = "<script>alert(1)</script>";
@@ -33,13 +34,13 @@ pub(crate) struct Stage {
     pub(crate) queue: Queue,
     pub(crate) gateway: Gateway,
     pub(crate) function: HttpServer,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 /// A console on loopback.
 pub(crate) struct Console {
     program: Program,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     metrics_addr: SocketAddr,
 }
 

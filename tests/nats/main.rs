@@ -7,6 +7,7 @@ mod api_server;
 mod attempts;
 mod bad_inputs;
 mod batch;
+mod browser;
 mod callbacks;
 mod cancel;
 mod cancel_races;
