@@ -17,6 +17,7 @@ use crate::{
     directory::{Directory, QueueEntry},
     lookup::candidate_queues,
     names::QueueName,
+    stats::WorkerReplies,
     stream::META_OWNER,
     subject::stream_subjects,
 };
@@ -52,6 +53,26 @@ pub struct StreamSummary {
     pub oldest: Timestamp,
 }
 
+/// How many messages came into a stream and left it between two of its summaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Messages that were stored.
+    pub stored: u64,
+    /// Messages that left: for whatever reason they are no longer stored.
+    pub left: u64,
+}
+
+/// The calls of a queue that have not ended, each counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallCounts {
+    /// Calls that are due and do not run.
+    pub waiting: u64,
+    /// Calls that run; `None` if workers do not report that.
+    pub running: Option<u64>,
+    /// Delayed calls that are not due, as far as workers report them.
+    pub scheduled: u64,
+}
+
 /// All queues, and all streams by their names.
 #[derive(Clone, Debug, Default)]
 pub struct QueueInventory {
@@ -85,6 +106,16 @@ impl QueueInventory {
         self.streams.get(&self.queues.get(queue)?.as_ref()?.stream)
     }
 
+    /// Counts the calls of a queue, of which its workers report how many run.
+    #[must_use]
+    pub fn count_calls(&self, queue: &QueueName, replies: &WorkerReplies) -> CallCounts {
+        let stored = self.call_stream(queue).map_or(0, |stream| stream.messages);
+        let running = replies.count().map(|(_, running)| running);
+        let not_running = stored.saturating_sub(running.unwrap_or(0));
+        let scheduled = replies.scheduled().min(not_running);
+        CallCounts { waiting: not_running - scheduled, running, scheduled }
+    }
+
     /// Returns how many messages a stream stores; 0 if it does not exist.
     #[must_use]
     pub fn messages(&self, stream: &str) -> u64 {
@@ -114,6 +145,15 @@ impl StreamSummary {
     /// Reads the properties of all streams, 256 with one request.
     pub async fn read_all(js: &Context) -> Result<Vec<Self>, StreamsError> {
         js.streams().map_ok(Self::from_info).try_collect().await
+    }
+
+    /// Returns what came and left since an earlier summary. `None` if the stream was recreated
+    /// since then.
+    #[must_use]
+    pub fn flow_since(&self, before: &Self) -> Option<Flow> {
+        let stored = self.last_sequence.checked_sub(before.last_sequence)?;
+        let left = before.messages.checked_add(stored)?.checked_sub(self.messages)?;
+        Some(Flow { stored, left })
     }
 
     /// Returns the properties that the server reports of a stream.
@@ -175,6 +215,23 @@ mod tests {
         for (streams, expected) in [(0, 5), (5_000, 5), (30_000, 30), (100_000, 100)] {
             assert_eq!(listing_pause(interval, streams), seconds(expected), "{streams}");
         }
+    }
+
+    #[test]
+    fn flow_is_computed_from_sequences_and_counts() {
+        let at = |last_sequence, messages| StreamSummary {
+            last_sequence,
+            messages,
+            ..summary("jobs", "ns/jobs", &[])
+        };
+        let flow = |last_sequence, messages| at(last_sequence, messages).flow_since(&at(100, 9));
+        let of = |stored, left| Some(Flow { stored, left });
+        assert_eq!(flow(100, 9), of(0, 0));
+        assert_eq!(flow(110, 9), of(10, 10));
+        assert_eq!(flow(100, 0), of(0, 9));
+        assert_eq!(flow(110, 19), of(10, 0));
+        assert_eq!(flow(5, 5), None, "the stream was recreated");
+        assert_eq!(flow(101, 20), None, "no stream has more than before and what was stored");
     }
 
     #[test]

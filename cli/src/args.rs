@@ -7,7 +7,7 @@ use crate::{
     cluster::ClusterArgs,
     commands::{
         batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queues, result,
-        status,
+        status, top,
     },
 };
 
@@ -53,6 +53,7 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NatsCommand {
     Queues(queues::QueuesArgs),
+    Top(top::TopArgs),
     #[command(subcommand)]
     Dead(dead::Command),
     Invoke(invoke::InvokeArgs),
@@ -134,6 +135,16 @@ mod tests {
         }
         for bad in ["", "-", "jobs", "- a --batch b-1", "- --batch b-1", "--batch a.b"] {
             assert_eq!(read(&format!("aq cancel {bad}")).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn top_needs_an_interval_that_can_be_measured() {
+        for good in ["", "--once", "--interval 100ms --limit 5", "--once -o json"] {
+            read(&format!("aq top {good}")).unwrap();
+        }
+        for bad in ["--interval 0s", "--interval 99ms", "--interval 2", "--limit 0", "jobs"] {
+            assert_eq!(read(&format!("aq top {bad}")).unwrap_err().exit_code(), 2, "{bad}");
         }
     }
 

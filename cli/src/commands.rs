@@ -13,3 +13,4 @@ mod queue_functions;
 pub(crate) mod queues;
 pub(crate) mod result;
 pub(crate) mod status;
+pub(crate) mod top;

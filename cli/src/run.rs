@@ -10,7 +10,7 @@ use crate::{
     cluster::ClusterArgs,
     commands::{
         batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queues, result,
-        status,
+        status, top,
     },
     exit::ResultError,
     output,
@@ -63,6 +63,7 @@ async fn run_on_nats(
 ) -> anyhow::Result<()> {
     match command {
         NatsCommand::Queues(arguments) => queues::run(session, &arguments).await,
+        NatsCommand::Top(arguments) => top::run(session, &arguments).await,
         NatsCommand::Dead(command) => dead::run(session, command).await,
         NatsCommand::Invoke(arguments) => Box::pin(invoke::run(session, &arguments)).await,
         NatsCommand::Status(arguments) => status::run(session, &arguments).await,

@@ -5,7 +5,11 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use asyncqueue::{QueueName, inventory::QueueInventory, stats::WorkerReplies};
+use asyncqueue::{
+    QueueName,
+    inventory::{CallCounts, QueueInventory},
+    stats::WorkerReplies,
+};
 use jiff::Timestamp;
 
 use crate::history::Sample;
@@ -117,8 +121,7 @@ impl Overview {
     /// time has passed, or if the stream is another one.
     fn left_per_minute(&self, before: &Self, queue: &QueueName) -> Option<u32> {
         let (old, new) = (before.inventory.call_stream(queue)?, self.inventory.call_stream(queue)?);
-        let stored = new.last_sequence.checked_sub(old.last_sequence)?;
-        let left = old.messages.checked_add(stored)?.checked_sub(new.messages)?;
+        let left = new.flow_since(old)?.left;
         let millis = u64::try_from(self.at.duration_since(before.at).as_millis()).ok()?;
         let per_minute = left.saturating_mul(60_000).checked_div(millis)?;
         Some(u32::try_from(per_minute).unwrap_or(u32::MAX))
@@ -130,18 +133,15 @@ impl Overview {
 impl QueueState {
     fn new(inventory: &QueueInventory, queue: &QueueName, replies: &WorkerReplies) -> Self {
         let stream = inventory.call_stream(queue);
-        let stored = stream.map_or(0, |stream| stream.messages);
-        let (workers, running) = replies.count().unzip();
-        let not_running = stored.saturating_sub(running.unwrap_or(0));
-        let scheduled = replies.scheduled().min(not_running);
+        let CallCounts { waiting, running, scheduled } = inventory.count_calls(queue, replies);
         Self {
             has_stream: stream.is_some(),
-            waiting: not_running - scheduled,
+            waiting,
             running,
             scheduled,
             callbacks: inventory.messages(&queue.callback_stream()),
             dead: inventory.messages(&queue.dead_letter_stream()),
-            workers,
+            workers: replies.count().map(|(workers, _)| workers),
             oldest: stream.filter(|stream| stream.messages > 0).map(|stream| stream.oldest),
         }
     }

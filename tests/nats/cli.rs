@@ -581,6 +581,48 @@ async fn queues_are_listed_from_streams_and_directory() {
 }
 
 #[tokio::test]
+async fn top_shows_rates_and_the_busiest_queue_first() {
+    let queue = Queue::start().await;
+    let slow = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
+    let mut directory = Directory::default();
+    directory.queues.insert("idle".parse().unwrap(), QueueEntry::new("IDLE", "idle"));
+    DirectoryStore::open(&queue.js, 1).await.unwrap().sync(&directory).await.unwrap();
+    let _worker = queue.worker(&slow, &[("max_inflight", "1")]);
+    queue.submit(|_| {}).await;
+    slow.receives(1).await;
+    queue.submit(|_| {}).await;
+
+    let arguments = ["top", "--interval", "2s", "-o", "json"];
+    let mut top = Box::pin(aq_ok(&queue, &arguments));
+    let (mut submitted, mut pause) = (2, tokio::time::interval(Duration::from_millis(100)));
+    let printed = loop {
+        tokio::select! {
+            printed = &mut top => break printed,
+            _ = pause.tick() => {
+                queue.submit(|_| {}).await;
+                submitted += 1;
+            }
+        }
+    };
+    let queues: Value = serde_json::from_str(&printed).unwrap();
+    let jobs = &queues[0];
+    assert_eq!((&jobs["queue"], &queues[1]["queue"]), (&"jobs".into(), &"idle".into()));
+    assert_eq!((&jobs["running"], &jobs["workers"]), (&1.into(), &1.into()), "{printed}");
+    assert!((1..submitted).contains(&jobs["waiting"].as_u64().unwrap()), "{printed}");
+    assert!(jobs["inPerSecond"].as_f64().unwrap() > 0.0, "{printed}");
+    assert_eq!(jobs["outPerSecond"].as_f64(), Some(0.0), "{printed}");
+    assert_eq!(queues[1]["inPerSecond"], Value::Null, "it has no stream: {printed}");
+
+    // No terminal: one table.
+    let table = aq_ok(&queue, &["top", "--interval", "100ms", "--limit", "1"]).await;
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("QUEUE   WAITING"), "{table}");
+    let row: Vec<&str> = lines[1].split_whitespace().collect();
+    let waiting = (submitted - 1).to_string();
+    assert_eq!(row[..6], ["jobs", &waiting, "1", "1", "0.0", "0.0"], "{table}");
+}
+
+#[tokio::test]
 async fn a_call_is_found_and_cancelled() {
     let queue = Queue::start().await;
     let function =
