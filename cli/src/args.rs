@@ -6,8 +6,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::{
     cluster::ClusterArgs,
     commands::{
-        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queues, result,
-        status, top,
+        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queue, queues,
+        result, status, top,
     },
 };
 
@@ -53,6 +53,7 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NatsCommand {
     Queues(queues::QueuesArgs),
+    Queue(queue::QueueArgs),
     Top(top::TopArgs),
     #[command(subcommand)]
     Dead(dead::Command),
