@@ -220,8 +220,8 @@ mod tests {
     #[test]
     fn flow_is_computed_from_sequences_and_counts() {
         let at = |last_sequence, messages| StreamSummary {
-            last_sequence,
             messages,
+            last_sequence,
             ..summary("jobs", "ns/jobs", &[])
         };
         let flow = |last_sequence, messages| at(last_sequence, messages).flow_since(&at(100, 9));
