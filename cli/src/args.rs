@@ -6,8 +6,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::{
     cluster::ClusterArgs,
     commands::{
-        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queues, result,
-        status,
+        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queue, queues,
+        result, status,
     },
 };
 
@@ -53,6 +53,7 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NatsCommand {
     Queues(queues::QueuesArgs),
+    Queue(queue::QueueArgs),
     #[command(subcommand)]
     Dead(dead::Command),
     Invoke(invoke::InvokeArgs),

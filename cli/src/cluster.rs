@@ -21,6 +21,9 @@ const NATS_PORT: u16 = 4222;
 /// Maximum time until kubectl forwards the port. Logging in to a cloud may take a while.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Maximum time for reading an object. Logging in to a cloud may take a while.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// What kubectl prints before the address that it listens on.
 const FORWARDING: &str = "Forwarding from ";
 
@@ -101,6 +104,24 @@ impl ClusterArgs {
         Ok(Some((settings, PortForward { _kubectl: kubectl })))
     }
 
+    /// Returns what kubectl prints for `get` with these arguments, or why it can't be read.
+    pub(crate) async fn get(&self, arguments: &[&str]) -> Result<Vec<u8>, String> {
+        let kubectl = Command::new("kubectl")
+            .arg("get")
+            .args(arguments)
+            .args(self.kubectl_options(None))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let limit = READ_TIMEOUT.as_secs();
+        match timeout(READ_TIMEOUT, kubectl).await {
+            Ok(Ok(output)) if output.status.success() => Ok(output.stdout),
+            Ok(Ok(output)) => Err(last_line(&String::from_utf8_lossy(&output.stderr))),
+            Ok(Err(error)) => Err(format!("failed to run kubectl: {error}")),
+            Err(_) => Err(format!("kubectl does not answer within {limit}s")),
+        }
+    }
+
     /// Returns the options of kubectl for a namespace. `None` is that of the context.
     pub(crate) fn kubectl_options(&self, namespace: Option<&str>) -> Vec<String> {
         let namespace = namespace.map(|name| format!("--namespace={name}"));
@@ -152,6 +173,11 @@ async fn address_of(kubectl: &mut Child) -> anyhow::Result<Result<SocketAddr, St
     Ok(Err(said.trim().replace('\n', "; ")))
 }
 
+/// Returns the last line that kubectl prints: the error, without the warnings before it.
+fn last_line(said: &str) -> String {
+    said.trim().lines().next_back().unwrap_or("kubectl failed and gave no reason").to_owned()
+}
+
 /// Returns the address in a line that kubectl prints when it listens.
 fn listening_at(line: &str) -> Option<SocketAddr> {
     line.strip_prefix(FORWARDING)?.split_once(" -> ")?.0.parse().ok()
@@ -168,6 +194,12 @@ mod tests {
         for other in ["", "Handling connection for 34685", "Forwarding from x -> 4222"] {
             assert_eq!(listening_at(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_last_line_of_kubectl_is_the_error() {
+        assert_eq!(last_line("W: old\nThe connection was refused\n"), "The connection was refused");
+        assert_eq!(last_line(""), "kubectl failed and gave no reason");
     }
 
     #[test]

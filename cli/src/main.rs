@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod args;
 mod cluster;
 mod commands;
+mod diagnose;
 mod exit;
 mod input;
 mod inventory;

@@ -9,8 +9,8 @@ use crate::{
     args::{self, Cli, Command, NatsCommand},
     cluster::ClusterArgs,
     commands::{
-        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queues, result,
-        status,
+        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queue, queues,
+        result, status,
     },
     exit::ResultError,
     output,
@@ -63,6 +63,7 @@ async fn run_on_nats(
 ) -> anyhow::Result<()> {
     match command {
         NatsCommand::Queues(arguments) => queues::run(session, &arguments).await,
+        NatsCommand::Queue(arguments) => queue::run(session, cluster, &arguments).await,
         NatsCommand::Dead(command) => dead::run(session, command).await,
         NatsCommand::Invoke(arguments) => Box::pin(invoke::run(session, &arguments)).await,
         NatsCommand::Status(arguments) => status::run(session, &arguments).await,

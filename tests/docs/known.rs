@@ -347,6 +347,7 @@ const AROUND: &[Around] = &[
         prints: r#""queue":"slow-queue","state":"#,
         ..NOTHING
     },
+    prints("docs/troubleshooting.md", "kubectl aq -n openfaas queue", "Dead letters:"),
     prints("docs/troubleshooting.md", "curl -H", r#""code":"call_id""#),
     prints(
         "docs/troubleshooting.md",

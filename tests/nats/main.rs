@@ -12,6 +12,7 @@ mod cancel;
 mod cancel_races;
 mod chains;
 mod cli;
+mod cli_queue;
 mod cli_results;
 mod connections;
 mod console;
