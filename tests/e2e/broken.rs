@@ -10,10 +10,14 @@ use test_support::{
     broken_queues::{Broken, EXAMPLE, PRESENT, QUEUES, WITH_A_NAMESAKE, WITHOUT_QUOTA},
     cluster::{self, Namespace, apply, condition, is_true, kubectl},
     health::health,
+    program,
 };
 use tokio::time::sleep;
 
 use crate::support::{Gateway, Queue, object};
+
+/// Where NATS runs.
+const NATS_NAMESPACE: &str = "openfaas";
 
 /// So many are created at once: one node starts only so many pods, and the time of each counts.
 const AT_ONCE: usize = 6;
@@ -51,6 +55,7 @@ async fn broken_queues_say_why_within_seconds() {
     assert_eq!(before, after, "a queue whose cause stays is written once");
     for queue in &QUEUES {
         assert_event(queue, place(queue));
+        assert_diagnosis(queue, place(queue));
     }
     for object in queues(&[&namespace.name, &no_pods.name]) {
         // NATS that is unavailable is waited for.
@@ -211,6 +216,23 @@ fn assert_event(queue: &Broken, namespace: &str) {
             && has_in_order(message, queue.words)
     };
     assert!(events.iter().any(has), "{}: no such event in {events:?}", queue.name);
+}
+
+/// `kubectl aq queue` passes the cause on, and says what to do.
+fn assert_diagnosis(queue: &Broken, namespace: &str) {
+    let plugin = program::path("kubectl-aq");
+    let printed = cluster::command(plugin.to_str().unwrap())
+        .args(["-n", NATS_NAMESPACE, "queue", queue.name, "--queue-namespace", namespace])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(printed.stdout).unwrap();
+    let said = String::from_utf8_lossy(&printed.stderr);
+    assert!(printed.status.success(), "{}: {said}", queue.name);
+    println!("{text}");
+    let name = format!("{namespace}/{}", queue.name);
+    let remedy = format!("kubectl describe asyncqueue {} -n {namespace}", queue.name);
+    let parts = [&[&*name, "error Ready\nCause:"], queue.words, &["\nRemedy:", &remedy]].concat();
+    assert!(has_in_order(&text, &parts), "{}: {parts:?} in\n{text}", queue.name);
 }
 
 fn queues(namespaces: &[&str]) -> Vec<Value> {

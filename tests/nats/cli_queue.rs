@@ -67,7 +67,8 @@ async fn queue_without_workers_is_diagnosed() {
         "Queue:          jobs\nAsyncQueue:     not read: ",
         "\nStream:         jobs\nWorkers:        0\n",
         "\nPending:        1\n",
-        "\n\nerror NoWorkers\nCause:    No worker is connected: 1 call and 0 callbacks must wait.\n",
+        "\n\nerror NoWorkers\nCause:    No worker is connected: ",
+        ": 1 call and 0 callbacks must wait.\n",
         "\nRemedy:   Start a worker with queue=jobs",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");

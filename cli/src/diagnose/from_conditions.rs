@@ -190,7 +190,8 @@ mod tests {
         };
         assert_eq!(
             finding.remedy,
-            r#"kubectl patch asyncqueue jobs -n ns --type=merge --patch='{"spec":{"suspend":false}}'"#
+            "kubectl patch asyncqueue jobs -n ns --type=merge \
+             --patch='{\"spec\":{\"suspend\":false}}'"
         );
     }
 }

@@ -148,8 +148,8 @@ fn slots(facts: &Facts) -> Option<Finding> {
         Severity::Note,
         "SlotsFree",
         format!(
-            "{} of {slots} slots of {workers} are free although {} must wait, the oldest call since \
-             {oldest}s.",
+            "{} of {slots} slots of {workers} are free although {} must wait, the oldest call \
+             since {oldest}s.",
             slots - facts.depth.running,
             calls(waiting, "call")
         ),
