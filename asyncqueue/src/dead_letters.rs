@@ -152,6 +152,13 @@ impl DeadLetters {
         self.stream.cached_info().state.messages
     }
 
+    /// Returns the sequence number of the newest dead letter when they were opened. Together with
+    /// [`count`](Self::count), it bounds what [`delete_up_to`](Self::delete_up_to) deletes.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.stream.cached_info().state.last_sequence
+    }
+
     /// Returns the selected dead letters that are there now, oldest first. Reads only headers; it
     /// reads the payload of the `OpenFaaS` form, because only the payload names the call.
     pub async fn list(&self, selection: &Selection) -> Result<Vec<DeadLetter>, NatsError> {
@@ -203,11 +210,15 @@ impl DeadLetters {
         .await
     }
 
-    /// Deletes all dead letters, and returns how many there were.
-    pub async fn delete_all(&self) -> Result<u64, NatsError> {
-        let purged =
-            self.stream.purge().await.map_err(NatsError::during("delete the dead letters"))?;
-        Ok(purged.purged)
+    /// Deletes the dead letters up to a sequence number, that one included, and returns how many
+    /// there were. Letters that came later stay.
+    pub async fn delete_up_to(&self, sequence: u64) -> Result<u64, NatsError> {
+        // A purge below sequence 1 is a purge of everything for nats-server.
+        if sequence == 0 {
+            return Ok(0);
+        }
+        let purge = self.stream.purge().sequence(sequence.saturating_add(1));
+        Ok(purge.await.map_err(NatsError::during("delete the dead letters"))?.purged)
     }
 
     fn read_whole(&self, message: &StreamMessage) -> (DeadLetter, DeadLetterContent) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use asyncqueue::{
     buckets,
+    dead_letters::DeadLetters,
     stream::{DeadLetterSettings, QueueSpec, ensure_queue},
 };
 use futures::StreamExt;
@@ -44,6 +45,36 @@ async fn dead_letter_stream_is_created_if_enabled_and_then_kept() {
     assert!(queue.js.get_stream("jobs-dead").await.is_err());
     ensure_queue(&queue.js, &queue.spec, false).await.unwrap();
     queue.info("jobs-dead").await;
+}
+
+#[tokio::test]
+async fn letters_that_come_after_the_count_are_not_deleted() {
+    let queue = Queue::start().await;
+    let open =
+        async || DeadLetters::open(&queue.js, &queue.spec.queue, "openfaas-fn").await.unwrap();
+    let store = async |id: &str| {
+        let subject = format!("jobs-dead.openfaas-fn.figlet.{id}");
+        queue.js.publish(subject, "".into()).await.unwrap().await.unwrap();
+    };
+    let empty = open().await;
+    assert_eq!((empty.count(), empty.last_sequence()), (0, 0));
+    store("a").await;
+    store("b").await;
+    assert_eq!(empty.delete_up_to(empty.last_sequence()).await.unwrap(), 0);
+    let counted = open().await;
+    store("late").await;
+    assert_eq!(counted.count(), 2);
+    for deleted in [2, 0] {
+        assert_eq!(counted.delete_up_to(counted.last_sequence()).await.unwrap(), deleted);
+    }
+    let left = open().await;
+    assert_eq!(left.count(), 1);
+    assert_eq!(left.delete_up_to(left.last_sequence()).await.unwrap(), 1);
+    // The stream is empty, and still counts on.
+    assert_eq!(left.delete_up_to(left.last_sequence()).await.unwrap(), 0);
+    store("next").await;
+    let next = open().await;
+    assert_eq!((next.count(), next.last_sequence()), (1, left.last_sequence() + 1));
 }
 
 #[tokio::test]
