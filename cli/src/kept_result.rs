@@ -104,6 +104,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::reference::assert_fields_documented;
 
     fn result() -> KeptResult {
         let function = FunctionName::new("figlet", "openfaas-fn").unwrap();
@@ -142,5 +143,14 @@ mod tests {
         result.body = b"\x00\xff"[..].into();
         let value = serde_json::to_value(super::json(&result)).unwrap();
         assert_eq!((&value["bodyBase64"], value.get("body")), (&json!("AP8="), None));
+    }
+
+    #[test]
+    fn all_fields_of_json_are_documented() {
+        let (text, mut binary, mut omitted) = (result(), result(), result());
+        binary.body = b"\xff"[..].into();
+        omitted.omitted = Some(7);
+        let results = [&text, &binary, &omitted];
+        assert_fields_documented("`result`, `invoke --wait`", results.map(super::json));
     }
 }

@@ -1,22 +1,46 @@
 //! The page docs/kubectl-aq.md, written from the command line itself.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use clap::Command;
-use test_support::documents::{assert_generated, read};
+use serde::Serialize;
+use serde_json::{Value, to_value};
+use test_support::documents::{assert_generated, quoted, read};
 
 use crate::args;
+
+const PAGE: &str = "docs/kubectl-aq.md";
 
 /// What is on the page before the commands, up to this line, is written by hand.
 const BEGIN: &str = "<!-- What follows is written by a test from `--help`. -->\n";
 
 #[test]
 fn kubectl_aq_reference() {
-    let page = "docs/kubectl-aq.md";
-    let text = read(page);
+    let text = read(PAGE);
     let (intro, _) = text.split_once(BEGIN).expect("the line before the commands");
     let expected = format!("{intro}{BEGIN}{}", commands());
-    assert_generated(page, &expected, "--package=asyncqueue-cli kubectl_aq_reference");
+    assert_generated(PAGE, &expected, "--package=asyncqueue-cli kubectl_aq_reference");
+}
+
+/// Panics if the page does not have exactly the fields of these values in the row of `commands`,
+/// which is written as on the page. Values differ where a field is optional.
+pub(crate) fn assert_fields_documented<T: Serialize>(
+    commands: &str,
+    values: impl IntoIterator<Item = T>,
+) {
+    let page = read(PAGE);
+    let start = format!("| {commands} | ");
+    let row = page.lines().find_map(|line| line.strip_prefix(&start)).expect("a row of commands");
+    let documented = quoted(row).into_iter().filter(|text| *text != "null").map(str::to_owned);
+    let printed = values.into_iter().flat_map(|value| match to_value(value) {
+        Ok(Value::Object(fields)) => fields.into_iter().map(|(name, _)| name),
+        other => panic!("{commands} prints no object: {other:?}"),
+    });
+    assert_eq!(
+        documented.collect::<BTreeSet<_>>(),
+        printed.collect::<BTreeSet<_>>(),
+        "{PAGE} does not have the fields of {commands}"
+    );
 }
 
 /// Returns the options that all commands have, and a section of each command.

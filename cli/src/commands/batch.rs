@@ -163,6 +163,13 @@ fn render(report: &BatchReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference::assert_fields_documented;
+
+    #[test]
+    fn fields_of_a_stored_batch_are_documented() {
+        let stored = StoredJson { batch_id: "b-1", calls: &["id-1".to_owned()] };
+        assert_fields_documented("`batch --submit`", [stored]);
+    }
 
     #[test]
     fn report_is_rendered_with_its_calls() {

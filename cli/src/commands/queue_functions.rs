@@ -27,6 +27,7 @@ mod tests {
     use asyncqueue::{FunctionName, lanes::summarize_functions, stats::LimitedFunction};
 
     use super::*;
+    use crate::reference::assert_fields_documented;
 
     fn consumer(name: &str, pending: u64, unacknowledged: usize) -> consumer::Info {
         serde_json::from_value(serde_json::json!({
@@ -61,6 +62,7 @@ mod tests {
             &consumers,
             &[limited("b", 3, 12), limited("shares", 1, 5)],
         );
+        assert_fields_documented("`queues --functions`", &functions);
         let lines = render(&functions);
         let lines: Vec<Vec<&str>> =
             lines.lines().map(|line| line.split_whitespace().collect()).collect();

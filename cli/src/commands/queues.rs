@@ -276,6 +276,7 @@ mod tests {
     use asyncqueue::{directory::QueueEntry, inventory::StreamSummary, stats::WorkerStats};
 
     use super::*;
+    use crate::reference::assert_fields_documented;
 
     fn inventory() -> QueueInventory {
         let stream = |name: &str, messages| StreamSummary {
@@ -337,6 +338,7 @@ mod tests {
         // Of five stored calls, two run, and one of the others was delivered before.
         assert_eq!(lines[1], ["jobs", "3", "1", "2", "0", "1", "2", "3", "2", "4", "3m"]);
         assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "0", "-", "-"]);
+        assert_fields_documented("`queues`", [&jobs]);
         let json = serde_json::to_value(&jobs).unwrap();
         assert_eq!((&json["queue"], &json["stream"]), (&"jobs".into(), &"JOBS".into()));
         assert_eq!((&json["deadLetters"], &json["oldestSeconds"]), (&3.into(), &180.into()));

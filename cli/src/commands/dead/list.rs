@@ -118,6 +118,7 @@ mod tests {
     use asyncqueue::dead_letters::DeadLetterKind;
 
     use super::{super::samples::letter, *};
+    use crate::reference::assert_fields_documented;
 
     #[test]
     fn dead_letter_is_one_line() {
@@ -139,9 +140,11 @@ mod tests {
 
     #[test]
     fn json_fields_are_stable() {
+        let letter = letter("a", DeadLetterKind::Call);
+        let item = Item::from_dead_letter(&letter);
+        assert_fields_documented("`dead list`", [&item]);
         assert_eq!(
-            serde_json::to_string(&Item::from_dead_letter(&letter("a", DeadLetterKind::Call)))
-                .unwrap(),
+            serde_json::to_string(&item).unwrap(),
             concat!(
                 r#"{"callId":"a","function":"figlet.dev","kind":"call","#,
                 r#""reason":"the function answered 500","attempts":3,"status":500,"#,
