@@ -67,6 +67,13 @@ pub enum BatchStep {
     },
     /// The gateway answered with this status, or did not.
     Answered(Option<u16>),
+    /// The gateway answered a request to cancel what has not ended of it.
+    CancelAnswered {
+        /// The status.
+        status: u16,
+        /// Of a 202: the calls that are cancelled, and those that had ended otherwise.
+        counts: Option<(u64, u64)>,
+    },
     /// The gateway answered where its calls are.
     Reported(BatchReport),
     /// When all calls had left their queues, the gateway answered where they were.
@@ -349,6 +356,12 @@ impl fmt::Display for BatchStep {
             Self::Submitted { calls, .. } => write!(f, "submitted with the calls {calls:?}"),
             Self::Answered(Some(status)) => write!(f, "answered {status}"),
             Self::Answered(None) => f.write_str("not answered"),
+            Self::CancelAnswered { status, counts: Some((cancelled, ended)) } => {
+                write!(f, "cancellation answered {status}: {cancelled} cancelled, {ended} ended")
+            }
+            Self::CancelAnswered { status, counts: None } => {
+                write!(f, "cancellation answered {status}")
+            }
             Self::ReportedLast(None) => f.write_str("not known at last"),
             Self::Reported(report) | Self::ReportedLast(Some(report)) => write(f, report),
             Self::CallbackReceived { report, taken } => {

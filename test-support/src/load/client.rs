@@ -154,8 +154,13 @@ impl Client {
         }
         let due = call.delay.map(|delay| self.recorder.now() + delay.time());
         let submission = Submission { call, callback_url, due };
-        let Some(id) = self.submit(&submission, own_id).await else { return };
-        for _ in 0..call.repeats {
+        let id = match own_id {
+            Some(id) if call.cancels_wait => self.cancel_wait(&submission, id).await,
+            id => self.submit(&submission, id).await,
+        };
+        let Some(id) = id else { return };
+        let repeats = if call.cancels_wait { 0 } else { call.repeats };
+        for _ in 0..repeats {
             // 202 again, or not known: the call is stored in any case.
             let _ = self.submit_once(&submission, Some(&id)).await;
         }
@@ -169,7 +174,9 @@ impl Client {
             }
         };
         let cancelling = async {
-            if let Some(after) = call.cancel_after {
+            if let Some(after) = call.cancel_after
+                && !call.cancels_wait
+            {
                 sleep(after).await;
                 self.cancel(call, &id).await;
             }
@@ -179,6 +186,19 @@ impl Client {
         if is_asked && !matches!(call.id, Id::Shared(_)) {
             self.lock().asked.push((*call, id));
         }
+    }
+
+    /// Submits a call, waits for its result, and cancels it during the wait; returns its id if
+    /// it is stored. It is sent once: nats-server may not recognise a repeat after the end.
+    async fn cancel_wait(&self, submission: &Submission<'_>, id: String) -> Option<String> {
+        let call = submission.call;
+        let cancelling = async {
+            sleep(call.cancel_after.unwrap_or_default()).await;
+            self.cancel(call, &id).await;
+        };
+        let (answer, ()) = tokio::join!(self.submit_once(submission, Some(&id)), cancelling);
+        let is_stored = answer.is_ok_and(|answer| answer.is_waited || answer.status == 202);
+        is_stored.then_some(id)
     }
 
     /// Submits until the call is stored, or for certain is not; returns its id if it is.

@@ -29,6 +29,8 @@ pub struct PlannedCall {
     pub repeats: u32,
     /// How long after its 202 the client cancels it.
     pub cancel_after: Option<Duration>,
+    /// Whether the client cancels it while it waits for the result: so long after it has sent it.
+    pub cancels_wait: bool,
     /// How long after its 202 the client asks where it is, and once more when all is over.
     pub ask_after: Option<Duration>,
     /// Whether the client asks for its result to be kept, and reads it when all is over.
@@ -57,6 +59,8 @@ pub struct PlannedBatch {
     pub callback: Option<Reception>,
     /// Whether the first failure cancels the rest.
     pub cancels_rest: bool,
+    /// How long after its 202 the client cancels it; `None` where the first failure does.
+    pub cancel_after: Option<Duration>,
     /// How often the client sends it again after its 202.
     pub repeats: u32,
 }
@@ -188,6 +192,8 @@ pub struct Mix {
     pub receptions: &'static [Reception],
     /// How many batches there are besides the calls.
     pub batches: u64,
+    /// Share of the batches that their clients cancel, of those that no failure cancels.
+    pub batches_cancelled: u32,
     /// The number of calls in a batch, from and to.
     pub batch_calls: (u64, u64),
     /// The size of bodies, from and to.
@@ -203,6 +209,9 @@ pub enum CancelAt {
     Within(Duration),
     /// At about the moment at which they end, if they start at once.
     TheirEnd,
+    /// Up to so long after they are sent, while their clients wait for the result. Those without a
+    /// waiting client: after their 202.
+    Wait(Duration),
 }
 
 /// A call that takes no time of its own still takes this at most.
@@ -248,6 +257,7 @@ impl Default for Mix {
             callbacks: 60,
             receptions: &[Reception::Prompt, Reception::Prompt, Reception::Refuses(1, 500)],
             batches: 0,
+            batches_cancelled: 0,
             batch_calls: (1, 12),
             bytes: (0, 4096),
             header_bytes: (0, 0),
@@ -283,7 +293,7 @@ pub fn plan(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedCall> {
     (0..mix.calls)
         .map(|number| {
             let behaviour = behaviour(mix, rng);
-            PlannedCall {
+            let mut call = PlannedCall {
                 number,
                 at: step * u32::try_from(number).unwrap_or(u32::MAX),
                 queue: rng.random_range(0..mix.queues),
@@ -295,13 +305,20 @@ pub fn plan(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedCall> {
                 repeats: if happens(mix.repeated, rng) { rng.random_range(1..=3) } else { 0 },
                 cancel_after: happens(mix.cancelled, rng)
                     .then(|| cancel_after(mix, behaviour, rng)),
+                cancels_wait: false,
                 ask_after: happens(mix.asked, rng).then(|| up_to(mix.slowest, rng)),
                 keeps_result: happens(mix.kept, rng),
                 waits: happens(mix.waiting, rng).then_some(mix.waits),
                 delay: happens(mix.delayed, rng).then(|| delay(mix, rng)),
                 bytes: rng.random_range(mix.bytes.0..=mix.bytes.1),
                 header_bytes: rng.random_range(mix.header_bytes.0..=mix.header_bytes.1),
+            };
+            if call.waits.is_some() && matches!(mix.cancelled_at, CancelAt::Wait(_)) {
+                call.cancels_wait = call.cancel_after.is_some();
+                // Without an id of its own it can't be cancelled before it has ended.
+                call.id = if call.cancels_wait { Id::Own } else { call.id };
             }
+            call
         })
         .collect()
 }
@@ -323,6 +340,7 @@ pub fn plan_batches(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedBatch> {
                     id: Id::Own,
                     callback: None,
                     cancel_after: None,
+                    cancels_wait: false,
                     ask_after: None,
                     keeps_result: false,
                     waits: None,
@@ -331,13 +349,16 @@ pub fn plan_batches(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedBatch> {
                 };
             }
             planned += size;
+            let cancels_rest = happens(mix.cancelled, rng);
+            let is_cancelled = happens(mix.batches_cancelled, rng) && !cancels_rest;
             PlannedBatch {
                 number,
                 at: step * u32::try_from(number).unwrap_or(u32::MAX),
                 calls,
                 callback: happens(mix.callbacks, rng)
                     .then(|| mix.receptions.choose(rng).copied().unwrap_or(Reception::Prompt)),
-                cancels_rest: happens(mix.cancelled, rng),
+                cancels_rest,
+                cancel_after: is_cancelled.then(|| up_to(mix.slowest, rng)),
                 repeats: u32::from(happens(mix.repeated, rng)),
             }
         })
@@ -368,7 +389,7 @@ fn behaviour(mix: &Mix, rng: &mut StdRng) -> Behaviour {
 
 fn cancel_after(mix: &Mix, behaviour: Behaviour, rng: &mut StdRng) -> Duration {
     match mix.cancelled_at {
-        CancelAt::Within(most) => up_to(most, rng),
+        CancelAt::Within(most) | CancelAt::Wait(most) => up_to(most, rng),
         CancelAt::TheirEnd => behaviour.takes + up_to(ON_THE_WAY, rng),
     }
 }
@@ -451,6 +472,22 @@ mod tests {
         assert!(batches.iter().any(|batch| queue_of(batch) == 1));
         let numbers = batches.iter().flat_map(|batch| &batch.calls).map(|call| call.number);
         assert!(numbers.eq(0..batches.iter().map(|batch| batch.calls.len() as u64).sum()));
+    }
+
+    #[test]
+    fn waits_and_batches_are_cancelled_where_the_mix_says_so() {
+        let at = CancelAt::Wait(Duration::from_secs(1));
+        let mix = Mix { waiting: 50, cancelled: 50, cancelled_at: at, ..Mix::default() };
+        let calls = plan(&mix, &mut StdRng::seed_from_u64(1));
+        assert!(calls.iter().any(|call| call.cancels_wait));
+        let is_cancelled = |call: &PlannedCall| call.waits.is_some() && call.cancel_after.is_some();
+        assert!(calls.iter().all(|call| call.cancels_wait == is_cancelled(call)));
+        assert!(calls.iter().all(|call| !call.cancels_wait || call.id == Id::Own));
+        let mix = Mix { batches: 30, batches_cancelled: 100, cancelled: 30, ..Mix::default() };
+        let batches = plan_batches(&mix, &mut StdRng::seed_from_u64(1));
+        assert!(batches.iter().all(|batch| batch.cancels_rest == batch.cancel_after.is_none()));
+        assert!(batches.iter().any(|batch| batch.cancels_rest));
+        assert!(batches.iter().any(|batch| batch.cancel_after.is_some()));
     }
 
     #[test]

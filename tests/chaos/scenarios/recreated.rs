@@ -80,6 +80,7 @@ fn calls(queue: usize, takes: Duration) -> Vec<PlannedCall> {
         callback: number.is_multiple_of(2).then_some(Reception::Prompt),
         repeats: 0,
         cancel_after: None,
+        cancels_wait: false,
         ask_after: None,
         keeps_result: false,
         waits: None,

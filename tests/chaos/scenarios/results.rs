@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use test_support::load::plan::Mix;
+use test_support::load::plan::{CancelAt, Mix};
 
 use crate::{
     faults,
@@ -41,6 +41,26 @@ fn all_kinds() -> Mix {
 /// A third of the batches is cancelled when a call fails for good.
 fn batches() -> Mix {
     Mix { calls: 20, batches: 25, cancelled: 30, callbacks: 80, ..Mix::default() }
+}
+
+/// Each batch is cancelled by its client, some before they have begun and some as they end.
+fn cancelled_batches() -> Mix {
+    Mix { batches_cancelled: 100, cancelled: 0, slow: 60, ..batches() }
+}
+
+/// Most calls take longer than it takes their waiting clients to cancel them. Without callbacks,
+/// for the same reason.
+fn cancelled_waits() -> Mix {
+    Mix {
+        waiting: 80,
+        kept: 30,
+        cancelled: 60,
+        cancelled_at: CancelAt::Wait(Duration::from_secs(1)),
+        slow: 70,
+        callbacks: 0,
+        shared_ids: 0,
+        ..Mix::default()
+    }
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -102,6 +122,16 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario("batches: nats-server is killed", setup(batches()), |stage| {
             nats_killed(stage, 2).boxed_local()
         }),
+        scenario(
+            "batches: each is cancelled, and workers and nats-server are killed",
+            setup(cancelled_batches()),
+            |stage| worker_and_nats_killed(stage).boxed_local(),
+        ),
+        scenario(
+            "results: waits are cancelled, and workers and nats-server are killed",
+            setup(cancelled_waits()),
+            |stage| worker_and_nats_killed(stage).boxed_local(),
+        ),
         scenario("batches: the leader of three servers is killed", three(batches()), |stage| {
             leader_killed(stage).boxed_local()
         }),
@@ -153,6 +183,15 @@ async fn nats_killed(stage: &mut Stage, times: usize) {
         stage.has_started(40 * turn).await;
         faults::kill_nats(stage, AWAY).await;
     }
+}
+
+async fn worker_and_nats_killed(stage: &mut Stage) {
+    stage.has_started(20).await;
+    faults::kill_worker(stage);
+    stage.has_started(40).await;
+    faults::kill_nats(stage, AWAY).await;
+    stage.has_started(60).await;
+    faults::kill_worker(stage);
 }
 
 async fn leader_killed(stage: &mut Stage) {

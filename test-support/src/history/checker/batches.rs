@@ -23,6 +23,8 @@ struct Batch<'a> {
     is_accepted: bool,
     /// The reports that clients and receivers got.
     reports: Vec<(Duration, &'a BatchReport)>,
+    /// The answers to requests to cancel it: when, the status, and the counts of a 202.
+    cancellations: Vec<(Duration, u16, Option<(u64, u64)>)>,
     /// When callbacks were received, and whether each of them was taken.
     callbacks: Vec<(Duration, bool)>,
     /// Whether a client asked for the report after all calls had left their queues.
@@ -49,6 +51,9 @@ impl<'a> Batch<'a> {
                 self.wants_callback = *callback;
             }
             BatchStep::Answered(status) => self.is_accepted |= *status == Some(202),
+            BatchStep::CancelAnswered { status, counts } => {
+                self.cancellations.push((at, *status, *counts));
+            }
             BatchStep::Reported(report) => self.reports.push((at, report)),
             BatchStep::ReportedLast(report) => {
                 self.is_asked = true;
@@ -76,11 +81,16 @@ impl<'a> Batch<'a> {
             broken.insert(Rule::BatchUnfinished);
         }
         self.check_callbacks(calls.get(first), &mut broken);
+        if !was_deleted {
+            self.check_cancellations(ends.first().map(|(_, report)| *report), &mut broken);
+        }
         let mut broken: Vec<_> =
             broken.into_iter().map(|rule| Broken { call: *first, rule }).collect();
         let wrong: BTreeSet<_> =
             self.reports.iter().flat_map(|(at, report)| wrong_calls(*at, report, calls)).collect();
         broken.extend(wrong.into_iter().map(|call| Broken { call, rule: Rule::BatchWrongEnd }));
+        let started = self.started_after_cancel(calls);
+        broken.extend(started.map(|call| Broken { call, rule: Rule::StartedAfterCancel }));
         broken
     }
 
@@ -102,6 +112,35 @@ impl<'a> Batch<'a> {
             && report.total == calls.len()
             && numbers.iter().flatten().eq(&self.calls)
             && is_ended(report) == (counts.pending == 0)
+    }
+
+    /// The answers to cancellations: the batch is known, and what they count is what its end says.
+    fn check_cancellations(&self, end: Option<&BatchReport>, broken: &mut BTreeSet<Rule>) {
+        for (_, status, counts) in &self.cancellations {
+            if *status == 404 {
+                broken.insert(Rule::WrongStatus);
+            }
+            let Some((cancelled, ended)) = counts else { continue };
+            let is_of_all = usize::try_from(cancelled + ended) == Ok(self.calls.len());
+            let is_of_end =
+                end.is_none_or(|end| usize::try_from(*cancelled) == Ok(end.counts.cancelled));
+            if !is_of_all || !is_of_end {
+                broken.insert(Rule::BatchMiscounted);
+            }
+        }
+    }
+
+    /// The calls that started after the answer that each had ended or was cancelled, and that had
+    /// not ended before.
+    fn started_after_cancel(&self, calls: &Calls<'_>) -> impl Iterator<Item = CallNumber> {
+        let mut answers = self.cancellations.iter().filter(|(_, status, _)| *status != 503);
+        let answered =
+            answers.find_map(|(at, status, _)| matches!(status, 202 | 409).then_some(*at));
+        let started = self.calls.iter().filter(move |number| {
+            let call = answered.zip(calls.get(number));
+            call.is_some_and(|(at, call)| call.has_begun_after(at))
+        });
+        started.copied()
     }
 
     fn check_callbacks(&self, first: Option<&Call<'_>>, broken: &mut BTreeSet<Rule>) {

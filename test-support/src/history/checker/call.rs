@@ -135,9 +135,12 @@ impl<'a> Call<'a> {
                 _ => {}
             }
         }
-        // Of calls that share an id, those that are stored when it comes are meant.
-        cancellations
-            .retain(|cancel| self.accepted_at().is_some_and(|accepted| accepted <= cancel.sent));
+        // Of calls that share an id, those that are stored when it comes are meant. Who waits for
+        // the result learns only from the 202 of the cancellation that the call was stored.
+        cancellations.retain(|cancel| {
+            let is_confirmed = matches!(cancel.answer, Some((_, 202))) && !self.shares_id();
+            is_confirmed || self.accepted_at().is_some_and(|accepted| accepted <= cancel.sent)
+        });
         cancellations
     }
 
@@ -185,6 +188,15 @@ impl<'a> Call<'a> {
             Some((at, RunEnd::Returned(returned))) => at <= time && returned == status,
             _ => false,
         })
+    }
+
+    /// Whether an invocation surely started after a time at which the call had ended, or was not to
+    /// start. What has succeeded or is dead may run again for a fault, or a replay.
+    pub(super) fn has_begun_after(&self, time: Duration) -> bool {
+        let has_succeeded =
+            self.runs.iter().any(|run| self.succeeded(run) && run.returned_before(time));
+        let has_ended = has_succeeded || self.died_at().is_some();
+        !has_ended && self.runs.iter().any(|run| self.is_after(run.started, time))
     }
 
     /// Whether an invocation had failed at a time, so that the next may follow it.

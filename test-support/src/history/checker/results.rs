@@ -140,7 +140,8 @@ impl Call<'_> {
     fn has_missed(&self, asked: Duration, answered: Duration) -> bool {
         let lease = self.rules.lease;
         let done = self.runs.iter().filter(|run| self.succeeded(run)).filter_map(|run| run.end);
-        let ended = done.map(|(at, _)| at).chain(self.died_at()).min();
+        let cancelled = self.cancelled_at().filter(|_| !self.shares_id());
+        let ended = done.map(|(at, _)| at).chain(self.died_at()).chain(cancelled).min();
         ended.is_some_and(|ended| {
             let since = asked.min(ended).saturating_sub(lease);
             ended + lease + self.lateness_between(ended, answered) < answered

@@ -59,6 +59,10 @@ impl Client {
             self.submit_batch(&batch, url).await;
         }
         sleep(PAUSE).await;
+        if let Some(after) = batch.cancel_after {
+            sleep(after).await;
+            self.cancel_batch(&batch).await;
+        }
         if let Some(report) = self.read_batch(&batch).await {
             self.recorder.batch(batch.number, BatchStep::Reported(report));
         }
@@ -98,6 +102,31 @@ impl Client {
         status
     }
 
+    /// Cancels what has not ended of a batch, as often as it takes to get an answer that lasts.
+    async fn cancel_batch(&self, batch: &PlannedBatch) {
+        let target = format!("/async-batch/{}", id_of(batch));
+        let deadline = Instant::now() + WAIT_TIMEOUT;
+        while Instant::now() < deadline {
+            self.step_of_all(batch, Step::CancelSent);
+            let answer = self.send(batch.number, Method::DELETE, &target, NO_HEADERS, Vec::new());
+            let answer = answer.await;
+            // Which calls had ended is not in the answer.
+            self.step_of_all(batch, Step::CancelUnanswered);
+            match answer {
+                Ok(Answer { status, body, .. }) => {
+                    let counts = counts_of(&body).filter(|_| status == 202);
+                    self.recorder.batch(batch.number, BatchStep::CancelAnswered { status, counts });
+                    if status != 503 {
+                        return;
+                    }
+                }
+                Err(NoAnswer::Broken) => {}
+                Err(NoAnswer::Hung) => self.step_of_all(batch, Step::Hung),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
     async fn read_batch(&self, batch: &PlannedBatch) -> Option<BatchReport> {
         let target = format!("/async-batch/{}", id_of(batch));
         let answer = self.send(batch.number, Method::GET, &target, NO_HEADERS, Vec::new()).await;
@@ -108,6 +137,12 @@ impl Client {
     fn step_of_all(&self, batch: &PlannedBatch, step: Step) {
         batch.calls.iter().for_each(|call| self.recorder.step(call.number, step));
     }
+}
+
+/// Reads how many calls are cancelled, and how many had ended.
+fn counts_of(body: &[u8]) -> Option<(u64, u64)> {
+    let counts: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some((counts["cancelled"].as_u64()?, counts["ended"].as_u64()?))
 }
 
 fn id_of(batch: &PlannedBatch) -> String {

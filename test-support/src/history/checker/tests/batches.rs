@@ -150,3 +150,40 @@ fn a_batch_has_one_callback() {
     let hit = ran(true).called_back(40, done()).fault(45, Excuse::Once).called_back(50, done());
     hit.reported_last(100, done()).is_whole();
 }
+
+#[test]
+fn a_cancelled_batch_ends_as_its_cancellation_was_answered() {
+    let cancelled = |status, counts| {
+        let stored = stored(true).runs_of(CALLS[0], 10, 20);
+        let sent = stored.of(CALLS[0], 30, Step::CancelSent).of(CALLS[1], 30, Step::CancelSent);
+        sent.batch(40, BatchStep::CancelAnswered { status, counts })
+    };
+    let rest = || report([("done", 200), ("cancelled", 0)]);
+    let ended = |seen: Seen| seen.called_back(50, rest()).reported_last(100, rest());
+    ended(cancelled(202, Some((1, 1)))).is_whole();
+    for wrong in [(2, 0), (0, 2), (1, 0)] {
+        ended(cancelled(202, Some(wrong))).breaks(&[Rule::BatchMiscounted]);
+    }
+    ended(cancelled(404, None)).breaks(&[Rule::WrongStatus]);
+    cancelled(202, Some((1, 1))).reported_last(100, rest()).breaks(&[Rule::BatchCallbackMissing]);
+    let twice = cancelled(202, Some((1, 1))).called_back(50, rest()).called_back(60, rest());
+    twice.reported_last(100, rest()).breaks(&[Rule::BatchCallbackRepeated]);
+}
+
+#[test]
+fn nothing_of_a_cancelled_batch_starts() {
+    let started = |status, at| {
+        let stored = stored(false).runs_of(CALLS[0], 10, 20).of(CALLS[1], 30, Step::CancelSent);
+        let answer = BatchStep::CancelAnswered { status, counts: None };
+        stored.batch(40, answer).of(CALLS[1], at, Step::Started { run: 1 })
+    };
+    let rest = || report([("done", 200), ("cancelled", 0)]);
+    for status in [202, 409] {
+        started(status, 60).reported_last(100, rest()).is_whole();
+        started(status, 99).reported_last(100, rest()).breaks(&[Rule::StartedAfterCancel]);
+    }
+    started(503, 99).reported_last(100, rest()).is_whole();
+    // What had ended may run again for a fault.
+    let again = started(202, 60).fault(70, Excuse::Once);
+    again.of(CALLS[0], 99, Step::Started { run: 2 }).reported_last(100, rest()).is_whole();
+}

@@ -159,3 +159,21 @@ fn a_delayed_call_does_not_start_before_its_time() {
     );
     not_delayed.run(1, 10, 20, 200).breaks(&[Rule::WrongStatus]);
 }
+
+#[test]
+fn a_wait_for_a_cancelled_call_gets_its_499_once() {
+    let cancelled = || SeenResult { end: EndState::Cancelled, status: 499, body: SeenBody::Empty };
+    // The client learns that the call is stored when its wait is over.
+    let cancel = || {
+        let sent = Seen::default().at(0, submitted(false)).at(0, Step::ResultWanted);
+        sent.at(100, Step::CancelSent).at(110, cancel_answered(202))
+    };
+    cancel().at(120, answered(202)).waited(120, Some(cancelled())).is_whole();
+    cancel().at(5000, answered(202)).waited(5000, None).breaks(&[Rule::WaitMissed]);
+    let hit = cancel().fault(115, Excuse::Once);
+    hit.at(5000, answered(202)).waited(5000, None).is_whole();
+    let other = SeenResult { status: 500, ..cancelled() };
+    cancel().at(120, answered(202)).waited(120, Some(other)).breaks(&[Rule::WrongResult]);
+    let ran = cancel().at(200, Step::Started { run: 1 }).at(220, answered(202));
+    ran.waited(220, Some(cancelled())).breaks(&[Rule::StartedAfterCancel]);
+}
