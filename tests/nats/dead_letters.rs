@@ -57,7 +57,7 @@ async fn letters_that_come_after_the_count_are_not_deleted() {
         queue.js.publish(subject, "".into()).await.unwrap().await.unwrap();
     };
     let empty = open().await;
-    assert_eq!((empty.count(), empty.last_sequence()), (0, 0));
+    assert_eq!(empty.count(), 0);
     store("a").await;
     store("b").await;
     assert_eq!(empty.delete_up_to(empty.last_sequence()).await.unwrap(), 0);

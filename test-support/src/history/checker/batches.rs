@@ -15,6 +15,10 @@ use crate::history::{
 
 type Calls<'a> = BTreeMap<CallNumber, Call<'a>>;
 
+/// The answer to a request to cancel a batch: when, the status, and the counts of a 202: how many
+/// calls were cancelled, and how many had ended.
+type CancelAnswer = (Duration, u16, Option<(u64, u64)>);
+
 /// What was seen of one batch.
 #[derive(Default)]
 struct Batch<'a> {
@@ -23,8 +27,8 @@ struct Batch<'a> {
     is_accepted: bool,
     /// The reports that clients and receivers got.
     reports: Vec<(Duration, &'a BatchReport)>,
-    /// The answers to requests to cancel it: when, the status, and the counts of a 202.
-    cancellations: Vec<(Duration, u16, Option<(u64, u64)>)>,
+    /// The answers to requests to cancel it.
+    cancellations: Vec<CancelAnswer>,
     /// When callbacks were received, and whether each of them was taken.
     callbacks: Vec<(Duration, bool)>,
     /// Whether a client asked for the report after all calls had left their queues.
