@@ -27,7 +27,9 @@ function check(isTrue, text) {
 
 async function open(browser, options, seen) {
   const context = await browser.newContext({
-    httpCredentials: { username: user, password },
+    // Not `httpCredentials`: playwright then holds up each request, and a page that is closed at
+    // that moment may never end.
+    extraHTTPHeaders: { authorization: `Basic ${btoa(`${user}:${password}`)}` },
     timezoneId: "UTC",
     locale: "en-GB",
     ...options,
@@ -64,7 +66,9 @@ async function checkPage(browser, name, path, scheme, width) {
     const search = page.getByRole("banner").getByRole("search");
     await search.getByLabel("Call id").fill(call);
     await search.getByRole("button", { name: "Find" }).click();
-    check(new URL(page.url()).pathname === `/calls/${call}`, `${name}: search finds the call`);
+    await page.waitForURL(`**/calls/${call}`);
+    const heading = await page.getByRole("heading", { level: 1 }).innerText();
+    check(heading === `Call ${call}`, `${name}: search finds the call`);
   }
   await page.context().close();
 }
@@ -116,12 +120,17 @@ async function checkRefresh(browser) {
 }
 
 async function checkLogin(browser) {
-  const page = await open(browser, { httpCredentials: undefined }, []);
+  const page = await open(browser, { extraHTTPHeaders: {} }, []);
   // What chromium makes of 401 if it has no password and no one to ask.
   const refused = "ERR_INVALID_AUTH_CREDENTIALS";
   const error = await page.goto(`${url}/`).then(() => "shown", String);
   check(error.includes(refused), `login: nothing is shown without a password ${error}`);
   await page.context().close();
+  const httpCredentials = { username: user, password };
+  const known = await open(browser, { extraHTTPHeaders: {}, httpCredentials }, []);
+  const response = await known.goto(`${url}/`, { waitUntil: "networkidle" });
+  check(response.status() === 200, "login: the password that the browser is asked for opens the page");
+  await known.context().close();
 }
 
 // The sandbox of chromium refuses to run as root, as the tests do in a container. The pages are ours.
