@@ -32,7 +32,7 @@ fn function() -> FunctionName {
 fn overview() -> Overview {
     let directory = [("jobs".parse().unwrap(), QueueEntry::new("jobs", "jobs"))];
     let inventory = QueueInventory::new(directory, Vec::new());
-    Overview::new(inventory, std::collections::HashMap::new(), Timestamp::UNIX_EPOCH)
+    Overview::new(inventory, std::collections::HashMap::new(), Timestamp::UNIX_EPOCH, None)
 }
 
 fn letter(reason: &str, sequence: u64) -> DeadLetter {
