@@ -1,11 +1,8 @@
 //! Small charts, as SVG.
 
-use std::time::Duration;
-
-use asyncqueue::Rounded;
 use maud::{Markup, html};
 
-use crate::history::Percentiles;
+use crate::history::{Percentiles, millis};
 
 const WIDTH: u32 = 300;
 const HEIGHT: u32 = 60;
@@ -44,10 +41,6 @@ pub(crate) fn durations(samples: &[Option<Percentiles>]) -> Markup {
     let text = format!("{last}; at most {}", millis(max));
     let lines = html! { (polylines(&p50, max, Some(DASHES))) (polylines(&p95, max, None)) };
     figure(title, &text, Some(&lines))
-}
-
-fn millis(millis: u32) -> Rounded {
-    Rounded(Duration::from_millis(millis.into()))
 }
 
 /// Draws a chart with its description; `None`: there is nothing to draw.

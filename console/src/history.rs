@@ -3,9 +3,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU32,
+    time::Duration,
 };
 
-use asyncqueue::QueueName;
+use asyncqueue::{QueueName, Rounded};
 
 /// Number of samples of each queue: ten minutes at the default interval.
 pub(crate) const MAX_SAMPLES: usize = 120;
@@ -41,6 +42,11 @@ pub(crate) struct Percentiles {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     queues: HashMap<QueueName, VecDeque<Sample>>,
+}
+
+/// Returns milliseconds for people.
+pub(crate) fn millis(millis: u32) -> Rounded {
+    Rounded(Duration::from_millis(millis.into()))
 }
 
 // === impl History ===

@@ -67,6 +67,7 @@ pub(crate) enum SortBy {
     Dead,
     Workers,
     Oldest,
+    Duration,
 }
 
 // === impl Overview ===
@@ -95,7 +96,7 @@ impl Overview {
     }
 
     /// Returns the queues whose names contain a text, sorted. By number, the highest is first; by
-    /// age, the oldest.
+    /// age, the oldest; by duration, the longest p95.
     pub(crate) fn select(&self, filter: &str, sort: SortBy) -> Vec<(&QueueName, &QueueState)> {
         let filter = filter.trim().to_ascii_lowercase();
         let mut rows: Vec<_> =
@@ -110,6 +111,7 @@ impl Overview {
             SortBy::Oldest => {
                 rows.sort_by_key(|(_, state)| (state.oldest.is_none(), state.oldest));
             }
+            SortBy::Duration => rows.sort_by_key(|(_, state)| Reverse(state.durations)),
         }
         rows
     }
@@ -193,6 +195,8 @@ pub(crate) fn seconds(from: Timestamp, to: Timestamp) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use asyncqueue::{directory::QueueEntry, inventory::StreamSummary, stats::WorkerStats};
 
     use super::*;
@@ -259,6 +263,13 @@ mod tests {
         assert_eq!(names(overview.select("", SortBy::Dead))[0], "b");
         assert_eq!(names(overview.select("", SortBy::Oldest)), ["b", "a", "c"]);
         assert_eq!(names(overview.select("", SortBy::Waiting)), ["a", "b", "c"]);
+        let mut slow = overview;
+        for (name, p50, p95) in [("b", 9, 300), ("c", 10, 200)] {
+            let state = slow.queues.get_mut(&name.parse().unwrap()).unwrap();
+            let millis = |millis| NonZeroU32::new(millis).unwrap();
+            state.durations = Some(Percentiles { p95: millis(p95), p50: millis(p50) });
+        }
+        assert_eq!(names(slow.select("", SortBy::Duration)), ["b", "c", "a"]);
     }
 
     #[test]
