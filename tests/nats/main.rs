@@ -17,6 +17,7 @@ mod cli_queue;
 mod cli_results;
 mod connections;
 mod console;
+mod console_actions;
 mod console_durations;
 mod console_text;
 mod creation_order;
