@@ -101,7 +101,8 @@ impl StoredCalls {
     ) -> Result<ManyCancelCounts, NatsError> {
         let Some((first, last)) = self.sequences else { return Ok(ManyCancelCounts::default()) };
         let sweep = Sweep { js, calls: self, timeout, is_silent: AtomicBool::new(false) };
-        // The futures are created before they are polled: closures of a stream could not be spawned.
+        // The futures are created before they are polled: closures of a stream could not be
+        // spawned.
         let parts: Vec<_> = divide(first, last).map(|part| sweep.cancel_part(part)).collect();
         let mut cancelled = stream::iter(parts).buffer_unordered(MAX_CONCURRENT_CALLS);
         let mut counts = ManyCancelCounts::default();
