@@ -292,6 +292,7 @@ mod tests {
             name: name.to_owned(),
             subjects: Vec::new(),
             owner: None,
+            owner_uid: None,
             messages,
             last_sequence: messages,
             oldest: "2026-11-24T10:00:00Z".parse().unwrap(),
