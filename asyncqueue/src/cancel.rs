@@ -14,7 +14,7 @@
 //! Without the confirmation the tombstone stays, but the cancellation is not certain: a repeat
 //! finds the tombstone and asks again.
 
-use std::time::Duration;
+use std::{ops::AddAssign, time::Duration};
 
 use async_nats::{
     HeaderMap as NatsHeaders,
@@ -47,14 +47,20 @@ use crate::{
 };
 
 mod batch;
+mod many;
 mod request;
 
 #[doc(hidden)]
 pub use batch::{BatchCancelCounts, cancel_batch, cancel_rest};
+#[doc(hidden)]
+pub use many::{ManyCancelCounts, StoredCalls};
 pub use request::{CancelOutcome, cancel_calls};
 
 /// Maximum time that a worker that is not busy takes to reply.
 const PROMPT_REPLY_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Minimum time for which a result is stored again and again while its worker stores it, too.
+const CONFLICT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How much the clock of the server may differ from what a worker knows of it.
 const CLOCK_ERROR: Duration = Duration::from_secs(1);
@@ -62,7 +68,7 @@ const CLOCK_ERROR: Duration = Duration::from_secs(1);
 /// Maximum number of calls with one id that one request cancels. A repeat cancels more.
 pub(crate) const MAX_CALLS: usize = 1_000;
 
-/// Number of calls with one id that are cancelled concurrently on one queue.
+/// Number of calls that are cancelled concurrently on one queue.
 const MAX_CONCURRENT_CALLS: usize = 16;
 
 /// Number of queues that are asked concurrently.
@@ -84,7 +90,7 @@ enum CallOutcome {
     Unconfirmed,
 }
 
-/// Counts the calls with one id by the outcome of their cancellation.
+/// Counts calls by the outcome of their cancellation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CancelCounts {
     /// Calls that are cancelled, now or before.
@@ -127,6 +133,17 @@ impl CancelCounts {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.cancelled + self.ended + self.unconfirmed == 0
+    }
+}
+
+impl AddAssign for CancelCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.cancelled += other.cancelled;
+        self.running += other.running;
+        self.before += other.before;
+        self.ended += other.ended;
+        self.end = other.end.or(self.end);
+        self.unconfirmed += other.unconfirmed;
     }
 }
 
@@ -550,11 +567,12 @@ impl<'a> Canceller<'a> {
             let stored = async { self.js.send_publish(subject.clone(), message).await?.await };
             stored.await.map_err(NatsError::during("store the result for the client"))
         };
+        let deadline = self.deadline.max(Instant::now() + CONFLICT_TIMEOUT);
         let ack = loop {
             match reserve::with_space(self.js, store).await {
                 Err(error)
                     if PublishFailure::from_error(&error) == PublishFailure::InProcess
-                        && Instant::now() < self.deadline =>
+                        && Instant::now() < deadline =>
                 {
                     // Its worker is storing it: because of the tombstone, or as the end of the
                     // call.
@@ -644,5 +662,12 @@ mod tests {
             unconfirmed: 1,
         };
         assert_eq!(tally, expected);
+
+        let done = CancelCounts { ended: 1, end: Some(EndState::Done), ..CancelCounts::default() };
+        let (mut sum, mut other) = (tally, tally);
+        sum += done;
+        assert_eq!(sum, CancelCounts { ended: 2, end: Some(EndState::Done), ..expected });
+        other += CancelCounts::default();
+        assert_eq!(other, expected);
     }
 }

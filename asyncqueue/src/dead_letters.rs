@@ -14,6 +14,7 @@ use crate::{
     lanes::LaneEnsurer,
     message::dead_letter::{RawDeadLetter, UNKNOWN_TOKEN},
     names::{FunctionName, QueueName},
+    subject::function_filter,
 };
 
 pub use replay::{ReplayError, ReplayOutcome};
@@ -115,9 +116,7 @@ impl Selection {
     fn subjects(&self, stream: &str) -> BTreeSet<String> {
         match self {
             Self::All => BTreeSet::new(),
-            Self::Function(function) => {
-                BTreeSet::from([format!("{stream}.{}.{}.*", function.namespace(), function.name())])
-            }
+            Self::Function(function) => BTreeSet::from([function_filter(stream, Some(function))]),
             Self::Calls(calls) => calls.iter().map(|call| format!("{stream}.*.*.{call}")).collect(),
         }
     }

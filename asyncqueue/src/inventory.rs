@@ -18,7 +18,7 @@ use crate::{
     lookup::candidate_queues,
     names::QueueName,
     stats::WorkerReplies,
-    stream::META_OWNER,
+    stream::{META_OWNER, META_OWNER_UID},
     subject::stream_subjects,
 };
 
@@ -45,6 +45,8 @@ pub struct StreamSummary {
     /// `namespace/name` of the `AsyncQueue`, or another text if no operator created the stream.
     /// `None` if it is not a stream of AsyncQueue.
     pub owner: Option<String>,
+    /// UID of the `AsyncQueue`, or the owner's name if no operator created the stream.
+    pub owner_uid: Option<String>,
     /// How many messages it stores.
     pub messages: u64,
     /// The sequence of the last message that was stored.
@@ -162,6 +164,7 @@ impl StreamSummary {
         let oldest = info.state.first_timestamp.unix_timestamp_nanos();
         Self {
             owner: info.config.metadata.get(META_OWNER).cloned(),
+            owner_uid: info.config.metadata.get(META_OWNER_UID).cloned(),
             name: info.config.name,
             subjects: info.config.subjects,
             messages: info.state.messages,
@@ -203,6 +206,7 @@ mod tests {
             name: name.to_owned(),
             subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
             owner: Some(owner.to_owned()).filter(|owner| !owner.is_empty()),
+            owner_uid: None,
             messages: 0,
             last_sequence: 0,
             oldest: Timestamp::UNIX_EPOCH,

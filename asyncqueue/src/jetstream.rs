@@ -15,6 +15,7 @@ use async_nats::{
 };
 use futures::TryStreamExt;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::json;
 
 /// NATS is unavailable or refused the request. A repeat is safe.
@@ -26,6 +27,34 @@ pub struct NatsError {
     /// How the action failed.
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Some or all messages of a stream at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MessageTotals {
+    /// Their number.
+    pub(crate) messages: u64,
+    /// The last sequence of the stream.
+    pub(crate) last_sequence: u64,
+}
+
+/// The server's answer about a stream.
+#[derive(Debug, Deserialize)]
+struct StreamInfo {
+    /// Number of subjects that match the filter, of which the state has some.
+    #[serde(default)]
+    total: usize,
+    state: StreamState,
+}
+
+#[derive(Debug, Deserialize)]
+struct StreamState {
+    messages: u64,
+    #[serde(rename = "last_seq")]
+    last_sequence: u64,
+    /// How many messages each subject has.
+    #[serde(default)]
+    subjects: HashMap<String, u64>,
 }
 
 // === impl NatsError ===
@@ -158,7 +187,41 @@ pub(crate) async fn count_messages(
     stream_name: &str,
     subject: &str,
 ) -> Result<u64, NatsError> {
-    Ok(list_subjects(js, stream_name, subject).await?.values().sum())
+    Ok(message_totals(js, stream_name, Some(subject)).await?.messages)
+}
+
+/// Returns how many messages of a stream have a subject, which may hold wildcards, or how many it
+/// has in all. One request for each 100,000 subjects. 0 if the stream does not exist.
+///
+/// If there are several requests, messages that are stored before the last one are counted, too.
+pub(crate) async fn message_totals(
+    js: &Context,
+    stream_name: &str,
+    subject: Option<&str>,
+) -> Result<MessageTotals, NatsError> {
+    const ACTION: &str = "count the messages of a stream";
+    let (mut totals, mut read) = (None, 0);
+    loop {
+        let request = match subject {
+            Some(subject) => json!({ "subjects_filter": subject, "offset": read }),
+            None => json!({}),
+        };
+        let answer = js.request(format!("STREAM.INFO.{stream_name}"), &request).await;
+        let StreamInfo { total, state } = match answer.map_err(NatsError::during(ACTION))? {
+            Response::Ok(info) => info,
+            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                return Ok(totals.unwrap_or_default());
+            }
+            Response::Err { error } => return Err(NatsError::during(ACTION)(error)),
+        };
+        let StreamState { messages, last_sequence, subjects } = state;
+        let totals = totals.get_or_insert(MessageTotals { messages: 0, last_sequence });
+        totals.messages += subject.map_or(messages, |_| subjects.values().sum());
+        read += subjects.len();
+        if subjects.is_empty() || read >= total {
+            return Ok(*totals);
+        }
+    }
 }
 
 /// Returns the subjects of a stream that match a filter, at most those of the server's first

@@ -31,5 +31,5 @@ pub use plan::{Adopt, Plan, PlanError, plan_stream};
 pub use sequence::{ClockError, has_unique_sequences, total_stored};
 pub use spec::{
     DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES,
-    DeadLetterSettings, Limits, MAX_WAITING, META_OWNER, Owner, QueueSpec, Storage,
+    DeadLetterSettings, Limits, MAX_WAITING, META_OWNER, META_OWNER_UID, Owner, QueueSpec, Storage,
 };

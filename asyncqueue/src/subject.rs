@@ -57,6 +57,15 @@ pub fn call_filter(subject: &str, function: Option<&FunctionName>, call_id: &Cal
     }
 }
 
+/// Returns the filter for the calls below a queue's `subject`: those of one function, or of any.
+#[must_use]
+pub fn function_filter(subject: &str, function: Option<&FunctionName>) -> String {
+    match function {
+        Some(function) => format!("{subject}.{}.{}.*", function.namespace(), function.name()),
+        None => format!("{subject}.*.*.*"),
+    }
+}
+
 /// Returns the call id with which a subject ends; `None` on the queue's own subject.
 #[must_use]
 pub fn parse_call_id(subject: &str, queue_subject: &str) -> Option<CallId> {
@@ -85,6 +94,9 @@ mod tests {
         let subject = call_subject("slow.queue", &function, &"id-1".parse().unwrap());
         assert_eq!(subject, "slow.queue.openfaas-fn.figlet.id-1");
         assert_eq!(parse_call_id(&subject, "slow.queue").unwrap().as_str(), "id-1");
+        let filter = function_filter("slow.queue", Some(&function));
+        assert_eq!(filter, "slow.queue.openfaas-fn.figlet.*");
+        assert_eq!(function_filter("slow.queue", None), "slow.queue.*.*.*");
         assert_eq!(parse_function(&subject), Some(function));
         assert_eq!(parse_function("slow.queue"), None);
         assert_eq!(parse_call_id("slow.queue", "slow.queue"), None);

@@ -130,11 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn a_call_or_a_batch_is_cancelled() {
-        for good in ["- a", "jobs a", "--batch b-1"] {
+    fn one_selection_of_calls_is_cancelled() {
+        let many = ["--function f", "--function f.dev jobs --yes", "--function f -", "--all jobs"];
+        for good in [&["- a", "jobs a", "--batch b-1"][..], &many].concat() {
             read(&format!("aq cancel {good}")).unwrap();
         }
-        for bad in ["", "-", "jobs", "- a --batch b-1", "- --batch b-1", "--batch a.b"] {
+        let many = ["--all", "jobs --function f --all", "jobs a --all", "- a --yes", "jobs --yes"];
+        let others = ["", "-", "jobs", "- a --batch b-1", "- --batch b-1", "--batch a.b"];
+        for bad in [&others[..], &many].concat() {
             assert_eq!(read(&format!("aq cancel {bad}")).unwrap_err().exit_code(), 2, "{bad}");
         }
     }

@@ -1,7 +1,9 @@
 //! Prints the output of commands.
 
+use std::collections::HashSet;
+
 pub(crate) use asyncqueue_runtime::output::{print, print_bytes, print_error};
-use clap::ValueEnum;
+use clap::{ValueEnum, builder::PossibleValue};
 use serde::Serialize;
 
 /// The format of what a command shows.
@@ -18,6 +20,15 @@ pub(crate) enum Format {
     Yaml,
 }
 
+/// The format of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListFormat {
+    /// That of any value.
+    Value(Format),
+    /// Only the names, one a line.
+    Names,
+}
+
 // === impl Format ===
 
 impl Format {
@@ -30,6 +41,61 @@ impl Format {
     pub(crate) fn columns(self, narrow: usize) -> usize {
         if self == Self::Wide { usize::MAX } else { narrow }
     }
+}
+
+// === impl ListFormat ===
+
+impl ListFormat {
+    /// Returns whether it is for people, who need no table without rows.
+    pub(crate) fn is_table(self) -> bool {
+        matches!(self, Self::Value(format) if format.is_table())
+    }
+}
+
+impl Default for ListFormat {
+    fn default() -> Self {
+        Self::Value(Format::default())
+    }
+}
+
+impl ValueEnum for ListFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Value(Format::Table),
+            Self::Value(Format::Wide),
+            Self::Value(Format::Json),
+            Self::Value(Format::Yaml),
+            Self::Names,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Value(format) => format.to_possible_value(),
+            Self::Names => Some(PossibleValue::new("name").help("Only the names, one a line")),
+        }
+    }
+}
+
+/// Prints a list in a format. `table` is its form for people. A name that several items have is
+/// printed once.
+pub(crate) fn print_list<T: Serialize>(
+    format: ListFormat,
+    items: &[T],
+    name: impl Fn(&T) -> String,
+    table: impl FnOnce(Format) -> String,
+) -> anyhow::Result<()> {
+    match format {
+        ListFormat::Value(format) => print_value(format, &items, || table(format)),
+        ListFormat::Names => Ok(print(&names(items.iter().map(name)))?),
+    }
+}
+
+/// Formats names, one a line and each once.
+pub(crate) fn names(names: impl IntoIterator<Item = String>) -> String {
+    let mut seen = HashSet::new();
+    let each_once = names.into_iter().filter(|name| seen.insert(name.clone()));
+    each_once.map(|name| name + "\n").collect()
 }
 
 /// Prints a value in a format. `table` is its form for people.
@@ -73,6 +139,29 @@ mod tests {
         let text = yaml(&value).unwrap();
         assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&text).unwrap(), value, "{text}");
         assert!(text.contains("queue: jobs\n"), "{text}");
+    }
+
+    #[test]
+    fn each_name_is_one_line() {
+        let all = names(["b", "a", "b"].map(str::to_owned));
+        assert_eq!((all.as_str(), names([]).as_str()), ("b\na\n", ""));
+    }
+
+    #[test]
+    fn a_list_has_the_formats_of_a_value_and_names() {
+        let offered = |value: &[&str]| {
+            value
+                .iter()
+                .map(|text| ListFormat::from_str(text, false))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let formats = Format::value_variants();
+        let texts: Vec<_> = formats.iter().filter_map(Format::to_possible_value).collect();
+        let texts: Vec<&str> = texts.iter().map(PossibleValue::get_name).collect();
+        let expected = formats.iter().copied().map(ListFormat::Value).collect();
+        assert_eq!(offered(&texts), Ok(expected));
+        assert_eq!(offered(&["name"]), Ok(vec![ListFormat::Names]));
+        assert!(!ListFormat::Names.is_table() && ListFormat::default().is_table());
     }
 
     #[test]

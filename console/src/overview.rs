@@ -206,6 +206,7 @@ mod tests {
             name: name.to_owned(),
             subjects: Vec::new(),
             owner: None,
+            owner_uid: None,
             messages,
             last_sequence: 100,
             oldest: oldest.parse().unwrap(),

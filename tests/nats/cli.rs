@@ -89,6 +89,11 @@ async fn dead_letters_are_listed() {
     assert!(letters[0]["diedAt"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     assert_eq!(letters[1]["callId"], other.as_str());
 
+    let names = aq_ok(&queue, &["dead", "list", "jobs", "-o", "name"]).await;
+    assert_eq!(names, format!("{figlet}\n{other}\n"));
+    let names = aq_ok(&queue, &["dead", "list", "jobs", "--function=none", "-o", "name"]).await;
+    assert_eq!(names, "");
+
     let letters = listed(&queue, &["--function", "other"]).await;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0]["callId"], other.as_str());
@@ -576,6 +581,7 @@ async fn queues_are_listed_from_streams_and_directory() {
     let names: Vec<&str> =
         queues.as_array().unwrap().iter().map(|q| q["queue"].as_str().unwrap()).collect();
     assert_eq!(names, ["jobs", "slow"]);
+    assert_eq!(aq_ok(&queue, &["queues", "-o", "name"]).await, "jobs\nslow\n");
     assert_eq!((&queues[0]["pending"], &queues[0]["stream"]), (&4.into(), &"jobs".into()));
     assert_eq!((&queues[0]["workers"], &queues[1]["stream"]), (&0.into(), &Value::Null));
 }

@@ -13,6 +13,7 @@ mod cancel;
 mod cancel_races;
 mod chains;
 mod cli;
+mod cli_cancel;
 mod cli_queue;
 mod cli_results;
 mod connections;

@@ -49,7 +49,7 @@ const SUSPENDED_UNTIL: &str = "2100-01-01T00:00:00Z";
 /// Metadata key: the owner of the stream, as `namespace/name`.
 pub const META_OWNER: &str = "asyncqueue.io/owner";
 /// Metadata key: the owner's UID, which distinguishes it from a later queue of the same name.
-pub(crate) const META_OWNER_UID: &str = "asyncqueue.io/owner-uid";
+pub const META_OWNER_UID: &str = "asyncqueue.io/owner-uid";
 /// Metadata key: `true` once the owner is deleted and the stream was kept. The next queue of the
 /// owner's namespace and name takes it over, or one of [`META_RELEASED_TO`].
 pub(crate) const META_RELEASED: &str = "asyncqueue.io/released";

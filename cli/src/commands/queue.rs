@@ -36,7 +36,8 @@ const MAX_REASON_BYTES: usize = 16 * 1024 * 1024;
 /// Reads the queue in NATS and the reports of its workers. With `get` of `asyncqueues` in the
 /// namespace of the queue, it passes on what the operator reports in the conditions. A queue whose
 /// stream does not exist yet is searched in all namespaces, which needs `list`. Without these
-/// permissions it says so, and goes on.
+/// permissions, or if the stream belongs to another AsyncQueue of that name, as that of another
+/// cluster, it says so, and goes on.
 ///
 /// A finding is an error (calls are refused or do not run), a warning (calls wait or fail) or a
 /// note. The exit code is 0 whatever is found: scripts read `findings` with `-o json`.
@@ -112,7 +113,8 @@ async fn read_kubernetes(
     arguments: &QueueArgs,
 ) -> Kubernetes {
     let QueueArgs { queue, queue_namespace, .. } = arguments;
-    let owner = owner(inventory, queue);
+    let stream = owned_stream(inventory, queue);
+    let owner = stream.and_then(|stream| stream.owner.as_ref());
     if owner == Some(&Owner::standalone().name) && queue_namespace.is_none() {
         return Kubernetes::Standalone;
     }
@@ -122,17 +124,32 @@ async fn read_kubernetes(
     let read: Vec<&str> = read.iter().map(String::as_str).collect();
     let printed = cluster.get(&read).await;
     match printed.and_then(|printed| AsyncQueue::read(&printed)) {
-        Ok(queues) => Kubernetes::Read(queues),
+        Ok(queues) => of_stream(stream, queues),
         Err(why) => Kubernetes::NotRead(why),
     }
 }
 
-/// Returns the owner of a queue, as its stream of calls or of dead letters names it.
-fn owner<'a>(inventory: &'a QueueInventory, queue: &QueueName) -> Option<&'a String> {
+/// Returns the stream that names the owner of a queue: that of its calls, or of its dead letters.
+fn owned_stream<'a>(inventory: &'a QueueInventory, queue: &QueueName) -> Option<&'a StreamSummary> {
     let calls = inventory.call_stream(queue);
-    let stream: &StreamSummary =
-        calls.or_else(|| inventory.streams.get(&queue.dead_letter_stream()))?;
-    stream.owner.as_ref()
+    calls.or_else(|| inventory.streams.get(&queue.dead_letter_stream()))
+}
+
+/// Leaves out objects that are not the owner of the stream, so that neither their conditions nor
+/// commands for them are printed.
+fn of_stream(stream: Option<&StreamSummary>, queues: Vec<AsyncQueue>) -> Kubernetes {
+    let owner = stream.and_then(|stream| Some((&stream.name, stream.owner_uid.as_ref()?)));
+    let Some((stream, uid)) = owner else { return Kubernetes::Read(queues) };
+    let (own, others): (Vec<_>, Vec<_>) =
+        queues.into_iter().partition(|queue| queue.is_about_stream_of(uid));
+    match &others[..] {
+        [other, ..] if own.is_empty() => Kubernetes::NotRead(format!(
+            "the AsyncQueue {} of this cluster is not the owner of stream {stream}, which has the \
+             UID {uid}: name the owner's cluster with --context",
+            other.full_name()
+        )),
+        _ => Kubernetes::Read(own),
+    }
 }
 
 fn kubectl_arguments(queue: &QueueName, namespace: Option<&str>) -> Vec<String> {
@@ -283,6 +300,34 @@ mod tests {
             let line = kubectl_arguments(&queue, namespace).join(" ");
             assert_eq!(line, format!("asyncqueues.asyncqueue.io {place} {tail}"));
         }
+    }
+
+    #[test]
+    fn async_queue_that_is_not_the_owner_is_left_out() {
+        let stream = |uid: &str| StreamSummary {
+            name: "JOBS".to_owned(),
+            subjects: Vec::new(),
+            owner: Some("ns/jobs".to_owned()),
+            owner_uid: Some(uid.to_owned()),
+            messages: 0,
+            last_sequence: 0,
+            oldest: Timestamp::UNIX_EPOCH,
+        };
+        let queue = br#"{"metadata": {"name": "jobs", "namespace": "ns", "uid": "1"}, "status":
+            {"conditions": [{"type": "Ready", "status": "True", "reason": "R", "message": "M"}]}}"#;
+        let read = |uid: Option<&str>| {
+            let stream = uid.map(stream);
+            of_stream(stream.as_ref(), AsyncQueue::read(queue).unwrap())
+        };
+        for uid in [Some("1"), None] {
+            assert!(matches!(read(uid), Kubernetes::Read(all) if all.len() == 1), "{uid:?}");
+        }
+        let Kubernetes::NotRead(why) = read(Some("2")) else { panic!("another owner") };
+        for part in ["AsyncQueue ns/jobs", "stream JOBS", "UID 2", "--context"] {
+            assert!(why.contains(part), "{why}");
+        }
+        let none = of_stream(Some(&stream("1")), Vec::new());
+        assert!(matches!(none, Kubernetes::Read(all) if all.is_empty()));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::queue_functions;
 use crate::{
     inventory::{self, QueueInventory},
-    output::{self, Format},
+    output::{self, Format, ListFormat},
     session::Session,
     table,
 };
@@ -53,16 +53,18 @@ const MAX_CONCURRENT_READS: usize = 64;
 /// REFUSED: calls that it has refused since its workers know it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  kubectl aq queues -o json\n  kubectl aq queues --functions",
+    after_help = "Examples:\n  kubectl aq queues -o json\n  kubectl aq queues -o name\n  \
+                  kubectl aq queues --functions",
     verbatim_doc_comment
 )]
 pub(crate) struct QueuesArgs {
     /// Lists the functions of queues whose functions take turns
     #[arg(long)]
     functions: bool,
-    /// Output format
+    /// Output format. `name` prints the names of the queues, or with --functions those of the
+    /// functions, each once
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: ListFormat,
 }
 
 /// The current state of a queue.
@@ -106,6 +108,9 @@ struct ConsumerSummary {
 pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Result<()> {
     let inventory = inventory::read(&session.js).await?;
     let names: Vec<QueueName> = inventory.queues.keys().cloned().collect();
+    if arguments.output == ListFormat::Names && !arguments.functions {
+        return Ok(output::print(&output::names(names.iter().map(ToString::to_string)))?);
+    }
     let mut workers = stats::request_stats(&session.js.client(), &names).await?;
     let now = Timestamp::now();
     let consumers: Vec<(QueueName, Vec<consumer::Info>)> = futures::stream::iter(names)
@@ -128,9 +133,12 @@ pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Re
             output::print_error("no functions: no queue has lanes");
             return Ok(());
         }
-        return output::print_value(arguments.output, &functions, || {
-            queue_functions::render(&functions)
-        });
+        return output::print_list(
+            arguments.output,
+            &functions,
+            |function| function.function.to_string(),
+            |_| queue_functions::render(&functions),
+        );
     }
     let queues: Vec<QueueSummary> = consumers
         .into_iter()
@@ -141,7 +149,8 @@ pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Re
         })
         .collect();
     if !arguments.output.is_table() || !queues.is_empty() {
-        output::print_value(arguments.output, &queues, || render(&queues, arguments.output))?;
+        let name = |queue: &QueueSummary| queue.name.to_string();
+        output::print_list(arguments.output, &queues, name, |format| render(&queues, format))?;
     }
     if arguments.output.is_table()
         && let Some(remark) = remark(&queues)
@@ -283,6 +292,7 @@ mod tests {
             name: name.to_owned(),
             subjects: Vec::new(),
             owner: None,
+            owner_uid: None,
             messages,
             last_sequence: messages,
             oldest: "2026-11-24T10:00:00Z".parse().unwrap(),

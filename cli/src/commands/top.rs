@@ -258,6 +258,7 @@ mod tests {
             name: name.to_owned(),
             subjects: Vec::new(),
             owner: None,
+            owner_uid: None,
             messages,
             last_sequence,
             oldest: "2026-11-24T10:00:00Z".parse().unwrap(),

@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+/// The reason of a condition if what a queue needs belongs to another one.
+pub(super) const RESOURCE_CONFLICT: &str = "ResourceConflict";
+
 /// An `AsyncQueue`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct AsyncQueue {
@@ -16,6 +19,8 @@ pub(crate) struct AsyncQueue {
 pub(super) struct Metadata {
     pub(super) name: String,
     pub(super) namespace: String,
+    #[serde(default)]
+    pub(super) uid: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -66,6 +71,16 @@ impl AsyncQueue {
         format!("{}/{}", self.metadata.namespace, self.metadata.name)
     }
 
+    /// Returns whether its conditions are about a stream whose owner has this UID. If it is not the
+    /// owner, they are about a stream of the same name on another NATS: unless the operator has
+    /// found the stream to be taken, or has not handled the object yet.
+    pub(crate) fn is_about_stream_of(&self, owner_uid: &str) -> bool {
+        let conditions = &self.status.conditions;
+        self.metadata.uid == owner_uid
+            || conditions.is_empty()
+            || conditions.iter().any(|condition| condition.reason == RESOURCE_CONFLICT)
+    }
+
     /// Returns the arguments of kubectl that name it.
     pub(super) fn kubectl_name(&self) -> String {
         format!("asyncqueue {} -n {}", self.metadata.name, self.metadata.namespace)
@@ -74,11 +89,15 @@ impl AsyncQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::samples::{UID, async_queue},
+        *,
+    };
 
     #[test]
     fn objects_and_lists_are_read() {
-        let one = r#"{"metadata": {"name": "jobs", "namespace": "ns"}, "spec": {"replicas": 0},
+        let one = r#"{"metadata": {"name": "jobs", "namespace": "ns", "uid": "1-2"},
+            "spec": {"replicas": 0},
             "status": {"conditions": [{"type": "Ready", "status": "False", "reason": "R",
             "message": "M", "lastTransitionTime": "2026-11-24T10:00:00Z"}]}}"#;
         let list = format!(
@@ -92,7 +111,17 @@ mod tests {
         assert_eq!(one.kubectl_name(), "asyncqueue jobs -n ns");
         let list = read(&list).unwrap();
         assert_eq!((list.len(), list[1].full_name().as_str()), (2, "other/jobs"));
+        assert_eq!((one.metadata.uid.as_str(), list[1].metadata.uid.as_str()), ("1-2", ""));
         assert!(read("\n").unwrap().is_empty());
         assert!(read("{").unwrap_err().starts_with("kubectl printed no AsyncQueue"));
+    }
+
+    #[test]
+    fn conditions_of_an_async_queue_that_is_not_the_owner_are_about_another_stream() {
+        let queue = |reason| async_queue(&[("Ready", "False", reason, "M.")]);
+        assert!(queue("WorkerExited").is_about_stream_of(UID));
+        assert!(!queue("WorkerExited").is_about_stream_of("2"));
+        assert!(queue(RESOURCE_CONFLICT).is_about_stream_of("2"));
+        assert!(async_queue(&[]).is_about_stream_of("2"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Finding, Severity,
-    async_queue::{AsyncQueue, Condition},
+    async_queue::{AsyncQueue, Condition, RESOURCE_CONFLICT},
     facts::Facts,
 };
 
@@ -88,7 +88,7 @@ fn remedy(kind: &str, reason: &str, name: &str) -> String {
              or serviceAccountName"
         }
         (_, "WorkersUnavailable") => "See the events of the workers' pods",
-        (_, "ResourceConflict") => {
+        (_, RESOURCE_CONFLICT) => {
             "Use another name or spec.stream.name, or release or delete what has the name"
         }
         (_, "SubjectOverlap") => "Set another spec.stream.subject",

@@ -8,13 +8,16 @@ use serde_json::json;
 
 use super::{AsyncQueue, Facts, Kubernetes};
 
+/// The UID of the samples.
+pub(super) const UID: &str = "1";
+
 /// An `AsyncQueue` with conditions: type, status, reason and message.
 pub(super) fn async_queue(conditions: &[(&str, &str, &str, &str)]) -> AsyncQueue {
     let conditions = conditions.iter().map(|(kind, status, reason, message)| {
         json!({ "type": kind, "status": status, "reason": reason, "message": message })
     });
     let object = json!({
-        "metadata": { "name": "jobs", "namespace": "ns" },
+        "metadata": { "name": "jobs", "namespace": "ns", "uid": UID },
         "spec": { "replicas": 1 },
         "status": { "conditions": conditions.collect::<Vec<_>>() },
     });

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{KindFilter, QueueArgs, kind_name};
 use crate::{
-    output::{self, Format},
+    output::{self, Format, ListFormat},
     session::Session,
     table,
 };
@@ -17,7 +17,9 @@ use crate::{
 /// KIND is `call` or `callback`. STATUS is the last HTTP status of the function (for a callback: of
 /// its receiver).
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  kubectl aq dead list slow-queue --function figlet")]
+#[command(after_help = "Examples:
+  kubectl aq dead list slow-queue --function figlet
+  kubectl aq dead list slow-queue -o name")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     queue_args: QueueArgs,
@@ -30,9 +32,9 @@ pub(crate) struct ListArgs {
     #[arg(long, value_enum, default_value = "all")]
     kind: KindFilter,
 
-    /// Output format
+    /// Output format. `name` prints the ids of the calls, each once
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: ListFormat,
 }
 
 /// A dead letter as JSON.
@@ -64,7 +66,8 @@ pub(super) async fn run(session: &Session, arguments: &ListArgs) -> anyhow::Resu
         return Ok(());
     }
     let items: Vec<_> = letters.iter().map(Item::from_dead_letter).collect();
-    output::print_value(*output, &items, || render(&letters, *output))
+    let name = |item: &Item<'_>| item.call_id.to_owned();
+    output::print_list(*output, &items, name, |format| render(&letters, format))
 }
 
 impl<'a> Item<'a> {
