@@ -183,6 +183,8 @@ pub mod duration;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
+pub mod failed_attempts;
+#[doc(hidden)]
 pub mod fairness;
 #[doc(hidden)]
 pub mod fairness_change;

@@ -11,6 +11,7 @@ use asyncqueue::{
     call::{RememberedEnd, WorkerReport},
     dead_letters::DeathInfo,
     directory::{self, FunctionEntry, QueueEntry},
+    failed_attempts::{FailedAttempt, question},
     message::{callback::Callback, dead_letter, kept_result::KeptResult, native},
     reserve,
     shares::Shares,
@@ -136,6 +137,14 @@ fn documented_json_is_what_the_library_writes() {
     reads_back::<WorkerReport>(report);
     reads_back::<WaitingRecords>(records);
     reads_back::<RememberedEnd>(end);
+    let failed = WIRE.split('`').find(|text| text.starts_with("[{\"sequence\":")).unwrap();
+    reads_back::<Vec<FailedAttempt>>(failed);
+    assert!(
+        WIRE.contains(&format!(
+            "`{}`",
+            question(&"ID".parse().unwrap()).replace("ID", "<call-id>")
+        ))
+    );
     reads_back::<WorkerStats>(stats);
     let parts = ["limited", "durations"].map(|field| {
         let of_field = |text: &&str| text.starts_with(&format!("\"{field}\":"));

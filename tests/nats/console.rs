@@ -213,6 +213,34 @@ async fn all_pages_work_with_the_permissions_to_read() {
 }
 
 #[tokio::test]
+async fn failed_attempts_of_all_workers_are_in_the_timeline() {
+    let stage = Stage::start().await;
+    let console = stage.console(&[]).await;
+    let callback = [("x-callback-url", "http://127.0.0.1:9/done")];
+    let call = stage.gateway.submit(&callback, "fail").await;
+    let settings = [
+        ("max_retry_attempts", "3"),
+        ("initial_retry_wait", "100ms"),
+        ("max_retry_wait", "100ms"),
+        ("callback_max_attempts", "2"),
+    ];
+    let _workers = [0, 1].map(|_| stage.queue.worker(&stage.function, &settings));
+    stage.queue.holds("jobs-dead", 2).await;
+    console.shows("/queues/jobs", "2 workers<").await;
+    let page = console.page(&format!("/calls/{call}")).await;
+    for text in [
+        "Attempt 1 failed: status 500, the function answered 500",
+        "Attempt 2 failed: status 500, the function answered 500",
+        "Attempt 1 to deliver the callback failed: status 503, ",
+        "Became a dead letter after 3 attempts, status 500",
+        "The callback became a dead letter after 2 attempts",
+    ] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+    assert!(!page.contains("Attempt 3 failed"), "{page}");
+}
+
+#[tokio::test]
 async fn unknown_pages_and_writes_are_refused_with_a_remedy() {
     let stage = Stage::start().await;
     let console = stage.console(&[]).await;

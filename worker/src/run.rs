@@ -320,10 +320,12 @@ impl Worker {
         let directory = directory::watch::watch(js.clone());
         let own = settings.live_settings();
         let live = SettingsFollower::start(settings.queue_name.clone(), own, directory.clone());
+        let statuses = CallStatuses::new(settings.worker_name.clone());
         let dispatcher = CallbackDispatcher::new(
             self.callback_client.clone(),
             settings.callback_max_attempts,
             live.subscribe(),
+            statuses.failed_attempts(),
             metrics.clone(),
         );
         let dead_letters = DeadLetterWriter {
@@ -334,7 +336,6 @@ impl Worker {
             store: store.clone(),
             metrics: metrics.clone(),
         };
-        let statuses = CallStatuses::new(settings.worker_name.clone());
         let cancellations = Cancellations::new(js.client(), statuses.clone());
         let clock = ServerClock::default();
         let gate = Gate::new(live.subscribe(), metrics.clone());

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use asyncqueue::{
     CallId, Invocation, QueueName,
-    call::{CallQuery, CallStatus, CandidateQueues, Lookup},
+    call::{CallQuery, CallState, CallStatus, CandidateQueues, Lookup},
     dead_letters::{DeadLetter, DeadLetterContent, DeadLetterKind, OpenError},
+    failed_attempts::{FailedAttempt, failed_attempts},
     lookup::{ResultLookup, find_call, find_request, find_result, remembered_end},
     message::kept_result::KeptResult,
     status::status_of_pending,
@@ -44,6 +45,8 @@ pub(super) struct CallDetails {
     /// Its request, while it is stored.
     pub(super) request: Option<Invocation>,
     pub(super) result: Option<KeptResult>,
+    /// Attempts that workers remember.
+    pub(super) failed: Vec<FailedAttempt>,
     pub(super) letters: Vec<DeadLetter>,
 }
 
@@ -95,7 +98,11 @@ async fn read(
     {
         (letters, request) = read_letters(app, status, &query.id).await?;
     }
-    Ok(CallDetails { status, request, result, letters })
+    let failed = match &status {
+        Some(status) => read_failed(app, status, &query.id).await?,
+        None => Vec::new(),
+    };
+    Ok(CallDetails { status, request, result, failed, letters })
 }
 
 /// Reads the dead letters of a call, and the request of the last one.
@@ -129,7 +136,7 @@ pub(super) fn render(
     show_payloads: bool,
     allowed: &AllowedActions,
 ) -> Markup {
-    let CallDetails { status, request, result, letters } = details;
+    let CallDetails { status, request, result, failed, letters } = details;
     let content = html! {
         h1 { "Call " (id) }
         @match status {
@@ -143,7 +150,7 @@ pub(super) fn render(
         }
         h2 { "Timeline" }
         ol {
-            @for event in timeline(status.as_ref(), result.as_ref(), letters) {
+            @for event in timeline(status.as_ref(), result.as_ref(), failed, letters) {
                 li {
                     @if let Some(at) = event.at { (layout::time(at)) " " }
                     (event.what)
@@ -157,6 +164,21 @@ pub(super) fn render(
         @if let Some(request) = request { (request_section(request, show_payloads)) }
     };
     layout::live(&format!("Call {id}"), &format!("/calls/{id}"), &content)
+}
+
+/// Asks the workers for the failed attempts of a call that has had one, if it may have.
+async fn read_failed(
+    app: &App,
+    CallStatus { queue, state, .. }: &CallStatus,
+    id: &CallId,
+) -> Result<Vec<FailedAttempt>, PageError> {
+    if matches!(state, CallState::Queued { .. } | CallState::Scheduled { .. }) {
+        return Ok(Vec::new());
+    }
+    let overview = app.samples.overview();
+    let state = overview.as_ref().and_then(|overview| overview.queues.get(queue));
+    let workers = state.and_then(|state| state.workers);
+    Ok(failed_attempts(&app.js.client(), queue, id, workers).await?)
 }
 
 /// Says how the dead letters of a call are replayed and deleted.

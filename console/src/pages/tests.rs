@@ -8,6 +8,7 @@ use asyncqueue::{
     call::{AttemptFailure, CallState, CallStatus},
     dead_letters::DeadLetter,
     directory::{FunctionEntry, QueueEntry, QueueSettings},
+    failed_attempts::{FailedAttempt, Tried},
     inventory::QueueInventory,
     message::kept_result::KeptResult,
     stats::{BlockedCalls, WorkerReplies, WorkerStats},
@@ -84,6 +85,14 @@ fn call_page_with(show_payloads: bool, allowed: &AllowedActions) -> Markup {
         status: Some(status),
         request: Some(request),
         result: Some(result),
+        failed: vec![FailedAttempt {
+            sequence: 7,
+            of: Tried::Call,
+            attempt: 1,
+            at: Timestamp::UNIX_EPOCH,
+            status: 500,
+            error: HOSTILE.to_owned(),
+        }],
         letters: vec![letter(HOSTILE, 1)],
     };
     call::render(&id, &details, show_payloads, allowed)

@@ -4,6 +4,7 @@ use asyncqueue::{
     EndState, Rounded,
     call::{CallState, CallStatus, CallbackState},
     dead_letters::{DeadLetter, DeadLetterKind},
+    failed_attempts::{FailedAttempt, Tried},
     message::kept_result::KeptResult,
 };
 use jiff::Timestamp;
@@ -22,23 +23,27 @@ fn event(at: Option<Timestamp>, what: impl Into<String>) -> Event {
     Event { at, what: what.into() }
 }
 
-/// Returns the events of a call. Only what is still known is among them: the worker that has a call
-/// knows its last attempt, and the records of a call that has ended its last one.
+/// Returns the events of a call. Only what is still known is among them: `failed` are the attempts
+/// that workers remember, the worker that has a call knows its last one, and so do the records of a
+/// call that has ended.
 pub(super) fn timeline(
     status: Option<&CallStatus>,
     result: Option<&KeptResult>,
+    failed: &[FailedAttempt],
     letters: &[DeadLetter],
 ) -> Vec<Event> {
     let mut events = Vec::new();
     if let Some(CallStatus { submitted_at, state, .. }) = status {
         events.extend(submitted_at.map(|at| event(Some(at), "Submitted")));
-        events.extend(of_state(state, result.is_some()));
+        events.extend(of_failed(failed, Tried::Call));
+        events.extend(of_state(state, result.is_some(), failed));
     }
     let finished_at = status.and_then(|status| match status.state {
         CallState::Done { finished_at, .. } => Some(finished_at),
         _ => None,
     });
     events.extend(result.map(|result| of_result(result, finished_at)));
+    events.extend(of_failed(failed, Tried::Callback));
     for letter in letters {
         let what = match letter.kind {
             DeadLetterKind::Call => "Became a dead letter",
@@ -54,6 +59,18 @@ pub(super) fn timeline(
     events
 }
 
+/// Returns the attempts that workers remember.
+fn of_failed(failed: &[FailedAttempt], tried: Tried) -> impl Iterator<Item = Event> {
+    let what = match tried {
+        Tried::Call => "failed",
+        Tried::Callback => "to deliver the callback failed",
+    };
+    failed.iter().filter(move |failed| failed.of == tried).map(move |failed| {
+        let FailedAttempt { attempt, at, status, error, .. } = failed;
+        event(Some(*at), format!("Attempt {attempt} {what}: status {status}, {error}"))
+    })
+}
+
 fn of_result(result: &KeptResult, at: Option<Timestamp>) -> Event {
     let KeptResult { end, status, duration, attempt, max_attempts, .. } = result;
     let what = match end {
@@ -66,7 +83,7 @@ fn of_result(result: &KeptResult, at: Option<Timestamp>) -> Event {
     event(at, what)
 }
 
-fn of_state(state: &CallState, has_result: bool) -> Vec<Event> {
+fn of_state(state: &CallState, has_result: bool, failed: &[FailedAttempt]) -> Vec<Event> {
     match state {
         CallState::Queued { position: None } => vec![event(None, "Waits in the queue")],
         CallState::Queued { position: Some(position) } => {
@@ -98,11 +115,14 @@ fn of_state(state: &CallState, has_result: bool) -> Vec<Event> {
             let why = failure.as_ref().map_or_else(String::new, |failure| {
                 format!(": status {}, {}", failure.last_status, failure.last_error)
             });
-            let failed = match not_counted_until {
+            let is_remembered = not_counted_until.is_none()
+                && failed.iter().any(|one| one.of == Tried::Call && one.attempt == *attempt);
+            let last = match not_counted_until {
                 Some(_) => format!("The platform failed, which is not counted as an attempt{why}"),
                 None => format!("Attempt {attempt} of {max_attempts} failed{why}"),
             };
-            vec![event(None, failed), event(Some(*next_attempt), "Next attempt is due")]
+            let next = event(Some(*next_attempt), "Next attempt is due");
+            if is_remembered { vec![next] } else { vec![event(None, last), next] }
         }
         CallState::Done { status, attempt, duration, finished_at, callback } => {
             let mut events = Vec::new();
@@ -148,7 +168,7 @@ mod tests {
     }
 
     fn texts(state: CallState) -> Vec<String> {
-        timeline(Some(&status(state)), None, &[]).into_iter().map(|event| event.what).collect()
+        timeline(Some(&status(state)), None, &[], &[]).into_iter().map(|event| event.what).collect()
     }
 
     #[test]
@@ -164,10 +184,49 @@ mod tests {
             }),
             not_counted_until,
         };
-        let events = timeline(Some(&status(waiting(None))), None, &[]);
+        let events = timeline(Some(&status(waiting(None))), None, &[], &[]);
         assert_eq!(events[1].what, "Attempt 2 of 5 failed: status 500, the function answered 500");
         assert_eq!(events[2], event(Some(next), "Next attempt is due"));
         assert!(texts(waiting(Some(next)))[1].contains("not counted"));
+    }
+
+    #[test]
+    fn each_remembered_attempt_is_shown_once() {
+        let failed = |of, attempt, second| FailedAttempt {
+            sequence: 7,
+            of,
+            attempt,
+            at: Timestamp::from_second(second).unwrap(),
+            status: 500,
+            error: "it failed".to_owned(),
+        };
+        let attempts = [failed(Tried::Call, 1, 1), failed(Tried::Call, 2, 2)];
+        let waiting = CallState::Waiting {
+            attempt: 2,
+            max_attempts: 5,
+            next_attempt: Timestamp::from_second(9).unwrap(),
+            failure: None,
+            not_counted_until: None,
+        };
+        let texts = |state, failed: &[_]| -> Vec<String> {
+            let events = timeline(Some(&status(state)), None, failed, &[]);
+            events.into_iter().map(|event| event.what).collect()
+        };
+        assert_eq!(
+            texts(waiting, &attempts),
+            [
+                "Submitted",
+                "Attempt 1 failed: status 500, it failed",
+                "Attempt 2 failed: status 500, it failed",
+                "Next attempt is due"
+            ]
+        );
+        let cancelled = CallState::Cancelled { since: Timestamp::from_second(3).unwrap() };
+        let callback = [failed(Tried::Callback, 1, 4)];
+        assert_eq!(
+            texts(cancelled, &callback)[1..],
+            ["Cancelled", "Attempt 1 to deliver the callback failed: status 500, it failed"]
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use asyncqueue::{
     attempt_offset::{AttemptOffset, Unrecorded},
     call::{AttemptFailure, CallRef, Phase},
     dead_letters::DeathInfo,
+    failed_attempts::Tried,
     jetstream::{NatsError, is_stored},
     publish_failure::PublishFailure,
     status::request_worker_report,
@@ -369,7 +370,13 @@ impl Finisher {
         }
         if let Some(status) = prepared.status.take() {
             let made = prepared.call.attempts.number - u64::from(!is_attempt);
-            status.mark_waiting(Wait { time: wait, made, not_counted_for }, reply.failure());
+            let failure = reply.failure();
+            if is_attempt {
+                let AttemptFailure { last_status, last_error } = &failure;
+                let (failed, call) = (self.statuses.failed_attempts(), &prepared.call.stored);
+                failed.record(call, Tried::Call, made, *last_status, last_error);
+            }
+            status.mark_waiting(Wait { time: wait, made, not_counted_for }, failure);
         }
         AckKind::Nak(Some(wait))
     }

@@ -19,7 +19,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
-    function::request::Attempt, responder, scheduled::ScheduledCalls, stats::WorkerStatistics,
+    failed_attempts::FailedAttempts, function::request::Attempt, responder,
+    scheduled::ScheduledCalls, stats::WorkerStatistics,
 };
 
 /// Maximum number of calls that are remembered as waiting for their next attempt. If a call is
@@ -52,6 +53,8 @@ struct Calls {
     many: usize,
     /// The delayed calls that this worker has handed back.
     scheduled: ScheduledCalls,
+    /// The failed attempts of this worker.
+    failed: FailedAttempts,
 }
 
 /// A wait for the next attempt of a call.
@@ -102,13 +105,19 @@ pub(crate) struct StatusGuard {
 impl CallStatuses {
     pub(crate) fn new(worker: String) -> Self {
         let scheduled = ScheduledCalls::default();
-        let calls = Calls { entries: HashMap::new(), many: MANY_ENTRIES, scheduled };
+        let (entries, failed) = (HashMap::new(), FailedAttempts::default());
+        let calls = Calls { entries, many: MANY_ENTRIES, scheduled, failed };
         Self { worker, calls: Arc::new(Mutex::new(calls)) }
     }
 
     /// Returns the name of this worker.
     pub(crate) fn worker(&self) -> &str {
         &self.worker
+    }
+
+    /// Returns the failed attempts of this worker.
+    pub(crate) fn failed_attempts(&self) -> FailedAttempts {
+        self.lock().failed.clone()
     }
 
     /// Returns the delayed calls that this worker has handed back.
@@ -132,6 +141,7 @@ impl CallStatuses {
         statistics: &WorkerStatistics,
         record_waiting: impl Fn(Subject),
     ) {
+        let failed = self.failed_attempts();
         let answer = |request: &[u8], inbox: Option<&Subject>| {
             if request == stats::STATS_REQUEST.as_bytes() {
                 statistics.encode()
@@ -139,7 +149,7 @@ impl CallStatuses {
                 inbox.cloned().into_iter().for_each(&record_waiting);
                 None
             } else {
-                self.answer(request)
+                failed.answer(request).or_else(|| self.answer(request))
             }
         };
         responder::answer(client, status_request_subject(queue), answer).await;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use asyncqueue::{Rounded, message::callback::Callback};
+use asyncqueue::{Rounded, call::CallRef, failed_attempts::Tried, message::callback::Callback};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -12,6 +12,7 @@ use super::{
     host_limits::HostLimits,
 };
 use crate::{
+    failed_attempts::FailedAttempts,
     live_settings::LiveSettings,
     metrics::Metrics,
     retry::outcome::{AttemptCount, Outcome, RetryPolicy},
@@ -25,6 +26,7 @@ pub(crate) struct CallbackDispatcher {
     max_attempts: u64,
     /// The waits between attempts are those of the calls.
     settings: watch::Receiver<LiveSettings>,
+    failed: FailedAttempts,
     metrics: Metrics,
 }
 
@@ -49,9 +51,11 @@ impl CallbackDispatcher {
         client: CallbackClient,
         max_attempts: u64,
         settings: watch::Receiver<LiveSettings>,
+        failed: FailedAttempts,
         metrics: Metrics,
     ) -> Self {
-        Self { client, host_limits: HostLimits::default(), max_attempts, settings, metrics }
+        let host_limits = HostLimits::default();
+        Self { client, host_limits, max_attempts, settings, failed, metrics }
     }
 
     /// Returns the policy that applies now. Any status other than 2xx is retried: the receiver has
@@ -101,6 +105,8 @@ impl CallbackDispatcher {
                         %call_id, %function, attempt, reason,
                         "callback to {url} failed, retrying in {again}"
                     );
+                    let call = CallRef { id: call_id.clone(), sequence: callback.sequence };
+                    self.failed.record(&call, Tried::Callback, attempt, end.status(), &reason);
                     return DeliveryOutcome::Retry(wait);
                 }
                 reason
