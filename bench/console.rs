@@ -67,8 +67,11 @@ async fn measure() -> Result<(), Error> {
          {} reasons in one of them, {requests} requests of each page, one after the other\n",
         REASONS.len()
     );
-    println!("| page | p50, ms | p99, ms | size, KB |\n|---|---|---|---|");
     let dead = format!("/queues/{QUEUE}/dead");
+    println!("Memory before the dead letters were read: {}", memory(&console));
+    println!("Until all dead letters are read: {:.1} s", read_all(addr, &dead).await.as_secs_f64());
+    println!("Memory after that: {}\n", memory(&console));
+    println!("| page | p50, ms | p99, ms | size, KB |\n|---|---|---|---|");
     let call = format!("/calls/{last}");
     for (name, target) in [
         ("queues", "/"),
@@ -94,8 +97,23 @@ async fn measure() -> Result<(), Error> {
         let [p50, p99] = [50, 99].map(|percent| percentile(&mut times, percent));
         println!("| {name} | {p50:.1} | {p99:.1} | {} |", bytes / 1_000);
     }
-    println!("\nMemory of the console: {:.0} MB", megabytes(resident_bytes(console.id())));
+    println!("\nMemory at the end: {}", memory(&console));
     Ok(())
+}
+
+fn memory(console: &Program) -> String {
+    format!("{:.0} MB", megabytes(resident_bytes(console.id())))
+}
+
+/// Opens the page of the dead letters until it groups all of them.
+async fn read_all(addr: SocketAddr, page: &str) -> Duration {
+    let started = Instant::now();
+    until_in(START_TIMEOUT, "all dead letters are read", async || {
+        let answer = raw::try_request(addr, "GET", page, &[], b"").await.ok()?;
+        (answer.status == 200 && !answer.text().contains("Still reading")).then_some(())
+    })
+    .await;
+    started.elapsed()
 }
 
 fn number(variable: &str, otherwise: usize) -> usize {
