@@ -158,6 +158,34 @@ impl DeadLetters {
         self.stream.cached_info().state.last_sequence
     }
 
+    /// Returns the sequence number of the oldest dead letter when they were opened, or the next one
+    /// if there was none.
+    #[must_use]
+    pub fn first_sequence(&self) -> u64 {
+        self.stream.cached_info().state.first_sequence
+    }
+
+    /// Returns how many sequence numbers between the oldest and the newest dead letter had one that
+    /// is gone, when they were opened.
+    #[must_use]
+    pub fn deleted_count(&self) -> u64 {
+        self.stream.cached_info().state.deleted_count.unwrap_or_default()
+    }
+
+    /// Returns the sequence numbers between the oldest and the newest dead letter whose letters
+    /// are gone.
+    #[doc(hidden)]
+    pub async fn deleted_sequences(&self) -> Result<Vec<u64>, NatsError> {
+        let info = self.stream.info_builder().with_deleted(true).fetch().await;
+        let info = info.map_err(NatsError::during("list the deleted dead letters"))?.info;
+        Ok(info.state.deleted.unwrap_or_default())
+    }
+
+    /// Returns the dead letter at a sequence number; `None` if it is no longer there.
+    pub async fn letter(&self, sequence: u64) -> Result<Option<DeadLetter>, NatsError> {
+        Ok(self.raw_message(sequence).await?.map(|message| self.read_raw(&message)))
+    }
+
     /// Returns the selected dead letters that are there now, oldest first. Reads only headers; it
     /// reads the payload of the `OpenFaaS` form, because only the payload names the call.
     pub async fn list(&self, selection: &Selection) -> Result<Vec<DeadLetter>, NatsError> {
@@ -200,13 +228,13 @@ impl DeadLetters {
 
     /// Deletes a dead letter, and returns whether it was there.
     pub async fn delete(&self, letter: &DeadLetter) -> Result<bool, NatsError> {
-        delete_message(
-            &self.js,
-            &self.queue.dead_letter_stream(),
-            letter.sequence,
-            "delete the dead letter",
-        )
-        .await
+        self.delete_at(letter.sequence).await
+    }
+
+    /// Deletes the dead letter at a sequence number, and returns whether it was there.
+    pub async fn delete_at(&self, sequence: u64) -> Result<bool, NatsError> {
+        let stream = self.queue.dead_letter_stream();
+        delete_message(&self.js, &stream, sequence, "delete the dead letter").await
     }
 
     /// Deletes the dead letters up to a sequence number, that one included, and returns how many

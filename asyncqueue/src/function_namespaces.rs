@@ -93,7 +93,9 @@ impl NamespaceList {
         self
     }
 
-    fn contains(&self, namespace: &str) -> bool {
+    /// Returns whether a namespace is in the list. Upper and lower case are the same, as in DNS.
+    #[must_use]
+    pub fn contains(&self, namespace: &str) -> bool {
         self.has_all || self.names.iter().any(|name| name.eq_ignore_ascii_case(namespace))
     }
 }

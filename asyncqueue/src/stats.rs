@@ -11,11 +11,14 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::durations::DurationCounts;
 use crate::{
     jetstream::NatsError,
     names::{FunctionName, QueueName},
     worker_requests::status_request_subject,
 };
+
+pub mod durations;
 
 /// Subjects of all queues' statistics; the last token is the queue's name.
 pub const STATS_SUBJECTS: &str = "asyncqueue.stats.*";
@@ -64,6 +67,10 @@ pub struct WorkerStats {
     /// that it has learned: the first [`MAX_LIMITED`] by name. Empty before version 0.2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limited: Vec<LimitedFunction>,
+    /// How long the invocations took that have ended since the worker process started. Refused and
+    /// cancelled ones are not counted. `None`: its version does not report them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durations: Option<DurationCounts>,
 }
 
 /// The limit of a function that one or all workers have learned from calls that it refuses.

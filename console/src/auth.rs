@@ -1,6 +1,7 @@
 //! Decides who may see the pages.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -54,6 +55,12 @@ pub(crate) struct Authenticator {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User(pub(crate) String);
 
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -96,8 +103,15 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
 
 /// Checks that the settings of authentication fit together.
 fn check_together(settings: &Settings) -> Result<(), UsageError> {
-    let Settings { http_addr, auth_file, auth_header, trusted_proxies, insecure_no_auth, .. } =
-        settings;
+    let Settings {
+        http_addr,
+        auth_file,
+        auth_header,
+        trusted_proxies,
+        insecure_no_auth,
+        actions,
+        ..
+    } = settings;
     let has_auth = auth_file.as_ref().is_some() || auth_header.as_ref().is_some();
     let refuse = |why: String| Err(UsageError(why));
     if auth_header.as_ref().is_some() && trusted_proxies.0.is_empty() {
@@ -110,6 +124,13 @@ fn check_together(settings: &Settings) -> Result<(), UsageError> {
     if *insecure_no_auth && has_auth {
         return refuse(
             "insecure_no_auth=true contradicts auth_file and auth_header: remove one of them"
+                .to_owned(),
+        );
+    }
+    if *insecure_no_auth && !actions.is_off() {
+        return refuse(
+            "actions needs users, and insecure_no_auth=true admits everyone: set auth_file, or \
+             auth_header with trusted_proxies, or actions=false"
                 .to_owned(),
         );
     }
@@ -304,6 +325,9 @@ mod tests {
         let error = check(&["--auth-header=x-user"]).unwrap_err().to_string();
         assert!(error.contains("trusted_proxies"), "{error}");
         assert!(check(&["--auth-file=/f", "--insecure-no-auth=true"]).is_err());
+        let error = check(&["--insecure-no-auth=true", "--actions=dev"]).unwrap_err().to_string();
+        assert!(error.contains("actions") && error.contains("auth_file"), "{error}");
+        assert!(check(&["--actions=true"]).is_ok());
     }
 
     #[tokio::test]

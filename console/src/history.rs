@@ -1,13 +1,18 @@
 //! What is remembered of the queues over the last minutes.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroU32,
+    time::Duration,
+};
 
-use asyncqueue::QueueName;
+use asyncqueue::{QueueName, Rounded};
 
 /// Number of samples of each queue: ten minutes at the default interval.
-const MAX_SAMPLES: usize = 120;
+pub(crate) const MAX_SAMPLES: usize = 120;
 
-/// Maximum number of queues with samples. With all of them, that is about 30 MB.
+/// Maximum number of queues with samples. With all of them, that is about 40 MB: a sample has 32
+/// bytes, and there is room for 128.
 const MAX_QUEUES: usize = 10_000;
 
 /// A queue at one time. Numbers above the maximum of `u32` are shown as that.
@@ -21,12 +26,27 @@ pub(crate) struct Sample {
     pub(crate) oldest_seconds: u32,
     /// Calls that left the queue since the sample before, for each minute. `None`: not known.
     pub(crate) left_per_minute: Option<u32>,
+    /// How long the invocations took that ended since the sample before. `None`: none did.
+    pub(crate) durations: Option<Percentiles>,
+}
+
+/// The durations that half and 95 % of the invocations did not exceed, in milliseconds. Ordered by
+/// the latter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Percentiles {
+    pub(crate) p95: NonZeroU32,
+    pub(crate) p50: NonZeroU32,
 }
 
 /// The samples of all queues.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     queues: HashMap<QueueName, VecDeque<Sample>>,
+}
+
+/// Returns milliseconds for people.
+pub(crate) fn millis(millis: u32) -> Rounded {
+    Rounded(Duration::from_millis(millis.into()))
 }
 
 // === impl History ===
@@ -56,7 +76,13 @@ mod tests {
     use super::*;
 
     fn sample(waiting: u32) -> Sample {
-        Sample { waiting, running: None, oldest_seconds: 0, left_per_minute: None }
+        let (running, left_per_minute, durations) = (None, None, None);
+        Sample { waiting, running, oldest_seconds: 0, left_per_minute, durations }
+    }
+
+    #[test]
+    fn sample_has_the_size_that_the_bounds_count_on() {
+        assert_eq!(size_of::<Sample>(), 32);
     }
 
     #[test]

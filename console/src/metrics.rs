@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
     logins: Family<OutcomeLabels, Counter>,
+    actions: Family<ActionLabels, Counter>,
     samples: Family<OutcomeLabels, Counter>,
     sample_milliseconds: Gauge,
 }
@@ -34,6 +35,12 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActionLabels {
+    action: &'static str,
+    outcome: &'static str,
+}
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -43,6 +50,7 @@ impl Metrics {
             requests: Family::default(),
             request_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             logins: Family::default(),
+            actions: Family::default(),
             samples: Family::default(),
             sample_milliseconds: Gauge::default(),
         };
@@ -53,6 +61,7 @@ impl Metrics {
             metrics.request_seconds.clone(),
         );
         registry.register("logins", "Logins that were checked or refused", metrics.logins.clone());
+        registry.register("actions", "Actions of users", metrics.actions.clone());
         registry.register("samples", "Samples of all queues", metrics.samples.clone());
         registry.register(
             "sample_duration_milliseconds",
@@ -71,6 +80,11 @@ impl Metrics {
     /// Counts a login.
     pub(crate) fn login(&self, outcome: &'static str) {
         self.logins.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Counts an action of a user.
+    pub(crate) fn acted(&self, action: &'static str, outcome: &'static str) {
+        self.actions.get_or_create(&ActionLabels { action, outcome }).inc();
     }
 
     /// Counts a sample of all queues.

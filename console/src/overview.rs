@@ -12,7 +12,10 @@ use asyncqueue::{
 };
 use jiff::Timestamp;
 
-use crate::history::Sample;
+use self::durations::QueueDurations;
+use crate::history::{Percentiles, Sample};
+
+mod durations;
 
 /// All queues, as they were sampled.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +28,8 @@ pub(crate) struct Overview {
     pub(crate) workers: HashMap<QueueName, WorkerReplies>,
     /// When the sample was taken.
     pub(crate) at: Timestamp,
+    /// How long the invocations of each queue took.
+    durations: HashMap<QueueName, QueueDurations>,
 }
 
 /// The state of a queue.
@@ -46,6 +51,8 @@ pub(crate) struct QueueState {
     pub(crate) workers: Option<usize>,
     /// When the oldest call was stored that has not ended.
     pub(crate) oldest: Option<Timestamp>,
+    /// How long the invocations took that ended since the sample before. `None`: none did.
+    pub(crate) durations: Option<Percentiles>,
 }
 
 /// A column by which queues are sorted.
@@ -60,28 +67,36 @@ pub(crate) enum SortBy {
     Dead,
     Workers,
     Oldest,
+    Duration,
 }
 
 // === impl Overview ===
 
 impl Overview {
-    /// Computes the state of all queues.
+    /// Computes the state of all queues. `before` is the sample before this one.
     pub(crate) fn new(
         inventory: QueueInventory,
         workers: HashMap<QueueName, WorkerReplies>,
         at: Timestamp,
+        before: Option<&Self>,
     ) -> Self {
         let none = WorkerReplies::default();
-        let state = |queue: &QueueName| {
+        let (mut queues, mut durations) = (BTreeMap::new(), HashMap::new());
+        for queue in inventory.queues.keys() {
             let replies = workers.get(queue).unwrap_or(&none);
-            (queue.clone(), QueueState::new(&inventory, queue, replies))
-        };
-        let queues = inventory.queues.keys().map(state).collect();
-        Self { inventory, queues, workers, at }
+            let mut state = QueueState::new(&inventory, queue, replies);
+            let last = before.and_then(|before| before.durations.get(queue));
+            if let Some(next) = QueueDurations::next(last, replies) {
+                state.durations = next.percentiles();
+                durations.insert(queue.clone(), next);
+            }
+            queues.insert(queue.clone(), state);
+        }
+        Self { inventory, queues, workers, at, durations }
     }
 
     /// Returns the queues whose names contain a text, sorted. By number, the highest is first; by
-    /// age, the oldest.
+    /// age, the oldest; by duration, the longest p95.
     pub(crate) fn select(&self, filter: &str, sort: SortBy) -> Vec<(&QueueName, &QueueState)> {
         let filter = filter.trim().to_ascii_lowercase();
         let mut rows: Vec<_> =
@@ -96,6 +111,7 @@ impl Overview {
             SortBy::Oldest => {
                 rows.sort_by_key(|(_, state)| (state.oldest.is_none(), state.oldest));
             }
+            SortBy::Duration => rows.sort_by_key(|(_, state)| Reverse(state.durations)),
         }
         rows
     }
@@ -112,6 +128,7 @@ impl Overview {
                 running: state.running.map(small),
                 oldest_seconds: small(state.oldest.map_or(0, |oldest| seconds(oldest, self.at))),
                 left_per_minute: before.and_then(|before| self.left_per_minute(before, queue)),
+                durations: state.durations,
             };
             (queue.clone(), sample)
         })
@@ -143,6 +160,7 @@ impl QueueState {
             dead: inventory.messages(&queue.dead_letter_stream()),
             workers: replies.count().map(|(workers, _)| workers),
             oldest: stream.filter(|stream| stream.messages > 0).map(|stream| stream.oldest),
+            durations: None,
         }
     }
 
@@ -177,6 +195,8 @@ pub(crate) fn seconds(from: Timestamp, to: Timestamp) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use asyncqueue::{directory::QueueEntry, inventory::StreamSummary, stats::WorkerStats};
 
     use super::*;
@@ -211,7 +231,7 @@ mod tests {
             ("c".parse().unwrap(), WorkerReplies::NoReply),
         ]);
         let at = "2026-11-24T10:06:00Z".parse().unwrap();
-        Overview::new(QueueInventory::new(directory, streams), replies, at)
+        Overview::new(QueueInventory::new(directory, streams), replies, at, None)
     }
 
     fn names(rows: Vec<(&QueueName, &QueueState)>) -> Vec<String> {
@@ -244,6 +264,13 @@ mod tests {
         assert_eq!(names(overview.select("", SortBy::Dead))[0], "b");
         assert_eq!(names(overview.select("", SortBy::Oldest)), ["b", "a", "c"]);
         assert_eq!(names(overview.select("", SortBy::Waiting)), ["a", "b", "c"]);
+        let mut slow = overview;
+        for (name, p50, p95) in [("b", 9, 300), ("c", 10, 200)] {
+            let state = slow.queues.get_mut(&name.parse().unwrap()).unwrap();
+            let millis = |millis| NonZeroU32::new(millis).unwrap();
+            state.durations = Some(Percentiles { p95: millis(p95), p50: millis(p50) });
+        }
+        assert_eq!(names(slow.select("", SortBy::Duration)), ["b", "c", "a"]);
     }
 
     #[test]

@@ -11,14 +11,18 @@ use axum::{
 };
 use serde::Deserialize;
 
-use crate::{assets, sampler::Samples};
+use crate::{actions::Actions, assets, letters::Letters, sampler::Samples};
 
 mod batch;
 mod batches;
 mod call;
+mod cancel;
+mod confirmed;
 mod dead_letters;
 mod error;
 mod layout;
+mod letter_action;
+mod letter_target;
 mod parameters;
 mod queue;
 mod queues;
@@ -35,8 +39,8 @@ pub(crate) struct App {
     pub(crate) js: Context,
     pub(crate) samples: Samples,
     pub(crate) show_payloads: bool,
-    /// Namespace of functions that are named without one.
-    pub(crate) namespace: String,
+    pub(crate) letters: Letters,
+    pub(crate) actions: Actions,
 }
 
 /// What a page answers.
@@ -48,13 +52,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/", get(queues::get))
         .route("/queues/{queue}", get(queue::get))
         .route("/queues/{queue}/dead", get(dead_letters::get))
+        .route("/queues/{queue}/dead/{action}", get(letter_action::ask).post(letter_action::act))
         .route("/search", get(search))
         .route("/calls/{call}", get(call::get))
+        .route("/calls/{call}/cancel", get(cancel::ask_call).post(cancel::cancel_call))
         .route("/batches", get(batches::get))
         .route("/batches/{batch}", get(batch::get))
+        .route("/batches/{batch}/cancel", get(cancel::ask_batch).post(cancel::cancel_batch))
         .route("/assets/{name}", get(async |Path(name): Path<String>| assets::serve(&name)))
         .fallback(async || PageError::NoPage)
-        .method_not_allowed_fallback(async || PageError::ReadOnly)
+        .method_not_allowed_fallback(async || PageError::NoSuchMethod)
         .with_state(app)
 }
 

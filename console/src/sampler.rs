@@ -99,7 +99,8 @@ impl Samples {
         let inventory = QueueInventory::new(entries, streams);
         let names: Vec<_> = inventory.queues.keys().cloned().collect();
         let workers = request_stats(&js.client(), &names).await?;
-        Ok(Overview::new(inventory, workers, Timestamp::now()))
+        let before = self.overview();
+        Ok(Overview::new(inventory, workers, Timestamp::now(), before.as_deref()))
     }
 
     fn apply(&self, sampled: anyhow::Result<Overview>, health: &Health) {

@@ -22,7 +22,9 @@ use tower_service::Service as _;
 use tracing::info;
 
 use crate::{
-    auth::{self, Authenticator},
+    actions::Actions,
+    auth::{self, Authenticator, User},
+    letters::Letters,
     metrics::Metrics,
     pages::{self, App, PageError},
     sampler::Samples,
@@ -95,7 +97,8 @@ impl Console {
             samples: Samples::new(&js, &health),
             js: js.clone(),
             show_payloads: settings.show_payloads,
-            namespace: settings.function_namespace.clone(),
+            letters: Letters::new(js.clone(), settings.function_namespace.clone()),
+            actions: Actions::new(settings.actions.clone(), metrics.clone()),
         });
         let pages = Arc::new(Pages {
             router: pages::router(app.clone()),
@@ -123,8 +126,12 @@ impl Console {
         let servers = nats::jetstream_check::urls(&settings.nats)?;
         let sampling =
             app.samples.keep_sampling(&js, settings.sample_interval.0, &health, &pages.metrics);
+        let serving = async {
+            server::serve(http, config, handler, shutdown, DRAIN_TIMEOUT).await;
+            let _ = timeout(DRAIN_TIMEOUT, app.actions.jobs.stop()).await;
+        };
         let result = tokio::select! {
-            () = server::serve(http, config, handler, shutdown, DRAIN_TIMEOUT) => Ok(()),
+            () = serving => Ok(()),
             () = sampling => Ok(()),
             error = nats::failure(&client, &servers) => Err(error),
         };
@@ -150,7 +157,7 @@ impl Pages {
         let began = Instant::now();
         let user = self.auth.authenticate(peer, request.headers(), request.uri().authority()).await;
         let mut response = match user {
-            Ok(_) => self.page(request).await,
+            Ok(user) => self.page(user, request).await,
             Err(refusal) => pages::refusal(refusal),
         };
         protect(&mut response);
@@ -158,7 +165,8 @@ impl Pages {
         response
     }
 
-    async fn page(&self, request: Request<Body>) -> Response {
+    async fn page(&self, user: User, mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(user);
         let page = async {
             let _turn = self.turns.acquire().await;
             let Ok(response) = self.router.clone().call(request).await;

@@ -14,6 +14,10 @@ use clap::{ArgAction, Parser};
 use http::HeaderName;
 use ipnet::IpNet;
 
+pub(crate) use allowed_actions::AllowedActions;
+
+mod allowed_actions;
+
 /// Shows queues, calls, dead letters and batches in a browser
 ///
 /// Each flag can also be set by the environment variable that is shown as [env: …].
@@ -84,6 +88,12 @@ pub struct Settings {
     )]
     pub show_payloads: bool,
 
+    /// What users may change: `false` for nothing, `true` for everything, or comma-separated
+    /// namespaces of functions whose calls they may cancel, replay and delete. Needs a login, or an
+    /// address of the loopback interface
+    #[arg(long, env = "actions", default_value = "false", value_name = "BOOL|NAMESPACES")]
+    pub actions: AllowedActions,
+
     /// Pause between two samples of all queues. With many streams it is longer: 1 ms for each
     #[arg(
         long,
@@ -134,6 +144,7 @@ mod tests {
         let settings = Settings::parse_from(["asyncqueue-console"]);
         assert!(settings.http_addr.ip().is_loopback());
         assert!(!settings.show_payloads && !settings.insecure_no_auth);
+        assert!(settings.actions.is_off());
         assert_eq!(settings.trusted_proxies, ProxyList::default());
     }
 

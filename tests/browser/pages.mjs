@@ -1,45 +1,10 @@
-// Opens every page of the console in chromium, in both colour schemes, wide and narrow, and checks
-// it. Argument: the folder of the screenshots, and a JSON object of the console's URL and paths.
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { join } from "node:path";
+// Opens every page of the console in chromium, in both colour schemes, wide and narrow, and checks it.
+import { SCHEMES, WIDTHS, check, checkOpenPage, open, run, stage } from "./browser.mjs";
 
-const [packages, chromium_path, folder, stage] = process.argv.slice(2);
-const require = createRequire(join(packages, "package.json"));
-const { chromium } = require("playwright-core");
-const axe = readFileSync(require.resolve("axe-core"), "utf8");
-const { url, user, password, call, pages } = JSON.parse(stage);
+const { url, readOnlyUrl, user, password, call, pages, questions } = stage;
 
-const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"];
-const WIDTHS = [1280, 360];
-const SCHEMES = ["light", "dark"];
 // Of the pages, in milliseconds.
 const REFRESH_INTERVAL = 3000;
-
-const failures = [];
-
-function check(isTrue, text) {
-  console.log(`${isTrue ? "ok" : "FAILED"}: ${text}`);
-  if (!isTrue) {
-    failures.push(text);
-  }
-}
-
-async function open(browser, options, seen) {
-  const context = await browser.newContext({
-    // Not `httpCredentials`: playwright then holds up each request, and a page that is closed at
-    // that moment may never end.
-    extraHTTPHeaders: { authorization: `Basic ${btoa(`${user}:${password}`)}` },
-    timezoneId: "UTC",
-    locale: "en-GB",
-    ...options,
-  });
-  const page = await context.newPage();
-  // Chromium reports what the policy of the page forbids as an error of the console.
-  page.on("console", (message) => message.type() === "error" && seen.push(message.text()));
-  page.on("pageerror", (error) => seen.push(String(error)));
-  return page;
-}
 
 async function checkPage(browser, name, path, scheme, width) {
   const seen = [];
@@ -48,19 +13,7 @@ async function checkPage(browser, name, path, scheme, width) {
   const where = `${name}, ${scheme}, ${width} px`;
   const response = await page.goto(url + path);
   check(response.status() === 200, `${where}: opens`);
-  if (width === WIDTHS[0]) {
-    await page.screenshot({ path: join(folder, `${name}-${scheme}.png`), fullPage: true });
-  }
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-  check(wide <= width, `${where}: does not scroll sideways (${wide} px)`);
-  // Evaluated by the debugger, which the policy of the page does not concern.
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(
-    (rules) => axe.run({ runOnly: { type: "tag", values: rules } }),
-    RULES,
-  );
-  const found = violations.map(({ id, nodes }) => `${id} ${nodes.map((n) => n.html)}`);
-  check(found.length === 0, `${where}: accessible by WCAG 2.1 AA ${found}`);
+  await checkOpenPage(page, where, width, width === WIDTHS[0] && `${name}-${scheme}`);
   check(seen.length === 0, `${where}: no error and nothing forbidden by the policy ${seen}`);
   if (width === WIDTHS[0] && scheme === SCHEMES[0]) {
     const search = page.getByRole("banner").getByRole("search");
@@ -133,24 +86,36 @@ async function checkLogin(browser) {
   await known.context().close();
 }
 
-// The sandbox of chromium refuses to run as root, as the tests do in a container. The pages are ours.
-const args = process.getuid() === 0 ? ["--no-sandbox"] : [];
-const browser = await chromium.launch({ executablePath: chromium_path, args });
-try {
+// Without the setting `actions`, no page offers one, and its address is refused.
+async function checkReadOnly(browser) {
+  const page = await open(browser, {}, []);
+  for (const [name, path] of Object.entries(pages)) {
+    await page.goto(readOnlyUrl + path);
+    const offered = await page.locator("a.action, form[method=post]").count();
+    check(offered === 0, `read-only, ${name}: offers no action`);
+  }
+  for (const [name, path] of Object.entries(questions)) {
+    const refused = await page.goto(readOnlyUrl + path);
+    check(refused.status() === 403, `read-only, ${name}: is refused`);
+    const sent = await page.evaluate(
+      async (target) => (await fetch(target, { method: "POST" })).status,
+      readOnlyUrl + path,
+    );
+    check(sent === 403, `read-only, ${name}: its form is refused`);
+  }
+  await page.context().close();
+}
+
+await run(async (browser) => {
   await checkLogin(browser);
   await checkKeyboard(browser);
   await checkRefresh(browser);
-  for (const [name, path] of Object.entries(pages)) {
+  await checkReadOnly(browser);
+  for (const [name, path] of Object.entries({ ...pages, ...questions })) {
     for (const scheme of SCHEMES) {
       for (const width of WIDTHS) {
         await checkPage(browser, name, path, scheme, width);
       }
     }
   }
-} finally {
-  await browser.close();
-}
-if (failures.length > 0) {
-  console.error(`${failures.length} checks failed:\n${failures.join("\n")}`);
-  process.exit(1);
-}
+});

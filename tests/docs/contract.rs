@@ -137,6 +137,12 @@ fn documented_json_is_what_the_library_writes() {
     reads_back::<WaitingRecords>(records);
     reads_back::<RememberedEnd>(end);
     reads_back::<WorkerStats>(stats);
+    let parts = ["limited", "durations"].map(|field| {
+        let of_field = |text: &&str| text.starts_with(&format!("\"{field}\":"));
+        section(WIRE, "## Follow and cancel a call").split('`').find(of_field).unwrap()
+    });
+    let stats = stats.strip_suffix('}').unwrap();
+    reads_back::<WorkerStats>(&format!("{stats},{}}}", parts.join(",")));
 }
 
 #[test]

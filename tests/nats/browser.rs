@@ -1,4 +1,4 @@
-//! The console in a real browser: `tests/browser/pages.mjs` opens its pages and checks them.
+//! The console in a real browser: scripts of `tests/browser` open its pages, and click its actions.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use test_support::tools::output;
 use tokio::{process::Command, time::timeout};
 
-use crate::console::{Stage, VIEWER};
+use crate::console::{ACTION_USER, Stage, VIEWER};
 
 /// Maximum time for all checks.
 const BROWSER_TIMEOUT: Duration = Duration::from_secs(240);
@@ -27,27 +27,46 @@ fn install() -> [String; 2] {
     lines.try_into().unwrap()
 }
 
+/// Runs a script of `tests/browser`. What it checks and clicks is printed as it goes.
+async fn run(script: &str, installed: &[String; 2], folder: &Path, input: &Value) {
+    let mut browser = Command::new("node");
+    browser.arg(root().join("tests/browser").join(script)).args(installed).arg(folder);
+    let status = browser.arg(input.to_string()).kill_on_drop(true).status();
+    let status = timeout(BROWSER_TIMEOUT, status).await.unwrap().unwrap();
+    assert!(status.success(), "a check has failed, see above");
+}
+
 #[tokio::test]
 #[ignore = "takes chromium and Node.js: tests/run browser"]
-async fn every_page_works_in_a_browser() {
+async fn every_page_and_action_works_in_a_browser() {
     let installed = install();
     let stage = Stage::start().await;
     let users = stage.folder.path().join("users");
     std::fs::write(&users, VIEWER).unwrap();
     let users = users.display().to_string();
-    let console = stage.console(&[("auth_file", &users), ("show_payloads", "true")]).await;
+    let settings = [("auth_file", users.as_str()), ("show_payloads", "true")];
+    let reader = stage.console(&settings).await;
+    let actor = [&settings[..], &[("actions", "true")]].concat();
+    let actor = stage.console_as(ACTION_USER, &actor).await;
 
-    let batch = [r#"{"function":"figlet","body":"a"}"#, r#"{"function":"figlet","body":"fail"}"#];
-    let headers = [("x-batch-id", "nightly"), ("x-callback-url", "http://127.0.0.1:9/done")];
-    let stored = stage.gateway.call("POST", "/async-batch", &headers, batch.join("\n")).await;
-    assert_eq!(stored.status, 202, "{}", stored.text());
+    let submit_batch = async |id: &str, body: &str| {
+        let batch = [r#"{"function":"figlet","body":"a"}"#, body];
+        let headers = [("x-batch-id", id)];
+        let stored = stage.gateway.call("POST", "/async-batch", &headers, batch.join("\n")).await;
+        assert_eq!(stored.status, 202, "{}", stored.text());
+    };
+    submit_batch("nightly", r#"{"function":"figlet","body":"fail"}"#).await;
     let done = stage.gateway.submit(&[("x-keep-result", "1h")], "hello").await;
     let dead = stage.gateway.submit(&[], "fail").await;
+    for body in ["fail", "busy", "busy"] {
+        stage.gateway.submit(&[], body).await;
+    }
     let worker = stage.queue.worker(&stage.function, &[("max_retry_attempts", "1")]);
-    stage.queue.holds("jobs-dead", 2).await;
+    stage.queue.holds("jobs-dead", 5).await;
     stage.queue.holds("jobs", 0).await;
     drop(worker);
     let waiting = stage.gateway.submit(&[], "later").await;
+    submit_batch("weekly", r#"{"function":"figlet","body":"b"}"#).await;
 
     let documented = root().join("docs/console");
     let folder = match std::env::var_os("WRITE_DOCUMENT") {
@@ -65,23 +84,37 @@ async fn every_page_works_in_a_browser() {
         "batches": "/batches",
         "batch": "/batches/nightly",
     });
-    let input = json!({
-        "url": format!("http://{}", console.addr),
+    let questions = json!({
+        "cancel-call": format!("/calls/{waiting}/cancel"),
+        "cancel-batch": "/batches/weekly/cancel",
+        "replay": "/queues/jobs/dead/replay",
+        "delete": "/queues/jobs/dead/delete",
+    });
+    let mut input = json!({
+        "url": format!("http://{}", actor.addr),
+        "readOnlyUrl": format!("http://{}", reader.addr),
         "user": "ada",
         "password": "right",
         "call": dead,
         "pages": pages,
+        "questions": questions,
     });
-    let mut browser = Command::new("node");
-    browser.arg(root().join("tests/browser/pages.mjs")).args(installed).arg(&folder);
-    // What it checks and clicks is printed as it goes.
-    let status = browser.arg(input.to_string()).kill_on_drop(true).status();
-    let status = timeout(BROWSER_TIMEOUT, status).await.expect("the script ends").unwrap();
-    assert!(status.success(), "a check has failed, see above");
-    for name in pages.as_object().unwrap().keys() {
+    run("pages.mjs", &installed, &folder, &input).await;
+    for name in [&pages, &questions].iter().flat_map(|named| named.as_object().unwrap().keys()) {
         for scheme in ["light", "dark"] {
             let picture = documented.join(format!("{name}-{scheme}.png"));
             assert!(picture.exists(), "no {}: see tests/browser/README.md", picture.display());
         }
     }
+
+    input["call"] = json!(waiting);
+    input["batch"] = json!("weekly");
+    input["dead"] = json!(dead);
+    input["part"] = json!("cancel");
+    run("actions.mjs", &installed, &folder, &input).await;
+    stage.queue.holds("jobs", 0).await;
+    let _worker = stage.queue.worker(&stage.function, &[("max_retry_attempts", "1")]);
+    input["part"] = json!("letters");
+    run("actions.mjs", &installed, &folder, &input).await;
+    stage.queue.holds("jobs-dead", 0).await;
 }

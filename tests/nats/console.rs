@@ -18,9 +18,14 @@ use crate::{gateway::Gateway, support::Queue};
 /// What the documents give the user of the console.
 const PERMISSIONS: &str = include_str!("../../manifests/console/nats-permissions.conf");
 
-/// The user of the console in NATS.
-const USER: &str = "console";
-const PASSWORD: &str = "readonly";
+/// What they give it with the setting `actions`.
+const ACTION_PERMISSIONS: &str =
+    include_str!("../../manifests/console/nats-permissions-actions.conf");
+
+/// The user of the console in NATS, the one with the permissions for actions, and their password.
+pub(crate) const USER: &str = "console";
+pub(crate) const ACTION_USER: &str = "actions";
+const PASSWORD: &str = "secret";
 
 /// A line of `auth_file`: the user `ada` with the password `right`.
 pub(crate) const VIEWER: &str =
@@ -39,9 +44,9 @@ pub(crate) struct Stage {
 
 /// A console on loopback.
 pub(crate) struct Console {
-    program: Program,
+    pub(crate) program: Program,
     pub(crate) addr: SocketAddr,
-    metrics_addr: SocketAddr,
+    pub(crate) metrics_addr: SocketAddr,
 }
 
 impl Stage {
@@ -49,8 +54,10 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("nats.conf");
         let users = format!(
-            "no_auth_user: test\nauthorization {{ users: [{{user: test}}, {{user: {USER}, \
-             password: {PASSWORD}, permissions: {{ {PERMISSIONS} }} }}] }}"
+            "no_auth_user: test\nauthorization {{ users: [{{user: test}}, \
+             {{user: {USER}, password: {PASSWORD}, permissions: {{ {PERMISSIONS} }} }}, \
+             {{user: {ACTION_USER}, password: {PASSWORD}, \
+             permissions: {{ {ACTION_PERMISSIONS} }} }}] }}"
         );
         std::fs::write(&config, users).unwrap();
         let mut nats = NatsServer::prepare().with(["-c".to_owned(), config.display().to_string()]);
@@ -59,21 +66,23 @@ impl Stage {
         let gateway = Gateway::before(&queue, &[]).await;
         let function = HttpServer::answering(|request| match request.body.as_ref() {
             b"fail" => respond(500, "sorry"),
+            b"busy" => respond(503, "later"),
             _ => respond(200, HOSTILE),
         })
         .await;
         Self { queue, gateway, function, folder }
     }
 
-    /// The URL of NATS for the user of the console.
-    fn console_url(&self) -> String {
-        self.queue.nats.url().replace("nats://", &format!("nats://{USER}:{PASSWORD}@"))
+    /// A console that has read the queues, with the permissions to read.
+    pub(crate) async fn console(&self, settings: &[(&str, &str)]) -> Console {
+        self.console_as(USER, settings).await
     }
 
-    /// A console that has read the queues.
-    pub(crate) async fn console(&self, settings: &[(&str, &str)]) -> Console {
+    /// A console that has read the queues, as a user of NATS.
+    pub(crate) async fn console_as(&self, user: &str, settings: &[(&str, &str)]) -> Console {
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let (addr, metrics_addr, url) = (address(), address(), self.console_url());
+        let url = self.queue.nats.url().replace("nats://", &format!("nats://{user}:{PASSWORD}@"));
+        let (addr, metrics_addr) = (address(), address());
         let (http, metrics) = (addr.to_string(), metrics_addr.to_string());
         let mut all = vec![
             ("nats_url", url.as_str()),
@@ -90,6 +99,45 @@ impl Stage {
         })
         .await;
         console
+    }
+}
+
+/// What the console may never do, whatever its settings are.
+const NEVER: [&str; 12] = [
+    "jobs-dead.openfaas-fn.figlet.call-1",
+    "$KV.asyncqueue-directory.queue.jobs",
+    "$KV.asyncqueue-slots.jobs",
+    "$JS.API.STREAM.PURGE.jobs",
+    "$JS.API.STREAM.DELETE.jobs",
+    "$JS.API.STREAM.UPDATE.jobs",
+    "$JS.API.STREAM.CREATE.other",
+    "$JS.API.CONSUMER.CREATE.other.reader.>",
+    "$JS.API.CONSUMER.DURABLE.CREATE.jobs.reader",
+    "$JS.API.CONSUMER.DELETE.jobs.jobs-workers",
+    "$JS.API.CONSUMER.MSG.NEXT.jobs.jobs-workers",
+    "other.openfaas-fn.figlet.call-1",
+];
+
+impl Stage {
+    /// Checks that NATS refuses what a user publishes to these subjects.
+    async fn assert_refused(&self, user: &str, subjects: &[&'static str]) {
+        let (sender, mut refusals) = mpsc::unbounded_channel();
+        let options = ConnectOptions::with_user_and_password(user.to_owned(), PASSWORD.to_owned());
+        let options = options.event_callback(move |event| {
+            if let Event::ServerError(ServerError::Other(text)) = event {
+                let _ = sender.send(text);
+            }
+            std::future::ready(())
+        });
+        let client = options.connect(self.queue.nats.url()).await.unwrap();
+        for subject in subjects {
+            client.publish(*subject, "{}".into()).await.unwrap();
+            client.flush().await.unwrap();
+            let refusal = timeout(WAIT_TIMEOUT, refusals.recv()).await;
+            let text = refusal.unwrap_or_else(|_| panic!("{subject} is not refused")).unwrap();
+            let named = format!("\"{subject}\"").to_lowercase();
+            assert!(text.to_lowercase().contains(&named), "{subject}: {text}");
+        }
     }
 }
 
@@ -188,7 +236,7 @@ async fn unknown_pages_and_writes_are_refused_with_a_remedy() {
     let page = console.get("/").await;
     let policy = page.header("content-security-policy");
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    for asset in ["style.css", "console.js", "htmx.min.js"] {
+    for asset in ["style.css", "console.js", "htmx.min.js", "icon.svg"] {
         assert!(page.text().contains(&format!("/assets/{asset}")));
         assert_eq!(console.get(&format!("/assets/{asset}")).await.status, 200);
     }
@@ -199,43 +247,33 @@ async fn unknown_pages_and_writes_are_refused_with_a_remedy() {
 }
 
 #[tokio::test]
+async fn actions_take_no_other_permissions_than_they_need() {
+    let stage = Stage::start().await;
+    stage.assert_refused(ACTION_USER, &NEVER).await;
+    let lines: Vec<_> = ACTION_PERMISSIONS.lines().collect();
+    for line in PERMISSIONS.lines().filter(|line| line.trim_start().starts_with('"')) {
+        assert!(lines.contains(&line), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn writes_of_the_console_user_are_refused_by_nats() {
     let stage = Stage::start().await;
     stage.gateway.submit(&[], "hi").await;
     let before = stage.queue.info("jobs").await;
-    let (sender, mut refusals) = mpsc::unbounded_channel();
-    let options = ConnectOptions::with_user_and_password(USER.to_owned(), PASSWORD.to_owned());
-    let options = options.event_callback(move |event| {
-        if let Event::ServerError(ServerError::Other(text)) = event {
-            let _ = sender.send(text);
-        }
-        std::future::ready(())
-    });
-    let client = options.connect(stage.queue.nats.url()).await.unwrap();
-    for subject in [
-        "jobs",
-        "jobs.openfaas-fn.figlet.call-1",
-        "jobs-dead.openfaas-fn.figlet.call-1",
-        "$KV.asyncqueue-cancelled.jobs.call-1.1",
-        "$KV.asyncqueue-directory.queue.jobs",
-        "$JS.API.STREAM.PURGE.jobs",
-        "$JS.API.STREAM.DELETE.jobs",
-        "$JS.API.STREAM.UPDATE.jobs",
-        "$JS.API.STREAM.CREATE.other",
-        "$JS.API.STREAM.MSG.DELETE.jobs",
-        "$JS.API.CONSUMER.CREATE.jobs.reader.>",
-        "$JS.API.CONSUMER.DURABLE.CREATE.jobs.reader",
-        "$JS.API.CONSUMER.DELETE.jobs.jobs-workers",
-        "$JS.API.CONSUMER.MSG.NEXT.jobs.jobs-workers",
-        "asyncqueue.cancel.jobs",
-    ] {
-        client.publish(subject, "{}".into()).await.unwrap();
-        client.flush().await.unwrap();
-        let refusal = timeout(WAIT_TIMEOUT, refusals.recv()).await;
-        let text = refusal.unwrap_or_else(|_| panic!("{subject} is not refused")).unwrap();
-        let named = format!("\"{subject}\"").to_lowercase();
-        assert!(text.to_lowercase().contains(&named), "{subject}: {text}");
-    }
+    stage
+        .assert_refused(
+            USER,
+            &[
+                "jobs",
+                "jobs.openfaas-fn.figlet.call-1",
+                "$KV.asyncqueue-cancelled.jobs.call-1.1",
+                "$JS.API.STREAM.MSG.DELETE.jobs",
+                "asyncqueue.cancel.jobs",
+            ],
+        )
+        .await;
+    stage.assert_refused(USER, &NEVER).await;
     let after = stage.queue.info("jobs").await;
     assert_eq!(after.state.messages, before.state.messages);
     assert_eq!(after.state.consumer_count, before.state.consumer_count);

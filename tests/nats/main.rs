@@ -19,6 +19,8 @@ mod cli_quorum;
 mod cli_results;
 mod connections;
 mod console;
+mod console_actions;
+mod console_durations;
 mod console_text;
 mod creation_order;
 mod credentials;

@@ -18,17 +18,19 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{functions::FunctionMetrics, inflight::InflightGauges, lanes::LaneGauges};
 pub(crate) use self::{
+    durations::DurationCounter,
     functions::{AppliedLimits, Learned},
     inflight::InflightGuard,
     lanes::Lanes,
 };
+use self::{functions::FunctionMetrics, inflight::InflightGauges, lanes::LaneGauges};
 use crate::{
     record::Record,
     retry::outcome::{Outcome, PutOffReason, RefusalReason},
 };
 
+mod durations;
 mod functions;
 mod inflight;
 mod lanes;
@@ -105,6 +107,8 @@ pub(crate) struct Metrics {
     pending_callbacks: Family<QueueLabels, Gauge>,
     scheduled: Family<QueueLabels, Gauge>,
     duration: Histogram,
+    /// The same for the statistics over NATS, where a histogram of this crate can't be read.
+    durations: DurationCounter,
     wait: Histogram,
 }
 
@@ -184,6 +188,7 @@ impl Metrics {
             pending_callbacks: Family::default(),
             scheduled: Family::default(),
             duration: Histogram::new(BUCKETS),
+            durations: DurationCounter::default(),
             wait: Histogram::new(BUCKETS),
         };
         metrics.register_of_queue(registry);
@@ -440,12 +445,18 @@ impl Metrics {
     /// Records the end of an attempt.
     pub(crate) fn record_attempt(&self, duration: Duration, outcome: &Outcome) {
         self.duration.observe(duration.as_secs_f64());
+        self.durations.count(duration);
         let outcome = match outcome {
             Outcome::Done => "done",
             Outcome::Retry { .. } => "retry",
             Outcome::Dead(_) => "dead",
         };
         self.processed.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    /// Returns how long the attempts took. The clone counts on.
+    pub(crate) fn durations(&self) -> DurationCounter {
+        self.durations.clone()
     }
 
     /// Counts a call that is handed back without an invocation.

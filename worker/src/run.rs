@@ -230,6 +230,7 @@ impl Worker {
             shared.store.clone(),
             shared.statuses.scheduled(),
             shared.functions.clone(),
+            self.metrics.durations(),
         );
         let published = statistics.clone().publish(js.client(), queue);
         let result = async {

@@ -13,8 +13,8 @@ use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
 use crate::{
-    live_settings::LiveSettings, record_store::RecordStore, scheduled::ScheduledCalls,
-    shared_limits::FunctionGate,
+    live_settings::LiveSettings, metrics::DurationCounter, record_store::RecordStore,
+    scheduled::ScheduledCalls, shared_limits::FunctionGate,
 };
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
@@ -37,6 +37,7 @@ pub(crate) struct WorkerStatistics {
     store: RecordStore,
     scheduled: ScheduledCalls,
     functions: FunctionGate,
+    durations: DurationCounter,
 }
 
 // === impl WorkerStatistics ===
@@ -49,8 +50,9 @@ impl WorkerStatistics {
         store: RecordStore,
         scheduled: ScheduledCalls,
         functions: FunctionGate,
+        durations: DurationCounter,
     ) -> Self {
-        Self { worker, instance, settings, running, store, scheduled, functions }
+        Self { worker, instance, settings, running, store, scheduled, functions, durations }
     }
 
     /// Returns the current statistics, in JSON.
@@ -63,6 +65,7 @@ impl WorkerStatistics {
             scheduled: Some(self.scheduled.count(Instant::now())),
             blocked: self.store.blocked(),
             limited: self.functions.limited(),
+            durations: Some(self.durations.counts()),
         };
         let encoded = serde_json::to_vec(&stats);
         encoded

@@ -150,7 +150,7 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    fn read_raw(&self, message: &RawMessage) -> DeadLetter {
+    pub(super) fn read_raw(&self, message: &RawMessage) -> DeadLetter {
         let read = message.read_headers();
         let headers = read.as_ref().cloned().unwrap_or_default();
         let stored = RawDeadLetter {

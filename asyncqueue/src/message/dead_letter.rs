@@ -71,7 +71,7 @@ pub struct DeathInfo {
 }
 
 /// What a dead letter was before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DeadLetterKind {
     /// A call of the queue.
     Call,
@@ -123,6 +123,22 @@ pub struct DeadLetter {
     pub omitted: Omitted,
     /// Why the NATS client can't read it, if it can't. Then only its subject is known.
     pub unreadable: Option<String>,
+}
+
+// === impl DeadLetter ===
+
+impl DeadLetter {
+    /// Returns the sequence of the call on the stream of its queue, which distinguishes calls that
+    /// share an id; `None` if it is not recorded.
+    #[must_use]
+    pub fn call_sequence(&self) -> Option<u64> {
+        let origin = self.origin.as_ref()?;
+        match self.kind {
+            DeadLetterKind::Call => Some(origin.sequence),
+            // The last token of the subject of a result.
+            DeadLetterKind::Callback => origin.subject.rsplit('.').next()?.parse().ok(),
+        }
+    }
 }
 
 /// The content of a dead letter.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use asyncqueue::batch::{BatchId, BatchReport, find_batch};
+use asyncqueue::batch::{BatchId, BatchReport, BatchState, find_batch};
 use axum::{
     extract::{Path, State},
     response::IntoResponse,
@@ -18,16 +18,25 @@ pub(super) async fn get(
     Parameters(selection): Parameters<Selection>,
 ) -> Answer {
     let id: BatchId = id.parse().map_err(PageError::id(&id))?;
-    let Some(state) = find_batch(&app.js, &id).await? else {
-        return Err(PageError::NotFound {
-            what: format!("There is no batch {id}."),
-            remedy: "A batch is known until a day after its last call has ended.",
-        });
+    let state = find_batch(&app.js, &id).await?.ok_or_else(|| not_found(&id))?;
+    let may_cancel = match &state {
+        BatchState::Open { record, .. } => {
+            let functions = record.calls.iter().map(|call| Some(&call.function));
+            app.check_allowed(functions).is_ok()
+        }
+        BatchState::Ended(_) => false,
     };
-    Ok(render(&state.into_report(), selection).into_response())
+    Ok(render(&state.into_report(), selection, may_cancel).into_response())
 }
 
-pub(super) fn render(report: &BatchReport, selection: Selection) -> Markup {
+pub(super) fn not_found(id: &BatchId) -> PageError {
+    PageError::NotFound {
+        what: format!("There is no batch {id}."),
+        remedy: "A batch is known until a day after its last call has ended.",
+    }
+}
+
+pub(super) fn render(report: &BatchReport, selection: Selection, may_cancel: bool) -> Markup {
     let BatchReport { batch_id, queue, state, total, counts, submitted_at, calls } = report;
     let calls = calls.as_deref().unwrap_or_default();
     let page = Page::new(selection.page, calls.len());
@@ -40,6 +49,9 @@ pub(super) fn render(report: &BatchReport, selection: Selection) -> Markup {
             ("Submitted", layout::time(*submitted_at)),
             ("Calls", html! { (total) ": " (counts) }),
         ]))
+        @if may_cancel {
+            p { a.action href=(format!("/batches/{batch_id}/cancel")) { "Cancel what is left" } }
+        }
         @if calls.is_empty() {
             p { "The calls are not listed: they do not fit into the report of the batch." }
         } @else {

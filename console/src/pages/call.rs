@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use asyncqueue::{
-    CallId, Invocation,
+    CallId, Invocation, QueueName,
     call::{CallQuery, CallStatus, CandidateQueues, Lookup},
-    dead_letters::{DeadLetter, DeadLetterContent, DeadLetterKind, DeadLetters, OpenError},
+    dead_letters::{DeadLetter, DeadLetterContent, DeadLetterKind, OpenError},
     lookup::{ResultLookup, find_call, find_request, find_result, remembered_end},
     message::kept_result::KeptResult,
     status::status_of_pending,
@@ -21,11 +21,16 @@ use maud::{Markup, html};
 
 use super::{
     Answer, App,
+    cancel::is_cancellable,
     error::PageError,
     layout::{self, count},
+    letter_target::{Target, links},
     timeline::timeline,
 };
-use crate::mask::{self, ShownBody};
+use crate::{
+    mask::{self, ShownBody},
+    settings::AllowedActions,
+};
 
 /// Maximum number of dead letters of one call that are shown, and about the maximum of their bytes.
 const MAX_LETTERS: usize = 20;
@@ -59,7 +64,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
                      for as long as its dead letter is kept.",
         });
     }
-    Ok(render(&id, &details, app.show_payloads).into_response())
+    Ok(render(&id, &details, app.show_payloads, &app.actions.allowed).into_response())
 }
 
 async fn read(
@@ -100,7 +105,7 @@ async fn read_letters(
     id: &CallId,
 ) -> Result<(Vec<DeadLetter>, Option<Invocation>), PageError> {
     let queue = &status.queue;
-    let opened = match DeadLetters::open(&app.js, queue, &app.namespace).await {
+    let opened = match app.letters.open(queue).await {
         Ok(opened) => opened,
         Err(OpenError::NoStream { .. }) => return Ok((Vec::new(), None)),
         Err(OpenError::Nats(error)) => return Err(error.into()),
@@ -118,12 +123,22 @@ async fn read_letters(
     Ok((letters, request))
 }
 
-pub(super) fn render(id: &CallId, details: &CallDetails, show_payloads: bool) -> Markup {
+pub(super) fn render(
+    id: &CallId,
+    details: &CallDetails,
+    show_payloads: bool,
+    allowed: &AllowedActions,
+) -> Markup {
     let CallDetails { status, request, result, letters } = details;
     let content = html! {
         h1 { "Call " (id) }
         @match status {
-            Some(status) => (layout::fields(&status_fields(status))),
+            Some(status) => {
+                (layout::fields(&status_fields(status)))
+                @if is_cancellable(status, allowed) {
+                    p { a.action href=(format!("/calls/{id}/cancel")) { "Cancel the call" } }
+                }
+            }
             None => p { "The call has ended, and only its result is kept." },
         }
         h2 { "Timeline" }
@@ -135,20 +150,46 @@ pub(super) fn render(id: &CallId, details: &CallDetails, show_payloads: bool) ->
                 }
             }
         }
+        @if let (Some(status), false) = (status, letters.is_empty()) {
+            (letters_section(&status.queue, id, letters, allowed))
+        }
         @if let Some(result) = result { (result_section(result, show_payloads)) }
         @if let Some(request) = request { (request_section(request, show_payloads)) }
-        @if !letters.is_empty() {
-            @if let Some(status) = status {
-                p { "To run it again: " code { "kubectl aq dead replay " (status.queue) " " (id) } }
-            }
-        }
     };
     layout::live(&format!("Call {id}"), &format!("/calls/{id}"), &content)
 }
 
+/// Says how the dead letters of a call are replayed and deleted.
+fn letters_section(
+    queue: &QueueName,
+    id: &CallId,
+    letters: &[DeadLetter],
+    allowed: &AllowedActions,
+) -> Markup {
+    let may_act = |letter: &&DeadLetter| allowed.permits(letter.function.as_ref());
+    html! {
+        h2 { "Dead letters" }
+        ul {
+            @for letter in letters.iter().filter(may_act) {
+                li {
+                    @match letter.kind {
+                        DeadLetterKind::Call => "The call",
+                        DeadLetterKind::Callback => "Its callback",
+                    }
+                    ", died " (layout::time(letter.died_at)) ": "
+                    (links(queue, &Target::one(letter.sequence)))
+                }
+            }
+        }
+        @if allowed.is_off() {
+            p { "To run it again: " code { "kubectl aq dead replay " (queue) " " (id) } }
+        }
+    }
+}
+
 fn status_fields(status: &CallStatus) -> Vec<(&'static str, Markup)> {
     let CallStatus { function, queue, state, submitted_at, others, .. } = status;
-    let mut fields = vec![("State", html! { span.state { (state) } })];
+    let mut fields = vec![("State", html! { span.state { (layout::text(&state.to_string())) } })];
     fields.extend(function.as_ref().map(|function| ("Function", html! { (function) })));
     fields.push(("Queue", html! { a href=(format!("/queues/{queue}")) { (queue) } }));
     fields.extend(submitted_at.map(|at| ("Submitted", layout::time_and_age(at, Timestamp::now()))));

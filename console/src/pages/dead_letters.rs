@@ -1,56 +1,54 @@
 //! The page of the dead letters of a queue.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use asyncqueue::{
-    QueueName,
-    dead_letters::{DeadLetter, DeadLetterKind, DeadLetters, LetterPage, OpenError},
-};
+use asyncqueue::{QueueName, dead_letters::DeadLetterKind};
 use axum::{
     extract::{Path, State},
     response::IntoResponse,
 };
 use jiff::Timestamp;
 use maud::{Markup, html};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Answer, App,
     error::PageError,
     layout::{self, count},
+    letter_target::{Target, links, path, read},
     parameters::Parameters,
 };
+use crate::{
+    actions::{Job, Progress},
+    letters::{Filter, Group, IndexedLetter, LetterIndex},
+    paging::Page,
+    settings::AllowedActions,
+};
 
-/// Maximum number of letters that are read for a page, and about the maximum of their bytes: the
-/// server sends each with its content.
-const MAX_LETTERS: usize = 500;
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum number of groups that are listed. The largest are first.
+const MAX_LISTED_GROUPS: usize = 100;
 
-/// Maximum number of letters that are listed. The groups count all that were read.
-const MAX_LISTED: usize = 100;
+/// How long the last action is shown after its end, in seconds.
+const SHOW_ACTION: i64 = 3600;
 
-/// All subjects of the stream.
-const ALL: &str = ">";
-
-/// Which letters are shown.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Which letters are listed.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Selection {
-    /// The sequence of the first one.
-    #[serde(default)]
-    pub(super) from: u64,
-    pub(super) function: Option<String>,
-    pub(super) reason: Option<String>,
+    #[serde(flatten)]
+    pub(super) filter: Filter,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) page: Option<usize>,
 }
 
-/// Letters of one function that died for one reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Group {
-    pub(super) function: String,
-    pub(super) reason: String,
-    pub(super) count: usize,
-    pub(super) oldest: Timestamp,
-    pub(super) newest: Timestamp,
+/// What the page is rendered from.
+#[derive(Debug)]
+pub(super) struct Details<'a> {
+    pub(super) queue: &'a QueueName,
+    pub(super) letters: &'a LetterIndex,
+    pub(super) selection: Selection,
+    pub(super) allowed: &'a AllowedActions,
+    /// The action that runs or has run last.
+    pub(super) job: Option<&'a Job>,
 }
 
 pub(super) async fn get(
@@ -59,119 +57,107 @@ pub(super) async fn get(
     Parameters(selection): Parameters<Selection>,
 ) -> Answer {
     let queue: QueueName = name.parse().map_err(|error| PageError::name(&error))?;
-    let letters = match DeadLetters::open(&app.js, &queue, &app.namespace).await {
-        Ok(letters) => letters,
-        Err(OpenError::NoStream { .. }) => {
-            return Err(PageError::NotFound {
-                what: format!("Queue {queue} keeps no dead letters."),
-                remedy: "Check the name of the queue, and deadLetter.enabled in its AsyncQueue.",
-            });
-        }
-        Err(OpenError::Nats(error)) => return Err(error.into()),
-    };
-    let page = letters.page(ALL, selection.from, MAX_LETTERS, MAX_BYTES).await?;
-    Ok(render(&queue, letters.count(), &page, &selection).into_response())
+    let (_, letters) = read(&app, &queue).await?;
+    let job = app.actions.jobs.of(&queue);
+    let (job, allowed) = (job.as_deref(), &app.actions.allowed);
+    let page = letters
+        .with(|letters| render(&Details { queue: &queue, letters, selection, allowed, job }));
+    Ok(page.into_response())
 }
 
-/// Groups letters by function and reason, the largest group first.
-pub(super) fn groups(letters: &[DeadLetter]) -> Vec<Group> {
-    let mut groups: BTreeMap<(String, &str), Group> = BTreeMap::new();
-    for letter in letters {
-        let (function, reason) = (function(letter), reason(letter));
-        let group = groups.entry((function.clone(), reason)).or_insert_with(|| Group {
-            function,
-            reason: reason.to_owned(),
-            count: 0,
-            oldest: letter.died_at,
-            newest: letter.died_at,
-        });
-        group.count += 1;
-        group.oldest = group.oldest.min(letter.died_at);
-        group.newest = group.newest.max(letter.died_at);
-    }
-    let mut groups: Vec<Group> = groups.into_values().collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
-    groups
-}
-
-fn function(letter: &DeadLetter) -> String {
-    letter.function.as_ref().map_or_else(|| "(unknown)".to_owned(), ToString::to_string)
-}
-
-fn reason(letter: &DeadLetter) -> &str {
-    letter.unreadable.as_ref().unwrap_or(&letter.death.reason)
-}
-
-fn is_selected(letter: &DeadLetter, selection: &Selection) -> bool {
-    selection.function.as_ref().is_none_or(|selected| *selected == function(letter))
-        && selection.reason.as_ref().is_none_or(|selected| selected == reason(letter))
-}
-
-pub(super) fn render(
-    queue: &QueueName,
-    total: u64,
-    page: &LetterPage,
-    selection: &Selection,
-) -> Markup {
-    let LetterPage { letters, next } = page;
-    let selected: Vec<_> = letters.iter().filter(|letter| is_selected(letter, selection)).collect();
-    let title = format!("Dead letters of {queue}");
+pub(super) fn render(details: &Details<'_>) -> Markup {
+    let Details { queue, letters, selection, allowed, job } = details;
+    let filter = &selection.filter;
+    let selected: Vec<_> = letters.select(filter).collect();
+    let page = Page::new(selection.page, selected.len());
     let content = html! {
         h1 { "Dead letters of " a href=(format!("/queues/{queue}")) { (queue) } }
-        @if letters.is_empty() {
-            p { "No dead letters"
-                @if selection.from > 0 { " from here on" }
-                ". A call becomes one when its attempts are exhausted." }
+        @if let Some(job) = job { (action_section(job, Timestamp::now())) }
+        @if letters.total == 0 {
+            p { "No dead letters. A call becomes one when its attempts are exhausted." }
         } @else {
-            p { (count(total, "dead letter")) ". "
-                @if next.is_some() || selection.from > 0 {
-                    "This page groups " (letters.len()) " of them, beginning with the oldest. "
-                }
-                "To run them again: " code { "kubectl aq dead replay " (queue) " --all" } }
-            (group_table(queue, letters, selection))
-            h2 { "Calls" }
-            @if selection.function.is_some() || selection.reason.is_some() {
-                p { "Only " (selection.function.as_deref().unwrap_or("all functions")) ": "
-                    (selection.reason.as_deref().unwrap_or("all reasons")) ". "
-                    a href=(link(queue, selection.from, None)) { "Show all" } }
+            (summary(queue, letters, allowed))
+            (group_table(queue, &letters.groups(), allowed))
+            h2 { "Letters" }
+            @if !filter.is_all() {
+                p { "Only " (filter.function.as_deref().unwrap_or("all functions")) ": "
+                    (filter.reason.as_deref().unwrap_or("all reasons")) ". "
+                    a href=(link(queue, &Filter::default(), None)) { "Show all" } }
             }
-            (letter_table(&selected))
-        }
-        @if let Some(next) = next {
-            p { a href=(link(queue, *next, None)) { "Next dead letters" } }
-        }
-        @if selection.from > 0 {
-            p { a href=(link(queue, 0, None)) { "First dead letters" } }
+            (letter_table(queue, selected.len(), page.select(&selected), allowed))
+            (layout::pages(page, |number| link(queue, filter, Some(number))))
         }
     };
-    layout::page(&title, &content)
+    let title = format!("Dead letters of {queue}");
+    layout::live(&title, &link(queue, filter, Some(page.number)), &content)
 }
 
-fn group_table(queue: &QueueName, letters: &[DeadLetter], selection: &Selection) -> Markup {
+fn summary(queue: &QueueName, letters: &LetterIndex, allowed: &AllowedActions) -> Markup {
+    let read = letters.len() as u64;
+    html! {
+        p { (count(letters.total, "dead letter")) ". "
+            @if letters.is_reading() {
+                "Still reading: so far, this page groups " (read) ", beginning with the oldest. "
+            } @else if read < letters.total {
+                "This page groups the oldest " (read) ". "
+            }
+            @if allowed.is_off() {
+                "To run them again: " code { "kubectl aq dead replay " (queue) " --all" }
+            } @else {
+                (links(queue, &Target::all()))
+            }
+        }
+    }
+}
+
+/// Says what the last action is doing or has done.
+fn action_section(job: &Job, now: Timestamp) -> Markup {
+    let Progress { done, gone, failed, error, ended } = job.progress();
+    if ended.is_some_and(|ended| now.as_second() - ended.as_second() > SHOW_ACTION) {
+        return Markup::default();
+    }
+    let left = job.total - done - gone - failed;
+    html! {
+        section aria-label="Last action" role="status" {
+            p {
+                strong { (job.user) }
+                @match ended {
+                    Some(ended) => { " " (job.action.participle()) " "
+                        (count(done, "dead letter")) ", ended " (layout::time(ended)) "." }
+                    None => { " has " (job.action.participle()) " " (done) " of "
+                        (count(job.total, "dead letter")) " since " (layout::time(job.began))
+                        ", and goes on." }
+                }
+                @if gone > 0 { " " (gone) " were gone." }
+                @if failed > 0 { " " (failed) " failed." }
+                @if ended.is_some() && left > 0 { " " (left) " were not tried." }
+            }
+            @if let Some(error) = error { p.problem { (error) } }
+        }
+    }
+}
+
+fn group_table(queue: &QueueName, groups: &[Group], allowed: &AllowedActions) -> Markup {
     html! {
         div.table tabindex="0" role="region" aria-label="Groups" {
             table {
-                caption { "By function and reason" }
+                caption {
+                    "By function and reason"
+                    @if groups.len() > MAX_LISTED_GROUPS {
+                        ": the largest " (MAX_LISTED_GROUPS) " of " (groups.len())
+                    }
+                }
                 thead { tr {
                     th scope="col" { "Function" }
                     th scope="col" { "Reason" }
                     th scope="col" .number { "Letters" }
                     th scope="col" { "Oldest" }
                     th scope="col" { "Newest" }
+                    @if !allowed.is_off() { th scope="col" { "Actions" } }
                 } }
                 tbody {
-                    @for group in groups(letters) {
-                        tr {
-                            th scope="row" { (group.function) }
-                            td {
-                                a href=(link(queue, selection.from, Some(&group))) {
-                                    (group.reason)
-                                }
-                            }
-                            td.number { (group.count) }
-                            td { (layout::time(group.oldest)) }
-                            td { (layout::time(group.newest)) }
-                        }
+                    @for group in groups.iter().take(MAX_LISTED_GROUPS) {
+                        (group_row(queue, group, allowed))
                     }
                 }
             }
@@ -179,14 +165,39 @@ fn group_table(queue: &QueueName, letters: &[DeadLetter], selection: &Selection)
     }
 }
 
-fn letter_table(letters: &[&DeadLetter]) -> Markup {
+fn group_row(queue: &QueueName, group: &Group, allowed: &AllowedActions) -> Markup {
+    let filter = Filter::of(&group.key);
     html! {
-        div.table tabindex="0" role="region" aria-label="Calls" {
-            table {
-                caption {
-                    (count(letters.len(), "call"))
-                    @if letters.len() > MAX_LISTED { ", of which " (MAX_LISTED) " are shown" }
+        tr {
+            th scope="row" { (group.key.function()) }
+            td {
+                a href=(link(queue, &filter, None)) { (group.key.reason) }
+                (callback_mark(group.key.kind))
+            }
+            td.number { (group.count) }
+            td { (layout::time(group.oldest)) }
+            td { (layout::time(group.newest)) }
+            @if !allowed.is_off() {
+                td.actions {
+                    @if allowed.permits(group.key.function.as_ref()) {
+                        (links(queue, &Target::group(filter)))
+                    }
                 }
+            }
+        }
+    }
+}
+
+fn letter_table(
+    queue: &QueueName,
+    number: usize,
+    letters: &[(u64, &IndexedLetter)],
+    allowed: &AllowedActions,
+) -> Markup {
+    html! {
+        div.table tabindex="0" role="region" aria-label="Letters" {
+            table {
+                caption { (count(number, "dead letter")) ", oldest first" }
                 thead { tr {
                     th scope="col" { "Call" }
                     th scope="col" { "Function" }
@@ -194,20 +205,11 @@ fn letter_table(letters: &[&DeadLetter]) -> Markup {
                     th scope="col" .number { "Attempts" }
                     th scope="col" .number { "Status" }
                     th scope="col" { "Reason" }
+                    @if !allowed.is_off() { th scope="col" { "Actions" } }
                 } }
                 tbody {
-                    @for letter in letters.iter().take(MAX_LISTED) {
-                        tr {
-                            th scope="row" {
-                                a href=(format!("/calls/{}", letter.call_id)) { (letter.call_id) }
-                                @if letter.kind == DeadLetterKind::Callback { " (callback)" }
-                            }
-                            td { (function(letter)) }
-                            td { (layout::time(letter.died_at)) }
-                            td.number { (letter.death.attempts) }
-                            td.number { (layout::known(letter.death.status)) }
-                            td { (reason(letter)) }
-                        }
+                    @for (sequence, letter) in letters {
+                        (letter_row(queue, *sequence, letter, allowed))
                     }
                 }
             }
@@ -215,10 +217,41 @@ fn letter_table(letters: &[&DeadLetter]) -> Markup {
     }
 }
 
-fn link(queue: &QueueName, from: u64, group: Option<&Group>) -> String {
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let group = group.map(|group| {
-        format!("&function={}&reason={}", encode(&group.function), encode(&group.reason))
-    });
-    format!("/queues/{queue}/dead?from={from}{}", group.unwrap_or_default())
+fn letter_row(
+    queue: &QueueName,
+    sequence: u64,
+    letter: &IndexedLetter,
+    allowed: &AllowedActions,
+) -> Markup {
+    html! {
+        tr {
+            th scope="row" {
+                a href=(format!("/calls/{}", letter.call_id)) { (letter.call_id) }
+                (callback_mark(letter.group.kind))
+            }
+            td { (letter.group.function()) }
+            td { (layout::time(letter.died_at)) }
+            td.number { (letter.attempts) }
+            td.number { (layout::known(letter.status)) }
+            td { (letter.group.reason) }
+            @if !allowed.is_off() {
+                td.actions {
+                    @if allowed.permits(letter.group.function.as_ref()) {
+                        (links(queue, &Target::one(sequence)))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn callback_mark(kind: DeadLetterKind) -> &'static str {
+    match kind {
+        DeadLetterKind::Call => "",
+        DeadLetterKind::Callback => " (callback)",
+    }
+}
+
+fn link(queue: &QueueName, filter: &Filter, page: Option<usize>) -> String {
+    layout::with_query(&path(queue), &Selection { filter: filter.clone(), page })
 }

@@ -19,8 +19,17 @@ const CHALLENGE: HeaderValue =
 pub(crate) enum PageError {
     /// There is no such page.
     NoPage,
-    /// The request would change something.
-    ReadOnly,
+    /// The page can only be read.
+    NoSuchMethod,
+    /// The setting `actions` does not allow it. The text says what.
+    NotAllowed(String),
+    /// The request does not come from a form that this console has shown to the user a short time
+    /// ago.
+    NotConfirmed,
+    /// There is nothing to do, or not now.
+    Conflict { what: String, remedy: &'static str },
+    /// Something was begun and is not certain yet.
+    NotCertain(String),
     /// An id or a name in the request is not valid.
     NotValid(String),
     /// What the page is about does not exist.
@@ -55,23 +64,51 @@ impl PageError {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoPage | Self::NotFound { .. } => StatusCode::NOT_FOUND,
-            Self::ReadOnly => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoSuchMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAllowed(_) | Self::NotConfirmed => StatusCode::FORBIDDEN,
+            Self::Conflict { .. } => StatusCode::CONFLICT,
             Self::NotValid(_) => StatusCode::BAD_REQUEST,
             Self::NoSample(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Nats(_) => StatusCode::BAD_GATEWAY,
-            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::TimedOut | Self::NotCertain(_) => StatusCode::GATEWAY_TIMEOUT,
         }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::NotAllowed(_) | Self::NotConfirmed | Self::Conflict { .. } => "Not done",
+            Self::NotCertain(_) => "Not certain",
+            _ => "Not shown",
+        }
+    }
+
+    /// Returns what is wrong, in a sentence.
+    pub(crate) fn what(&self) -> String {
+        self.text().0
     }
 
     fn text(&self) -> (String, &str) {
         match self {
             Self::NoPage => ("There is no such page.".to_owned(), "Begin with the list of queues."),
-            Self::ReadOnly => (
-                "The console only shows what is there.".to_owned(),
-                "Use kubectl aq to cancel calls, and to replay or delete dead letters.",
+            Self::NoSuchMethod => {
+                ("This page can only be read.".to_owned(), "Open it by its link.")
+            }
+            Self::NotAllowed(what) => (
+                what.clone(),
+                "Use kubectl aq to cancel calls, and to replay or delete dead letters. The setting \
+                 actions of the console allows it here: see docs/console.md.",
             ),
+            Self::NotConfirmed => (
+                "Nothing was changed: the form was not sent from a page of this console within 30 \
+                 minutes, or the console has started again since then."
+                    .to_owned(),
+                "Go back, reload the page and confirm again.",
+            ),
+            Self::NotCertain(what) => (what.clone(), "Do it again in a few seconds: that is safe."),
             Self::NotValid(why) => (why.clone(), "Check what you typed."),
-            Self::NotFound { what, remedy } => (what.clone(), remedy),
+            Self::NotFound { what, remedy } | Self::Conflict { what, remedy } => {
+                (what.clone(), remedy)
+            }
             Self::NoSample(None) => {
                 ("The queues were not read yet.".to_owned(), "Reload the page in a few seconds.")
             }
@@ -101,9 +138,9 @@ impl IntoResponse for PageError {
         }
         let (what, remedy) = self.text();
         let page = layout::page(
-            "Not shown",
+            self.title(),
             &html! {
-                h1 { "Not shown" }
+                h1 { (self.title()) }
                 p.problem role="alert" { (what) }
                 p { (remedy) }
                 p { a href="/" { "All queues" } }

@@ -5,6 +5,7 @@ use std::{fmt::Display, time::Duration};
 use asyncqueue::Rounded;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
+use serde::Serialize;
 
 use crate::{assets, overview::seconds, paging::Page};
 
@@ -46,6 +47,8 @@ pub(crate) fn bare(title: &str, content: &Markup) -> Markup {
         html lang="en" {
             head {
                 meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
                 title { (title) " - AsyncQueue" }
             }
             body { h1 { (title) } (content) }
@@ -63,6 +66,7 @@ fn document(title: &str, body: &Markup) -> Markup {
                 meta name="color-scheme" content="light dark";
                 meta name="htmx-config" content=(HTMX_CONFIG);
                 title { (title) " - AsyncQueue" }
+                link rel="icon" href=(assets::path(assets::ICON));
                 link rel="stylesheet" href=(assets::path(assets::STYLE));
                 script src=(assets::path(assets::HTMX)) defer {}
                 script src=(assets::path(assets::SCRIPT)) defer {}
@@ -101,6 +105,25 @@ pub(crate) fn time(at: Timestamp) -> Markup {
     html! { time datetime=(at) { (format!("{at:.0}")) } }
 }
 
+/// Renders a text of the library, and the times in it in the zone of the viewer.
+pub(crate) fn text(text: &str) -> Markup {
+    let part = |word: &str| {
+        let bare = word.trim_end_matches([':', ',', '.', ';', ')']);
+        html! {
+            @match bare.parse::<Timestamp>() {
+                Ok(at) => { (time(at)) (word[bare.len()..]) }
+                Err(_) => (word),
+            }
+        }
+    };
+    html! {
+        @for (number, word) in text.split(' ').enumerate() {
+            @if number > 0 { " " }
+            (part(word))
+        }
+    }
+}
+
 /// Renders a time and how long ago it is.
 pub(crate) fn time_and_age(at: Timestamp, now: Timestamp) -> Markup {
     html! { (time(at)) " (" (age(at, now)) " ago)" }
@@ -134,6 +157,14 @@ pub(crate) fn fields(fields: &[(&str, Markup)]) -> Markup {
     }
 }
 
+/// Returns a path with query parameters.
+pub(crate) fn with_query(path: &str, parameters: &impl Serialize) -> String {
+    match serde_urlencoded::to_string(parameters) {
+        Ok(query) if !query.is_empty() => format!("{path}?{query}"),
+        _ => path.to_owned(),
+    }
+}
+
 /// Renders the links to the other pages of a list.
 pub(crate) fn pages(page: Page, link: impl Fn(usize) -> String) -> Markup {
     let (before, after) = page.neighbours();
@@ -161,6 +192,17 @@ mod tests {
             time(at).into_string(),
             r#"<time datetime="2026-11-24T10:00:00.123Z">2026-11-24T10:00:00Z</time>"#
         );
+    }
+
+    #[test]
+    fn times_within_a_text_are_recognised() {
+        let shown = text("dead since 2026-11-30T09:14:47Z: answered <500>").into_string();
+        assert_eq!(
+            shown,
+            "dead since <time datetime=\"2026-11-30T09:14:47Z\">2026-11-30T09:14:47Z</time>: \
+             answered &lt;500&gt;"
+        );
+        assert_eq!(text("2026 calls, ").into_string(), "2026 calls, ");
     }
 
     #[test]

@@ -109,7 +109,9 @@ pub(super) fn render(
             (chart::line("Calls that left the queue", " per minute", &values(samples, |sample| {
                 sample.left_per_minute
             })))
+            (chart::durations(&samples.iter().map(|sample| sample.durations).collect::<Vec<_>>()))
         }
+        @if let Some(note) = unknown_durations(replies) { p.note { (note) } }
         h2 { "Limits" }
         @match settings {
             Ok(settings) => (layout::fields(&limits(settings))),
@@ -124,6 +126,21 @@ pub(super) fn render(
         }
     };
     layout::live(&format!("Queue {queue}"), &format!("/queues/{queue}"), &content)
+}
+
+/// Says of which workers the durations are not known.
+fn unknown_durations(replies: &WorkerReplies) -> Option<String> {
+    let workers = match replies {
+        WorkerReplies::None => return None,
+        WorkerReplies::NoReply => "the workers".to_owned(),
+        WorkerReplies::Replied(all) => {
+            let without = all.iter().filter(|worker| worker.durations.is_none()).count();
+            (without > 0).then(|| count(without, "worker"))?
+        }
+    };
+    Some(format!(
+        "The durations of {workers} are not known: versions before 0.2 do not report them."
+    ))
 }
 
 fn values(samples: &[Sample], value: impl Fn(&Sample) -> Option<u32>) -> Vec<Option<u32>> {

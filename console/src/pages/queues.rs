@@ -19,6 +19,7 @@ use super::{
     parameters::Parameters,
 };
 use crate::{
+    history::millis,
     overview::{Overview, QueueState, SortBy},
     paging::Page,
 };
@@ -33,7 +34,7 @@ pub(super) struct Selection {
     pub(super) page: Option<usize>,
 }
 
-const COLUMNS: [(SortBy, &str, &str); 7] = [
+const COLUMNS: [(SortBy, &str, &str); 8] = [
     (SortBy::Name, "name", "Queue"),
     (SortBy::Waiting, "waiting", "Waiting"),
     (SortBy::Running, "running", "Running"),
@@ -41,6 +42,7 @@ const COLUMNS: [(SortBy, &str, &str); 7] = [
     (SortBy::Dead, "dead", "Dead"),
     (SortBy::Workers, "workers", "Workers"),
     (SortBy::Oldest, "oldest", "Oldest call"),
+    (SortBy::Duration, "duration", "Duration (p95)"),
 ];
 
 pub(super) async fn get(
@@ -136,6 +138,7 @@ fn row(queue: &QueueName, state: &QueueState, now: Timestamp) -> Markup {
             }
             td.number { (known(state.workers)) }
             td.number { (known(state.oldest.map(|oldest| age(oldest, now)))) }
+            td.number { (known(state.durations.map(|durations| millis(durations.p95.get())))) }
         }
     }
 }

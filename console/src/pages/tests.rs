@@ -6,7 +6,7 @@ use asyncqueue::{
     CallbackUrl, EndState, FunctionName, Invocation,
     batch::{BatchReport, Counts, ListedBatches},
     call::{AttemptFailure, CallState, CallStatus},
-    dead_letters::{DeadLetter, DeadLetterKind, DeathInfo, LetterPage, Omitted},
+    dead_letters::DeadLetter,
     directory::{FunctionEntry, QueueEntry, QueueSettings},
     inventory::QueueInventory,
     message::kept_result::KeptResult,
@@ -18,8 +18,10 @@ use maud::Markup;
 
 use super::*;
 use crate::{
+    letters::{Filter, samples},
     overview::{Overview, QueueState},
     pages::{call::CallDetails, queue::QueueDetails},
+    settings::AllowedActions,
 };
 
 /// What a user types or a function sends. It must be shown, as text.
@@ -32,23 +34,11 @@ fn function() -> FunctionName {
 fn overview() -> Overview {
     let directory = [("jobs".parse().unwrap(), QueueEntry::new("jobs", "jobs"))];
     let inventory = QueueInventory::new(directory, Vec::new());
-    Overview::new(inventory, std::collections::HashMap::new(), Timestamp::UNIX_EPOCH)
+    Overview::new(inventory, std::collections::HashMap::new(), Timestamp::UNIX_EPOCH, None)
 }
 
 fn letter(reason: &str, sequence: u64) -> DeadLetter {
-    DeadLetter {
-        sequence,
-        kind: DeadLetterKind::Call,
-        call_id: format!("call-{sequence}").parse().unwrap(),
-        function: Some(function()),
-        death: DeathInfo { reason: reason.to_owned(), attempts: 3, status: Some(500) },
-        died_at: Timestamp::UNIX_EPOCH,
-        worker: HOSTILE.to_owned(),
-        size: 2,
-        origin: None,
-        omitted: Omitted::default(),
-        unreadable: None,
-    }
+    DeadLetter { worker: HOSTILE.to_owned(), ..samples::letter(sequence, reason) }
 }
 
 fn hostile_headers() -> HeaderMap {
@@ -59,6 +49,10 @@ fn hostile_headers() -> HeaderMap {
 }
 
 fn call_page(show_payloads: bool) -> Markup {
+    call_page_with(show_payloads, &AllowedActions::All)
+}
+
+fn call_page_with(show_payloads: bool, allowed: &AllowedActions) -> Markup {
     let id = "call-1".parse().unwrap();
     let mut request = Invocation::new("call-1".parse().unwrap(), function(), HOSTILE);
     request.path = format!("/{HOSTILE}");
@@ -92,7 +86,7 @@ fn call_page(show_payloads: bool) -> Markup {
         result: Some(result),
         letters: vec![letter(HOSTILE, 1)],
     };
-    call::render(&id, &details, show_payloads)
+    call::render(&id, &details, show_payloads, allowed)
 }
 
 fn queue_page() -> Markup {
@@ -119,13 +113,19 @@ fn queue_page() -> Markup {
 }
 
 fn dead_letters_page() -> Markup {
-    let selection = dead_letters::Selection {
-        from: 1,
-        function: Some(HOSTILE.to_owned()),
-        reason: Some(HOSTILE.to_owned()),
-    };
-    let page = LetterPage { letters: vec![letter(HOSTILE, 1)], next: Some(2) };
-    dead_letters::render(&"jobs".parse().unwrap(), 2, &page, &selection)
+    let filter =
+        Filter { function: Some(HOSTILE.to_owned()), reason: Some(HOSTILE.to_owned()), kind: None };
+    letters_page(vec![letter(HOSTILE, 1)], filter, &AllowedActions::All)
+}
+
+fn letters_page(letters: Vec<DeadLetter>, filter: Filter, allowed: &AllowedActions) -> Markup {
+    dead_letters::render(&dead_letters::Details {
+        queue: &"jobs".parse().unwrap(),
+        letters: &samples::index(letters),
+        selection: dead_letters::Selection { filter, page: None },
+        allowed,
+        job: None,
+    })
 }
 
 fn batch_page() -> Markup {
@@ -141,7 +141,7 @@ fn batch_page() -> Markup {
         ]))
         .unwrap(),
     };
-    batch::render(&report, batches::Selection::default())
+    batch::render(&report, batches::Selection::default(), true)
 }
 
 fn queues_page() -> Markup {
@@ -204,12 +204,7 @@ fn empty_pages_say_what_to_do() {
     let empty = Overview::default();
     let queues = queues::render(&empty, &queues::Selection::default(), None).into_string();
     assert!(queues.contains("Create an AsyncQueue"), "{queues}");
-    let letters = dead_letters::render(
-        &"jobs".parse().unwrap(),
-        0,
-        &LetterPage::default(),
-        &dead_letters::Selection::default(),
-    );
+    let letters = letters_page(Vec::new(), Filter::default(), &AllowedActions::None);
     assert!(letters.into_string().contains("No dead letters"));
     let batches = batches::render(&ListedBatches::default(), batches::Selection::default());
     assert!(batches.into_string().contains("POST /async-batch"));
@@ -227,9 +222,25 @@ fn empty_pages_say_what_to_do() {
 }
 
 #[test]
-fn dead_letters_are_grouped_by_function_and_reason() {
-    let letters = [letter("a", 1), letter("b", 2), letter("b", 3)];
-    let groups = dead_letters::groups(&letters);
-    let counts: Vec<_> = groups.iter().map(|group| (group.reason.as_str(), group.count)).collect();
-    assert_eq!(counts, [("b", 2), ("a", 1)]);
+fn actions_are_offered_only_where_they_are_allowed() {
+    let page = |allowed: &str| {
+        let letters = vec![letter("a", 1), letter("b", 2), letter("b", 3)];
+        letters_page(letters, Filter::default(), &allowed.parse().unwrap()).into_string()
+    };
+    let off = page("false");
+    assert!(!off.contains("/dead/replay") && off.contains("kubectl aq dead replay jobs"), "{off}");
+    let on = page("true");
+    for target in [
+        "/queues/jobs/dead/replay\"",
+        "/queues/jobs/dead/delete\"",
+        "/queues/jobs/dead/replay?function=figlet.dev&amp;reason=b&amp;kind=call\"",
+        "/queues/jobs/dead/delete?sequence=2\"",
+    ] {
+        assert!(on.contains(target), "{target} in {on}");
+    }
+    let other = page("other");
+    assert!(!other.contains("sequence=2") && !other.contains("reason=b&amp;kind=call\" aria"));
+    let call = |allowed: &AllowedActions| call_page_with(true, allowed).into_string();
+    assert!(call(&AllowedActions::All).contains("/queues/jobs/dead/replay?sequence=1"));
+    assert!(!call(&AllowedActions::None).contains("/dead/replay?"));
 }

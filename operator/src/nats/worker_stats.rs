@@ -238,7 +238,13 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::{FunctionName, stats::stats_subject};
+    use asyncqueue::{
+        FunctionName,
+        stats::{
+            durations::{BUCKETS, DurationCounts},
+            stats_subject,
+        },
+    };
 
     use super::*;
 
@@ -354,6 +360,9 @@ mod tests {
     fn invalid_statistics_are_ignored() {
         let json = |stats: &WorkerStats| serde_json::to_vec(stats).unwrap();
         assert_eq!(decode(&json(&stats("w-1", 2))), Some(stats("w-1", 2)));
+        let durations = Some(DurationCounts::from_buckets([u64::MAX; BUCKETS]));
+        let with_durations = WorkerStats { durations, ..stats("w-1", 2) };
+        assert_eq!(decode(&json(&with_durations)), Some(with_durations));
         let with = |record: &str, count| {
             let blocked =
                 BlockedCalls { record: record.to_owned(), reason: "no_space".to_owned(), calls: 1 };

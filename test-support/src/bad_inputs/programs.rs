@@ -183,6 +183,8 @@ pub const SETTINGS: &[Setting] = &[
     wrong(CONSOLE, "auth_header", "x user", "invalid HTTP header name"),
     wrong(CONSOLE, "trusted_proxies", "ingress", "`ingress` is not an IP address or network"),
     wrong(CONSOLE, "show_payloads", "maybe", "use true or false (or 1 or 0)"),
+    wrong(CONSOLE, "actions", "yes", "use true, false or a list of namespaces"),
+    wrong(CONSOLE, "actions", "kube-system", "`kube-system` are never called"),
     wrong(CONSOLE, "sample_interval", "0s", "it must be more than 0"),
     fails(CONSOLE, "auth_file", "/nowhere", "`/nowhere` can't be read"),
     fails(CONSOLE, "auth_file", "/dev/null", "`/dev/null` is not valid: it has no users"),

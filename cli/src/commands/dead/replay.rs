@@ -89,23 +89,12 @@ fn choose(
     let calls: HashSet<(CallId, Option<u64>)> = letters
         .iter()
         .filter(|letter| letter.kind == DeadLetterKind::Call)
-        .map(|letter| (letter.call_id.clone(), call_sequence(letter)))
+        .map(|letter| (letter.call_id.clone(), letter.call_sequence()))
         .collect();
     letters.into_iter().partition(|letter| {
         letter.kind == DeadLetterKind::Call
-            || !calls.contains(&(letter.call_id.clone(), call_sequence(letter)))
+            || !calls.contains(&(letter.call_id.clone(), letter.call_sequence()))
     })
-}
-
-/// Returns the sequence of the call of a dead letter, which distinguishes calls that share an id.
-/// It is the sequence of the call's message or, for a result, the last token of the result's
-/// subject.
-fn call_sequence(letter: &DeadLetter) -> Option<u64> {
-    let origin = letter.origin.as_ref()?;
-    match letter.kind {
-        DeadLetterKind::Call => Some(origin.sequence),
-        DeadLetterKind::Callback => origin.subject.rsplit('.').next()?.parse().ok(),
-    }
 }
 
 /// Returns the queue's entry, which says where its calls go. Callbacks alone do not need it.
