@@ -49,7 +49,10 @@ fn try_run(cli: Cli) -> anyhow::Result<()> {
         .context("failed to start the runtime")?;
     let result = runtime.block_on(async {
         let session = Session::open(&cli.nats, &cli.cluster).await?;
-        run_on_nats(&session, &cli.cluster, *command).await
+        match run_on_nats(&session, &cli.cluster, *command).await {
+            Err(error) if !is_result(&error) => Err(session.explain(error).await),
+            ended => ended,
+        }
     });
     // Does not wait for a DNS lookup that may hang in the system's resolver.
     runtime.shutdown_background();
@@ -76,6 +79,11 @@ async fn run_on_nats(
         NatsCommand::Fairness(arguments) => fairness::run(session, &arguments).await,
         NatsCommand::Drain(command) => Box::pin(drain::run(session, command)).await,
     }
+}
+
+/// Returns whether an error is not a failure, but what was asked for.
+fn is_result(error: &anyhow::Error) -> bool {
+    error.is::<ResultError>() || error.is::<UsageError>() || is_closed_output(error)
 }
 
 /// Returns whether the output could not be written because its reader has closed it.

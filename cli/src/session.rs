@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use async_nats::{
     Client,
-    jetstream::{Context, ContextBuilder},
+    jetstream::{
+        Context, ContextBuilder, ErrorCode,
+        context::{AccountError, AccountErrorKind},
+    },
 };
 use asyncqueue_runtime::{health::Health, nats, settings::NatsSettings};
 use prometheus_client::registry::Registry;
@@ -17,6 +20,10 @@ const CONNECTION_NAME: &str = "kubectl-aq";
 
 /// Maximum time for connecting to NATS, and for each of its responses: a user waits for them.
 pub(crate) const NATS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is said of a JetStream without a leader.
+const NO_LEADER: &str = "JetStream has no leader: more than half of the servers of NATS must run, \
+                         start the others";
 
 /// A connection to NATS.
 #[derive(Debug)]
@@ -44,6 +51,26 @@ impl Session {
             return Err(unsupported.into());
         }
         Ok(Self { js: jetstream(client), _forward: forward })
+    }
+
+    /// Adds to the error of a command that JetStream has no leader, if that is so: it is the cause
+    /// of whatever failed, and requests fail in many ways then.
+    pub(crate) async fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.js.query_account().await {
+            Err(answer) if has_no_leader(&answer) => error.context(NO_LEADER),
+            _ => error,
+        }
+    }
+}
+
+/// Returns whether a failed request for the account says that JetStream has no leader. A request
+/// without an answer says nothing: the user may not be allowed to send it.
+fn has_no_leader(error: &AccountError) -> bool {
+    match error.kind() {
+        AccountErrorKind::JetStream(refused) => {
+            refused.error_code() == ErrorCode::CLUSTER_NOT_AVAILABLE
+        }
+        _ => false,
     }
 }
 

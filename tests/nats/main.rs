@@ -15,6 +15,7 @@ mod chains;
 mod cli;
 mod cli_cancel;
 mod cli_queue;
+mod cli_quorum;
 mod cli_results;
 mod connections;
 mod console;

@@ -7,10 +7,11 @@ use asyncqueue::{
     dead_letters::DeadLetters,
     depth::{ConsumerTotals, Depth},
     inventory::{QueueInventory, StreamSummary},
-    jetstream::list_consumers,
+    jetstream::{find_stream, list_consumers},
     stats,
     stream::Owner,
 };
+use asyncqueue_runtime::error::error_chain;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -187,11 +188,16 @@ async fn read_facts(
     let stored = calls.map_or(0, |stream| stream.messages);
     let entry = inventory.queues.get(queue).and_then(Option::as_ref);
     let oldest = calls.filter(|stream| stream.messages > 0).map(|stream| stream.oldest);
+    let stream_error = match entry.filter(|_| calls.is_none()) {
+        Some(entry) => read_stream_error(js, &entry.stream).await,
+        None => None,
+    };
     let age = |at| u64::try_from(Timestamp::now().duration_since(at).as_secs()).unwrap_or(0);
     Ok(Facts {
         queue: queue.clone(),
         wanted_stream: entry.map(|entry| entry.stream.clone()),
         has_stream: calls.is_some(),
+        stream_error,
         consumers: consumers.len(),
         is_paused: consumers.iter().any(|consumer| consumer.paused),
         depth: Depth::new(stored, totals, running, workers.scheduled()),
@@ -203,6 +209,12 @@ async fn read_facts(
         oldest_seconds: oldest.map(age),
         kubernetes,
     })
+}
+
+/// Returns why no server answers for a stream that was not listed; `None` if it does not exist.
+async fn read_stream_error(js: &Context, stream: &str) -> Option<String> {
+    let error = find_stream(js, stream).await.err()?;
+    Some(error_chain(&error))
 }
 
 /// Returns the most frequent reason of the newest dead letters.
@@ -336,6 +348,7 @@ mod tests {
             queue: "jobs".parse().unwrap(),
             wanted_stream: Some("JOBS".to_owned()),
             has_stream: true,
+            stream_error: None,
             consumers: 1,
             is_paused: false,
             depth: Depth { waiting: 2, ..Depth::default() },

@@ -13,6 +13,8 @@ pub(crate) struct Facts {
     pub(crate) wanted_stream: Option<String>,
     /// Whether that stream exists.
     pub(crate) has_stream: bool,
+    /// Why no server answers for that stream, which exists.
+    pub(crate) stream_error: Option<String>,
     /// Number of consumers of its calls.
     pub(crate) consumers: usize,
     /// Whether one of them is paused.

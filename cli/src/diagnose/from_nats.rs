@@ -53,7 +53,18 @@ fn stream(facts: &Facts) -> Option<Finding> {
         Kubernetes::Standalone => "Start a gateway or a worker with ensure_stream=true.",
         _ => "The operator creates it: check that it runs, and its log.",
     };
-    if !facts.has_stream {
+    if let Some(error) = &facts.stream_error {
+        Some(Finding::new(
+            Severity::Error,
+            "StreamUnavailable",
+            format!(
+                "No server of NATS answers for stream {stream}, so that calls are refused and not \
+                 run: {error}."
+            ),
+            "Start the servers of NATS that store it: more than half of them must run, and the \
+             only one of a stream with one replica.",
+        ))
+    } else if !facts.has_stream {
         let cause = format!("Stream {stream} does not exist, so that calls are refused.");
         Some(Finding::new(Severity::Error, "NoStream", cause, remedy))
     } else if facts.consumers == 0 {
@@ -309,6 +320,15 @@ mod tests {
         assert_found(&facts, Severity::Error, "NoStream", cause, "operator");
         let facts = Facts { kubernetes: Kubernetes::Standalone, ..facts };
         assert_found(&facts, Severity::Error, "NoStream", cause, "ensure_stream");
+    }
+
+    #[test]
+    fn stream_that_no_server_answers_for_is_found() {
+        let error = Some("stream is offline".to_owned());
+        let facts = Facts { has_stream: false, consumers: 0, stream_error: error, ..healthy() };
+        let cause = "No server of NATS answers for stream jobs, so that calls are refused and not \
+                     run: stream is offline.";
+        assert_found(&facts, Severity::Error, "StreamUnavailable", cause, "more than half");
     }
 
     #[test]

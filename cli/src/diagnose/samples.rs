@@ -35,6 +35,7 @@ pub(super) fn healthy() -> Facts {
         queue: "jobs".parse().unwrap(),
         wanted_stream: Some("jobs".to_owned()),
         has_stream: true,
+        stream_error: None,
         consumers: 1,
         is_paused: false,
         depth: Depth { running: 1, ..Depth::default() },
