@@ -70,8 +70,11 @@ struct TokenField {
 
 impl Question {
     pub(super) fn render(&self, app: &App, Viewer(user): &Viewer) -> Markup {
+        self.page(&app.actions.tokens.issue(user, &self.path, Timestamp::now()))
+    }
+
+    pub(super) fn page(&self, token: &str) -> Markup {
         let Self { title, button, explanation, is_final, typed, fields, path, back } = self;
-        let token = app.actions.tokens.issue(user, path, Timestamp::now());
         let content = html! {
             h1 { (title) }
             (explanation)

@@ -46,14 +46,14 @@ pub(super) struct Confirmation {
 
 /// The letters that an action concerns.
 #[derive(Debug)]
-struct Chosen {
-    sequences: Vec<u64>,
+pub(super) struct Chosen {
+    pub(super) sequences: Vec<u64>,
     /// Number of callbacks among them.
-    callbacks: usize,
+    pub(super) callbacks: usize,
     /// Callbacks that are left out since their calls run again.
-    redundant: usize,
+    pub(super) redundant: usize,
     /// Letters that the settings do not allow to change.
-    others: usize,
+    pub(super) others: usize,
 }
 
 pub(super) async fn ask(
@@ -158,7 +158,7 @@ fn choose_among(
     }
 }
 
-fn question(
+pub(super) fn question(
     queue: &QueueName,
     action: LetterAction,
     target: &Target,

@@ -19,6 +19,7 @@ use maud::Markup;
 
 use super::*;
 use crate::{
+    actions::LetterAction,
     letters::{Filter, samples},
     overview::{Overview, QueueState},
     pages::{call::CallDetails, queue::QueueDetails},
@@ -137,6 +138,15 @@ fn letters_page(letters: Vec<DeadLetter>, filter: Filter, allowed: &AllowedActio
     })
 }
 
+fn question_page() -> Markup {
+    let chosen =
+        letter_action::Chosen { sequences: vec![7], callbacks: 0, redundant: 0, others: 0 };
+    let filter =
+        Filter { function: Some(HOSTILE.to_owned()), reason: Some(HOSTILE.to_owned()), kind: None };
+    let (queue, target) = ("jobs".parse().unwrap(), letter_target::Target::group(filter));
+    letter_action::question(&queue, LetterAction::Delete, &target, &chosen, 7).page(HOSTILE)
+}
+
 fn batch_page() -> Markup {
     let report = BatchReport {
         batch_id: HOSTILE.to_owned(),
@@ -161,7 +171,14 @@ fn queues_page() -> Markup {
 
 #[test]
 fn what_users_and_functions_send_is_shown_as_text() {
-    let pages = [call_page(true), queue_page(), dead_letters_page(), batch_page(), queues_page()];
+    let pages = [
+        call_page(true),
+        queue_page(),
+        dead_letters_page(),
+        question_page(),
+        batch_page(),
+        queues_page(),
+    ];
     for page in pages {
         let page = page.into_string();
         assert!(!page.contains("<script>alert"), "{page}");
@@ -197,7 +214,7 @@ fn payloads_are_shown_only_if_allowed_and_credentials_never() {
 
 #[test]
 fn pages_have_no_inline_scripts_and_styles() {
-    let pages = [call_page(true), queue_page(), dead_letters_page(), batch_page(), queues_page()];
+    let pages = [call_page(true), queue_page(), dead_letters_page(), question_page(), batch_page()];
     for page in pages {
         let page = page.into_string();
         for part in page.split("<script").skip(1) {
