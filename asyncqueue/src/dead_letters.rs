@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     message::StreamMessage,
     stream::{DirectGetErrorKind, Info, Stream},
 };
+use jiff::Timestamp;
 
 use crate::{
     call_id::CallId,
@@ -163,6 +164,13 @@ impl DeadLetters {
     #[must_use]
     pub fn first_sequence(&self) -> u64 {
         self.stream.cached_info().state.first_sequence
+    }
+
+    /// Returns when the stream of dead letters was created. It distinguishes streams of the same
+    /// name.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        timestamp_from_server(self.stream.cached_info().created)
     }
 
     /// Returns how many sequence numbers between the oldest and the newest dead letter had one that

@@ -139,7 +139,8 @@ impl QueueLetters {
         reads: &Semaphore,
     ) -> Result<(), NatsError> {
         let has_deleted = self.change(|index| {
-            index.begin(opened.first_sequence(), opened.last_sequence(), opened.count());
+            index.begin(opened.created_at());
+            index.advance(opened.first_sequence(), opened.last_sequence(), opened.count());
             index.deleted != opened.deleted_count()
         });
         if has_deleted {

@@ -27,6 +27,8 @@ pub(crate) const NO_FUNCTION: &str = "(unknown)";
 /// The dead letters of one queue: at most [`MAX_LETTERS`], the oldest ones.
 #[derive(Debug, Default)]
 pub(crate) struct LetterIndex {
+    /// When the stream was created.
+    created_at: Option<Timestamp>,
     letters: BTreeMap<u64, IndexedLetter>,
     groups: HashSet<Arc<GroupKey>>,
     /// Number of letters of the stream when it was asked last.
@@ -166,15 +168,19 @@ impl From<DeadLetterKind> for KindName {
 // === impl LetterIndex ===
 
 impl LetterIndex {
-    /// Applies what the stream says of itself.
-    pub(super) fn begin(&mut self, first: u64, last: u64, total: u64) {
-        if last < self.last {
-            // Another stream of the same name.
-            *self = Self::default();
+    /// Forgets all letters, if they are of another stream of the same name.
+    pub(super) fn begin(&mut self, created_at: Timestamp) {
+        if self.created_at != Some(created_at) {
+            *self = Self { created_at: Some(created_at), ..Self::default() };
         }
+    }
+
+    /// Applies what the stream says of itself: its first and its last sequence, and how many
+    /// letters it has. Pages that asked it at the same time may come in any order.
+    pub(super) fn advance(&mut self, first: u64, last: u64, total: u64) {
         self.letters = self.letters.split_off(&first);
         self.next = self.next.max(first);
-        self.last = last;
+        self.last = self.last.max(last);
         self.total = total;
     }
 
@@ -324,7 +330,7 @@ pub(crate) mod tests {
     pub(crate) fn index(letters: Vec<DeadLetter>) -> LetterIndex {
         let mut index = LetterIndex::default();
         let (last, total) = (letters.last().map_or(0, |letter| letter.sequence), letters.len());
-        index.begin(1, last, total as u64);
+        index.advance(1, last, total as u64);
         index.add(&LetterPage { letters, next: None });
         index
     }
@@ -350,27 +356,35 @@ pub(crate) mod tests {
         let mut index = index((1..=6).map(|sequence| letter(sequence, "a")).collect());
         index.remove_deleted(&[3], 1);
         index.remove(5);
-        index.begin(2, 6, 3);
+        index.advance(2, 6, 3);
         assert_eq!(sequences(&index, &Filter::default()), [2, 4, 6]);
         assert_eq!((index.total, index.newest(), index.is_reading()), (3, 6, false));
         // A queue that was deleted and created again.
-        index.begin(1, 2, 2);
+        index.begin(Timestamp::UNIX_EPOCH);
+        index.advance(1, 2, 2);
         assert_eq!((index.len(), index.unread()), (0, Some(1)));
+        index.begin(Timestamp::UNIX_EPOCH);
+        index.add(&LetterPage { letters: vec![letter(1, "a")], next: None });
+        index.begin(Timestamp::UNIX_EPOCH);
+        assert_eq!(index.len(), 1);
     }
 
     #[test]
     fn only_what_is_new_is_read() {
         let mut index = LetterIndex::default();
-        index.begin(5, 9, 3);
+        index.advance(5, 9, 3);
         assert_eq!(index.unread(), Some(5));
         index.add(&LetterPage { letters: vec![letter(5, "a")], next: Some(8) });
         assert_eq!((index.unread(), index.is_reading()), (Some(8), true));
         index.add(&LetterPage { letters: vec![letter(8, "a")], next: None });
         assert_eq!(index.unread(), None);
-        index.begin(5, 9, 3);
+        index.advance(5, 9, 3);
         assert_eq!(index.unread(), None);
-        index.begin(5, 10, 4);
+        index.advance(5, 10, 4);
         assert_eq!(index.unread(), Some(10));
+        // A page that has asked before.
+        index.advance(5, 9, 3);
+        assert_eq!((index.unread(), index.len()), (Some(10), 2));
     }
 
     #[test]
@@ -382,7 +396,7 @@ pub(crate) mod tests {
         assert!(index.groups.len() <= MAX_GROUPS + 1, "{}", index.groups.len());
         assert_eq!((&*groups[0].key.reason, groups[0].count), (OTHER_REASONS, 10));
         drop(groups);
-        index.begin(many + 1, many + 1, 1);
+        index.advance(many + 1, many + 1, 1);
         index.add(&LetterPage { letters: vec![letter(many + 1, "new")], next: None });
         assert_eq!(index.groups()[0].key.reason, "new");
     }
