@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use asyncqueue::{
-    CallId, Invocation, QueueName,
+    CallId, EndState, FunctionName, Invocation, QueueName,
     call::{CallQuery, CallState, CallStatus, CandidateQueues, Lookup},
     dead_letters::{DeadLetter, DeadLetterContent, DeadLetterKind, OpenError},
     failed_attempts::{FailedAttempt, failed_attempts},
     lookup::{ResultLookup, find_call, find_request, find_result, remembered_end},
     message::kept_result::KeptResult,
     status::status_of_pending,
+    subject::call_filter,
 };
 use axum::{
     extract::{Path, State},
@@ -22,7 +23,7 @@ use maud::{Markup, html};
 
 use super::{
     Answer, App,
-    cancel::is_cancellable,
+    cancel::{function_of, is_cancellable},
     error::PageError,
     layout::{self, count},
     letter_target::{Target, links},
@@ -117,8 +118,19 @@ async fn read_letters(
         Err(OpenError::NoStream { .. }) => return Ok((Vec::new(), None)),
         Err(OpenError::Nats(error)) => return Err(error.into()),
     };
-    let filter = format!("{}.*.*.{id}", queue.dead_letter_stream());
-    let letters = opened.page(&filter, 0, MAX_LETTERS, MAX_LETTER_BYTES).await?.letters;
+    let read = async |function: Option<&FunctionName>| {
+        let filter = call_filter(&queue.dead_letter_stream(), function, id);
+        opened.page(&filter, 0, MAX_LETTERS, MAX_LETTER_BYTES).await
+    };
+    // NATS goes through all letters for a filter with wildcards: half a second for 100,000.
+    let function = function_of(status);
+    let mut letters = match &function {
+        Some(function) => read(Some(function)).await?.letters,
+        None => Vec::new(),
+    };
+    if letters.is_empty() && status.state.end() == Some(EndState::Dead) {
+        letters = read(None).await?.letters;
+    }
     let last = letters.iter().rev().find(|letter| letter.kind == DeadLetterKind::Call);
     let request = match last {
         Some(letter) if app.show_payloads => match opened.content(letter).await? {

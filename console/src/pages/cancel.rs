@@ -226,7 +226,7 @@ fn not_stored(id: &CallId) -> PageError {
 }
 
 /// Returns the function of a call; `None` if it is not known.
-fn function_of(status: &CallStatus) -> Option<FunctionName> {
+pub(super) fn function_of(status: &CallStatus) -> Option<FunctionName> {
     let (name, namespace) = status.function.as_ref()?.rsplit_once('.')?;
     FunctionName::new(name, namespace).ok()
 }
