@@ -13,8 +13,8 @@ mod consumer;
 mod dead_letter;
 #[cfg(test)]
 mod documented;
-pub mod failed_attempts;
-mod function;
+mod failed_attempts;
+pub mod function;
 mod live_settings;
 mod metrics;
 mod provisioner;
