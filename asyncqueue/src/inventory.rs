@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 
 use crate::{
-    call::{CallQuery, CandidateQueues},
+    call::{CallQuery, CandidateQueues, QueueLocation},
     directory::{Directory, QueueEntry},
     lookup::candidate_queues,
     names::QueueName,
@@ -124,7 +124,8 @@ impl QueueInventory {
         self.streams.get(stream).map_or(0, |summary| summary.messages)
     }
 
-    /// Returns the queues that may have a call.
+    /// Returns the queues that may have a call. If its id names none of them, those whose streams
+    /// held something are searched first: each search takes a few round trips.
     #[must_use]
     pub fn candidate_queues(&self, query: &CallQuery) -> CandidateQueues {
         let none = CandidateQueues { named: Vec::new(), rest: Vec::new() };
@@ -139,7 +140,19 @@ impl QueueInventory {
             })
             .collect();
         // The default queue would be searched too if it were not one of them.
-        candidate_queues(&Directory { queues, ..Directory::default() }, any, query)
+        let directory = Directory { queues, ..Directory::default() };
+        let CandidateQueues { named, rest } = candidate_queues(&directory, any, query);
+        let (holding, empty): (Vec<_>, Vec<_>) =
+            named.into_iter().partition(|place| self.holds_messages(place));
+        if holding.is_empty() {
+            return CandidateQueues { named: empty, rest };
+        }
+        CandidateQueues { named: holding, rest: [empty, rest].concat() }
+    }
+
+    fn holds_messages(&self, QueueLocation { queue, entry }: &QueueLocation) -> bool {
+        let others = [queue.callback_stream(), queue.results_stream(), queue.dead_letter_stream()];
+        self.messages(&entry.stream) > 0 || others.iter().any(|stream| self.messages(stream) > 0)
     }
 }
 
@@ -283,5 +296,21 @@ mod tests {
         assert_eq!(places(&["fast", "slow"], &generated), ["slow"]);
         assert_eq!(places(&["fast", "slow"], &"own".parse().unwrap()), ["fast", "slow"]);
         assert!(places(&[], &generated).is_empty());
+    }
+
+    #[test]
+    fn queues_that_hold_something_are_searched_first() {
+        let dead = StreamSummary { messages: 1, ..summary("fast-dead", "ns/fast", &[]) };
+        let queues = ["fast", "slow"].map(|queue| (queue.parse().unwrap(), None));
+        let inventory = QueueInventory {
+            queues: queues.into(),
+            streams: HashMap::from([("fast-dead".to_owned(), dead)]),
+        };
+        let query = CallQuery { id: "own".parse().unwrap(), function: None };
+        let CandidateQueues { named, rest } = inventory.candidate_queues(&query);
+        let names = |places: Vec<QueueLocation>| -> Vec<String> {
+            places.into_iter().map(|place| place.queue.to_string()).collect()
+        };
+        assert_eq!((names(named), names(rest)), (vec!["fast".to_owned()], vec!["slow".to_owned()]));
     }
 }

@@ -1,6 +1,6 @@
 //! The page of one call.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use asyncqueue::{
     CallId, EndState, FunctionName, Invocation, QueueName,
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use jiff::Timestamp;
 use maud::{Markup, html};
+use tokio::time::timeout;
 
 use super::{
     Answer, App,
@@ -37,6 +38,9 @@ use crate::{
 /// Maximum number of dead letters of one call that are shown, and about the maximum of their bytes.
 const MAX_LETTERS: usize = 20;
 const MAX_LETTER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Maximum time to find a call: less than a page may take.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What is known of a call.
 #[derive(Debug)]
@@ -58,7 +62,15 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
     };
     let query = CallQuery { id: id.clone(), function: None };
     let queues = overview.inventory.candidate_queues(&query);
-    let details = read(&app, &queues, &query).await?;
+    let searched = queues.named.len() + queues.rest.len();
+    let details = timeout(SEARCH_TIMEOUT, read(&app, &queues, &query)).await.map_err(|_| {
+        PageError::SlowSearch(format!(
+            "Call {id} was not found within {} seconds. Its id does not name its queue, and {} \
+             may have it.",
+            SEARCH_TIMEOUT.as_secs(),
+            count(searched, "queue")
+        ))
+    })??;
     if details.status.is_none() && details.result.is_none() {
         return Err(PageError::NotFound {
             what: format!("Call {id} is not known."),

@@ -38,6 +38,8 @@ pub(crate) enum PageError {
     NoSample(Option<String>),
     /// NATS could not answer.
     Nats(NatsError),
+    /// A call was not found in the time that a page has. The text says what was searched.
+    SlowSearch(String),
     /// NATS took too long, or too many pages are being made.
     TimedOut,
 }
@@ -70,7 +72,9 @@ impl PageError {
             Self::NotValid(_) => StatusCode::BAD_REQUEST,
             Self::NoSample(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Nats(_) => StatusCode::BAD_GATEWAY,
-            Self::TimedOut | Self::NotCertain(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::TimedOut | Self::SlowSearch(_) | Self::NotCertain(_) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 
@@ -105,6 +109,9 @@ impl PageError {
                 "Go back, reload the page and confirm again.",
             ),
             Self::NotCertain(what) => (what.clone(), "Do it again in a few seconds: that is safe."),
+            Self::SlowSearch(what) => {
+                (what.clone(), "Search on one queue: kubectl aq status CALL-ID --queue QUEUE.")
+            }
             Self::NotValid(why) => (why.clone(), "Check what you typed."),
             Self::NotFound { what, remedy } | Self::Conflict { what, remedy } => {
                 (what.clone(), remedy)
