@@ -193,6 +193,10 @@ async fn error_pages_show_what_was_typed_as_text() {
         (PageError::id(HOSTILE)("x y".parse::<asyncqueue::CallId>().unwrap_err()), 400),
         (PageError::NotFound { what: HOSTILE.to_owned(), remedy: "none" }, 404),
         (PageError::NoSample(Some(HOSTILE.to_owned())), 503),
+        (PageError::SlowSearch(HOSTILE.to_owned()), 504),
+        (PageError::NotAllowed(HOSTILE.to_owned()), 403),
+        (PageError::NotCertain(HOSTILE.to_owned()), 504),
+        (PageError::Conflict { what: HOSTILE.to_owned(), remedy: "none" }, 409),
     ] {
         let response = error.into_response();
         assert_eq!(response.status(), status);
