@@ -6,8 +6,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::{
     cluster::ClusterArgs,
     commands::{
-        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queue, queues,
-        result, status, top,
+        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, purge, queue,
+        queues, result, status, top,
     },
 };
 
@@ -62,6 +62,7 @@ pub(crate) enum NatsCommand {
     Logs(logs::LogsArgs),
     Result(result::ResultArgs),
     Cancel(cancel::CancelArgs),
+    Purge(purge::PurgeArgs),
     Batch(batch::BatchArgs),
     Check(check::CheckArgs),
     Fairness(fairness::FairnessArgs),

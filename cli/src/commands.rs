@@ -9,6 +9,7 @@ pub(crate) mod drain;
 pub(crate) mod fairness;
 pub(crate) mod invoke;
 pub(crate) mod logs;
+pub(crate) mod purge;
 pub(crate) mod queue;
 mod queue_functions;
 pub(crate) mod queues;

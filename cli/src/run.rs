@@ -9,8 +9,8 @@ use crate::{
     args::{self, Cli, Command, NatsCommand},
     cluster::ClusterArgs,
     commands::{
-        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, queue, queues,
-        result, status, top,
+        batch, cancel, check, completion, dead, drain, fairness, invoke, logs, purge, queue,
+        queues, result, status, top,
     },
     exit::ResultError,
     output,
@@ -74,6 +74,7 @@ async fn run_on_nats(
         NatsCommand::Logs(arguments) => logs::run(session, cluster, &arguments).await,
         NatsCommand::Result(arguments) => result::run(session, &arguments).await,
         NatsCommand::Cancel(arguments) => cancel::run(session, &arguments).await,
+        NatsCommand::Purge(arguments) => purge::run(session, &arguments).await,
         NatsCommand::Batch(arguments) => Box::pin(batch::run(session, &arguments)).await,
         NatsCommand::Check(arguments) => check::run(session, &arguments).await,
         NatsCommand::Fairness(arguments) => fairness::run(session, &arguments).await,

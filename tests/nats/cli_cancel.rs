@@ -88,6 +88,45 @@ async fn waiting_and_running_calls_of_a_function_are_cancelled() {
 }
 
 #[tokio::test]
+async fn calls_are_removed_without_a_result() {
+    let queue = Queue::start().await;
+    let receiver = HttpServer::start().await;
+    let last = queue.submit(|call| call.callback_url = Some(callback_at(&receiver))).await;
+    queue.submit(|call| call.function = function("other")).await;
+    queue.js.publish("jobs", r#"{"Function":"figlet"}"#.into()).await.unwrap().await.unwrap();
+
+    for (arguments, count) in [(&["jobs"][..], 3), (&["jobs", "--function", "figlet"], 1)] {
+        let refused = aq(&queue, &[&["purge"], arguments].concat()).await;
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        let asked = format!("queue `jobs`: {count}\n");
+        assert!(refused.stderr.contains("add --yes") && refused.stderr.contains(&asked));
+    }
+    queue.holds("jobs", 3).await;
+    let said = aq_ok(&queue, &["purge", "jobs", "--function", "figlet", "--yes"]).await;
+    assert_eq!(said, "calls removed: 1\n");
+    queue.holds("jobs", 2).await;
+    let unknown = aq(&queue, &["status", last.as_str()]).await;
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("not found"), "{unknown:?}");
+    assert_eq!(aq_ok(&queue, &["purge", "jobs", "--yes"]).await, "calls removed: 2\n");
+    assert_eq!(aq_ok(&queue, &["purge", "jobs", "--yes"]).await, "calls removed: 0\n");
+    queue.holds("jobs", 0).await;
+    queue.holds("jobs-callbacks", 0).await;
+    assert!(receiver.received().is_empty());
+}
+
+#[tokio::test]
+async fn call_that_comes_after_the_count_is_not_removed() {
+    let queue = Queue::start().await;
+    queue.submit(|_| {}).await;
+    for function in [None, Some(function("figlet"))] {
+        let stored = StoredCalls::find(&queue.js, location(&queue), function.as_ref()).await;
+        queue.submit(|_| {}).await;
+        assert_eq!(stored.unwrap().purge(&queue.js).await.unwrap(), 1);
+        queue.holds("jobs", 1).await;
+    }
+}
+
+#[tokio::test]
 async fn whole_queue_is_cancelled_and_what_is_left_is_named() {
     let queue = Queue::start().await;
     submit_many(&queue, "figlet").await;

@@ -1,4 +1,4 @@
-//! Cancels all calls of a function or of a queue.
+//! Cancels or removes all calls of a function or of a queue.
 
 use std::{
     ops::{AddAssign, RangeInclusive},
@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::{CallOutcome, CancelCounts, Canceller, MAX_CONCURRENT_CALLS, StoredCall};
 use crate::{
     call::{CallRef, QueueLocation},
-    jetstream::{MessageTotals, NatsError, count_messages, first_message, message_totals},
+    jetstream::{
+        MessageTotals, NatsError, count_messages, find_stream, first_message, message_totals,
+    },
     names::FunctionName,
     raw_message::{RawMessage, next_raw_message},
     subject::{function_filter, parse_call_id},
@@ -33,6 +35,10 @@ pub struct StoredCalls {
     without_id: u64,
     /// The sequences of the first call and of the last message. `None` if there are no calls.
     sequences: Option<(u64, u64)>,
+    /// Whether they are the calls of all functions.
+    is_all: bool,
+    /// The last sequence of the stream.
+    last: u64,
 }
 
 /// The outcome of the cancellation of many calls.
@@ -64,7 +70,8 @@ impl StoredCalls {
         let first = first_message(js, stream, &filter).await?;
         let count = if first.is_some() { all.max(1) } else { 0 };
         let sequences = first.map(|first| (first.sequence, last_sequence));
-        Ok(Self { location, filter, count, without_id, sequences })
+        let (is_all, last) = (function.is_none(), last_sequence);
+        Ok(Self { location, filter, count, without_id, sequences, is_all, last })
     }
 
     /// Returns where the calls are.
@@ -84,6 +91,22 @@ impl StoredCalls {
     #[must_use]
     pub fn without_id(&self) -> u64 {
         self.without_id
+    }
+
+    /// Removes the calls, and returns how many. If they are those of all functions, the messages
+    /// without an id too. Their clients get no result. A call that runs goes on, and is not
+    /// repeated. Calls that were stored later are left.
+    pub async fn purge(&self, js: &Context) -> Result<u64, NatsError> {
+        const ACTION: &str = "remove the calls";
+        // A purge below sequence 1 is a purge of everything for nats-server.
+        if self.last == 0 {
+            return Ok(0);
+        }
+        let found = find_stream(js, &self.location.entry.stream).await;
+        let Some(stream) = found.map_err(NatsError::during(ACTION))? else { return Ok(0) };
+        let purge = stream.purge().sequence(self.last.saturating_add(1));
+        let purge = if self.is_all { purge } else { purge.filter(&self.filter) };
+        Ok(purge.await.map_err(NatsError::during(ACTION))?.purged)
     }
 
     /// Cancels the calls, 16 at a time, each as if it were cancelled alone. Holds 16 messages in
