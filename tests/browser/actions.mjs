@@ -16,10 +16,12 @@ async function ask(page, link, question) {
   check(question.test(heading), `asks: ${heading}`);
 }
 
+// Waits until the page, read again by itself, says what was done.
 async function checkStatus(page, text) {
   await page.waitForURL(letters);
-  const status = await page.getByRole("status", { name: "Last action" }).innerText();
-  check(status.includes(`${user} ${text}`), `the page says: ${status}`);
+  const status = page.getByRole("status", { name: "Last action" });
+  await status.filter({ hasText: `${user} ${text}` }).waitFor({ timeout: CHANGE_TIMEOUT });
+  check(true, `the page says: ${await status.innerText()}`);
 }
 
 // Waits until the page of the dead letters, read again by itself, lists as many.
