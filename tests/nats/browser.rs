@@ -49,24 +49,27 @@ async fn every_page_and_action_works_in_a_browser() {
     let actor = [&settings[..], &[("actions", "true")]].concat();
     let actor = stage.console_as(ACTION_USER, &actor).await;
 
-    let submit_batch = async |id: &str, body: &str| {
-        let batch = [r#"{"function":"figlet","body":"a"}"#, body];
+    let settings =
+        [("max_retry_attempts", "2"), ("initial_retry_wait", "100ms"), ("max_retry_wait", "100ms")];
+    let _worker = stage.queue.worker(&stage.function, &settings);
+    let submit_batch = async |id: &str, line: Value| {
+        let batch = [&line, &line].map(ToString::to_string);
         let headers = [("x-batch-id", id)];
         let stored = stage.gateway.call("POST", "/async-batch", &headers, batch.join("\n")).await;
         assert_eq!(stored.status, 202, "{}", stored.text());
     };
-    submit_batch("nightly", r#"{"function":"figlet","body":"fail"}"#).await;
+    submit_batch("nightly", json!({"function": "figlet", "body": "hello"})).await;
     let done = stage.gateway.submit(&[("x-keep-result", "1h")], "hello").await;
     let dead = stage.gateway.submit(&[], "fail").await;
-    for body in ["fail", "busy", "busy"] {
+    for body in ["fail", "fail", "busy", "busy"] {
         stage.gateway.submit(&[], body).await;
     }
-    let worker = stage.queue.worker(&stage.function, &[("max_retry_attempts", "1")]);
     stage.queue.holds("jobs-dead", 5).await;
     stage.queue.holds("jobs", 0).await;
-    drop(worker);
-    let waiting = stage.gateway.submit(&[], "later").await;
-    submit_batch("weekly", r#"{"function":"figlet","body":"b"}"#).await;
+    let later = ("x-delay", "1h");
+    let waiting = stage.gateway.submit(&[later], "later").await;
+    let line = json!({"function": "figlet", "body": "b", "headers": {"X-Delay": "1h"}});
+    submit_batch("weekly", line).await;
 
     let documented = root().join("docs/console");
     let folder = match std::env::var_os("WRITE_DOCUMENT") {
@@ -113,7 +116,6 @@ async fn every_page_and_action_works_in_a_browser() {
     input["part"] = json!("cancel");
     run("actions.mjs", &installed, &folder, &input).await;
     stage.queue.holds("jobs", 0).await;
-    let _worker = stage.queue.worker(&stage.function, &[("max_retry_attempts", "1")]);
     input["part"] = json!("letters");
     run("actions.mjs", &installed, &folder, &input).await;
     stage.queue.holds("jobs-dead", 0).await;

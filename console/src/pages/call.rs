@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use asyncqueue::{
     CallId, EndState, FunctionName, Invocation, QueueName,
-    call::{CallQuery, CallState, CallStatus, CandidateQueues, Lookup},
+    call::{CallQuery, CallState, CallStatus, CandidateQueues, Lookup, QueueLocation},
     dead_letters::{DeadLetter, DeadLetterContent, DeadLetterKind, OpenError},
     failed_attempts::{FailedAttempt, failed_attempts},
     lookup::{ResultLookup, find_call, find_request, find_result, remembered_end},
@@ -98,7 +98,9 @@ async fn read(
         Lookup::Ended(ended) | Lookup::Cancelling(ended) => status = Some(ended),
         Lookup::NotFound => {}
     }
-    let result = match find_result(&app.js, queues, query).await? {
+    // The result of a call is on the queue of the call. All others would be asked for it, too.
+    let only = status.as_ref().map(|status| on_queue(queues, &status.queue));
+    let result = match find_result(&app.js, only.as_ref().unwrap_or(queues), query).await? {
         ResultLookup::Kept(result) => Some(*result),
         ResultLookup::Pending | ResultLookup::NotKept | ResultLookup::NotFound => None,
     };
@@ -188,6 +190,18 @@ pub(super) fn render(
         @if let Some(request) = request { (request_section(request, show_payloads)) }
     };
     layout::live(&format!("Call {id}"), &format!("/calls/{id}"), &content)
+}
+
+/// Selects the candidates that are this queue.
+fn on_queue(
+    CandidateQueues { named, rest }: &CandidateQueues,
+    queue: &QueueName,
+) -> CandidateQueues {
+    let is_queue = |place: &&QueueLocation| place.queue == *queue;
+    CandidateQueues {
+        named: named.iter().chain(rest).filter(is_queue).cloned().collect(),
+        rest: Vec::new(),
+    }
 }
 
 /// Asks the workers for the failed attempts of a call that has had one, if it may have.
