@@ -1,4 +1,4 @@
-//! The dead letters of the queues that users look at, without their content.
+//! The dead letters of the queues that users view, without their content.
 //!
 //! They are read once, in the background, and then only what is new, so that all of them can be
 //! grouped and counted without a consumer in NATS.
@@ -30,7 +30,7 @@ const READ_BYTES: usize = 16 * 1024 * 1024;
 /// How long a page waits for letters that are being read.
 const READ_WAIT: Duration = Duration::from_secs(1);
 
-/// Maximum number of queues whose letters are kept. Those that were not looked at for the longest
+/// Maximum number of queues whose letters are kept. Those that were not viewed for the longest
 /// time are dropped.
 const MAX_QUEUES: usize = 4;
 
@@ -40,12 +40,12 @@ const MAX_READS: usize = 8;
 /// All subjects of a stream.
 const ALL: &str = ">";
 
-/// The dead letters of the queues that were looked at last.
+/// The dead letters of the queues that were viewed last.
 #[derive(Debug)]
 pub(crate) struct Letters {
     js: Context,
     namespace: String,
-    /// The one that was looked at last is the last one.
+    /// The one that was viewed last is the last one.
     queues: Mutex<Vec<(QueueName, Arc<QueueLetters>)>>,
     reads: Arc<Semaphore>,
 }

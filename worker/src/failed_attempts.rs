@@ -1,4 +1,4 @@
-//! Remembers the failed attempts of this worker, for the questions of those who look at a call.
+//! Remembers the failed attempts of this worker, for questions about a call.
 
 use std::{
     collections::VecDeque,
