@@ -17,8 +17,8 @@ use jiff::Timestamp;
 /// ids and errors.
 const MAX_ATTEMPTS: usize = 10_000;
 
-/// Maximum length of an error that is remembered, in characters.
-const MAX_ERROR_CHARS: usize = 200;
+/// Maximum length of the remembered cause of a failed attempt, in characters.
+pub(crate) const MAX_ERROR_CHARS: usize = 200;
 
 /// The last failed attempts of this worker. Clones share them.
 #[derive(Clone, Debug, Default)]

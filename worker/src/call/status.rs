@@ -19,8 +19,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
-    failed_attempts::FailedAttempts, function::request::Attempt, responder,
-    scheduled::ScheduledCalls, stats::WorkerStatistics,
+    failed_attempts::{FailedAttempts, MAX_ERROR_CHARS},
+    function::request::Attempt,
+    responder,
+    scheduled::ScheduledCalls,
+    stats::WorkerStatistics,
 };
 
 /// Maximum number of calls that are remembered as waiting for their next attempt. If a call is
@@ -34,9 +37,6 @@ const KEEP_OVERDUE: Duration = Duration::from_secs(600);
 
 /// Number of remembered calls from which overdue ones are looked for.
 const MANY_ENTRIES: usize = 1_000;
-
-/// Maximum length of the remembered cause of a failed attempt, in characters.
-const MAX_ERROR_CHARS: usize = 200;
 
 /// The statuses of a worker's calls. Clones share them.
 #[derive(Clone, Debug)]
