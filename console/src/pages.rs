@@ -3,6 +3,11 @@
 use std::sync::Arc;
 
 use async_nats::jetstream::Context;
+use asyncqueue::{
+    QueueName,
+    call::{CallQuery, CallStatus, PendingCall},
+    status::status_of_pending,
+};
 use axum::{
     Router,
     extract::{Path, State},
@@ -11,7 +16,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use crate::{actions::Actions, assets, letters::Letters, sampler::Samples};
+use crate::{actions::Actions, assets, letters::Letters, overview::Overview, sampler::Samples};
 
 mod batch;
 mod batches;
@@ -41,6 +46,31 @@ pub(crate) struct App {
     pub(crate) show_payloads: bool,
     pub(crate) letters: Letters,
     pub(crate) actions: Actions,
+}
+
+// === impl App ===
+
+impl App {
+    /// Returns the last sample of all queues.
+    fn overview(&self) -> Result<Arc<Overview>, PageError> {
+        self.samples.overview().ok_or_else(|| PageError::NoSample(self.samples.failure()))
+    }
+
+    /// Returns the status of a stored call. `others` are those stored with the same id.
+    async fn pending_status(
+        &self,
+        query: &CallQuery,
+        newest: &PendingCall,
+        others: u64,
+    ) -> Result<CallStatus, PageError> {
+        let status = status_of_pending(&self.js, query, newest).await?;
+        Ok(CallStatus { others: Some(others).filter(|others| *others > 0), ..status })
+    }
+}
+
+/// Reads the name of a queue in a path.
+fn parse_queue(name: &str) -> Result<QueueName, PageError> {
+    name.parse().map_err(|error| PageError::name(&error))
 }
 
 /// What a page answers.

@@ -9,7 +9,6 @@ use asyncqueue::{
     failed_attempts::{FailedAttempt, failed_attempts},
     lookup::{ResultLookup, find_call, find_request, find_result, remembered_end},
     message::kept_result::KeptResult,
-    status::status_of_pending,
     subject::call_filter,
 };
 use axum::{
@@ -57,11 +56,8 @@ pub(super) struct CallDetails {
 
 pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
     let id: CallId = id.parse().map_err(PageError::id(&id))?;
-    let Some(overview) = app.samples.overview() else {
-        return Err(PageError::NoSample(app.samples.failure()));
-    };
     let query = CallQuery { id: id.clone(), function: None };
-    let queues = overview.inventory.candidate_queues(&query);
+    let queues = app.overview()?.inventory.candidate_queues(&query);
     let searched = queues.named.len() + queues.rest.len();
     let details = timeout(SEARCH_TIMEOUT, read(&app, &queues, &query)).await.map_err(|_| {
         PageError::SlowSearch(format!(
@@ -91,8 +87,7 @@ async fn read(
     let (mut status, mut request) = (None, None);
     match find_call(&app.js, queues, query).await? {
         Lookup::Pending { newest, others } => {
-            let pending = status_of_pending(&app.js, query, &newest).await?;
-            status = Some(CallStatus { others: Some(others).filter(|o| *o > 0), ..pending });
+            status = Some(app.pending_status(query, &newest, others).await?);
             request = find_request(&app.js, &newest).await?;
         }
         Lookup::Ended(ended) | Lookup::Cancelling(ended) => status = Some(ended),

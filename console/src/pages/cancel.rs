@@ -131,15 +131,10 @@ async fn call_to_cancel(
 ) -> Result<(CallQuery, CallStatus, CandidateQueues), PageError> {
     let id: CallId = id.parse().map_err(PageError::id(id))?;
     app.check_allowed([])?;
-    let overview =
-        app.samples.overview().ok_or_else(|| PageError::NoSample(app.samples.failure()))?;
     let query = CallQuery { id, function: None };
-    let queues = overview.inventory.candidate_queues(&query);
+    let queues = app.overview()?.inventory.candidate_queues(&query);
     let status = match find_call(&app.js, &queues, &query).await? {
-        Lookup::Pending { newest, others } => {
-            let status = asyncqueue::status::status_of_pending(&app.js, &query, &newest).await?;
-            CallStatus { others: Some(others).filter(|others| *others > 0), ..status }
-        }
+        Lookup::Pending { newest, others } => app.pending_status(&query, &newest, others).await?,
         Lookup::Cancelling(status) => status,
         Lookup::Ended(status) => {
             return Err(has_ended(&query.id, &status.state.to_string()));

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Answer, App,
-    error::PageError,
     layout::{self, count},
     letter_target::{Target, links, path, read},
     parameters::Parameters,
+    parse_queue,
 };
 use crate::{
     actions::{Job, Progress},
@@ -56,7 +56,7 @@ pub(super) async fn get(
     Path(name): Path<String>,
     Parameters(selection): Parameters<Selection>,
 ) -> Answer {
-    let queue: QueueName = name.parse().map_err(|error| PageError::name(&error))?;
+    let queue = parse_queue(&name)?;
     let (_, letters) = read(&app, &queue).await?;
     let job = app.actions.jobs.of(&queue);
     let (job, allowed) = (job.as_deref(), &app.actions.allowed);

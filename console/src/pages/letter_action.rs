@@ -22,6 +22,7 @@ use super::{
     layout::count,
     letter_target::{Target, action_path, path, read},
     parameters::Parameters,
+    parse_queue,
 };
 use crate::{
     actions::{LetterAction, Outcome, Work},
@@ -231,8 +232,7 @@ fn entry(
     if action == LetterAction::Delete || chosen.callbacks == chosen.sequences.len() {
         return Ok(QueueEntry::with_default_names(queue));
     }
-    let overview =
-        app.samples.overview().ok_or_else(|| PageError::NoSample(app.samples.failure()))?;
+    let overview = app.overview()?;
     overview.inventory.queues.get(queue).cloned().flatten().ok_or_else(|| PageError::NotFound {
         what: format!("There is no queue {queue} that could run the calls."),
         remedy: "Create its AsyncQueue again, or delete the dead letters.",
@@ -244,10 +244,6 @@ fn nothing() -> PageError {
         what: "There is no such dead letter any more.".to_owned(),
         remedy: "It was replayed or deleted. The page of the dead letters shows the others.",
     }
-}
-
-fn parse_queue(name: &str) -> Result<QueueName, PageError> {
-    name.parse().map_err(|error| PageError::name(&error))
 }
 
 fn parse_action(name: &str) -> Result<LetterAction, PageError> {

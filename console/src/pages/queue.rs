@@ -22,6 +22,7 @@ use super::{
     Answer, App,
     error::PageError,
     layout::{self, count, known},
+    parse_queue,
     queues::stale,
 };
 use crate::{
@@ -47,9 +48,9 @@ pub(super) struct QueueDetails {
 }
 
 pub(super) async fn get(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    let queue: QueueName = name.parse().map_err(|error| PageError::name(&error))?;
+    let queue = parse_queue(&name)?;
     let failure = app.samples.failure();
-    let Some(overview) = app.samples.overview() else { return Err(PageError::NoSample(failure)) };
+    let overview = app.overview()?;
     let Some(state) = overview.queues.get(&queue) else {
         return Err(PageError::NotFound {
             what: format!("There is no queue {queue}."),

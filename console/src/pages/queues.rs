@@ -14,7 +14,6 @@ use serde::Deserialize;
 
 use super::{
     Answer, App,
-    error::PageError,
     layout::{self, age, count, known},
     parameters::Parameters,
 };
@@ -50,7 +49,7 @@ pub(super) async fn get(
     Parameters(selection): Parameters<Selection>,
 ) -> Answer {
     let failure = app.samples.failure();
-    let Some(overview) = app.samples.overview() else { return Err(PageError::NoSample(failure)) };
+    let overview = app.overview()?;
     Ok(answer(&overview, &selection, failure.as_deref()))
 }
 
